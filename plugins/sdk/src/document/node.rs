@@ -1,0 +1,164 @@
+//! The neutral tree: what was typed, whatever it was typed in, with the place of every value.
+//!
+//! A tree is built by whoever parses text (the engine's `config::raw`), then read by [`FromNode`](super::FromNode).
+//! Tables keep the order of the file and may not hold a key twice: the builder reports that.
+
+use std::fmt;
+
+/// A range of bytes in one source text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Span {
+    /// Which source text; numbered by whoever parses.
+    pub source: u32,
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// The bytes `start..end` of source 0.
+    pub fn new(start: usize, end: usize) -> Self {
+        Self {
+            source: 0,
+            start,
+            end,
+        }
+    }
+}
+
+/// Where the text of a string came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// As typed.
+    #[default]
+    Typed,
+    /// Some of it was read from the environment.
+    Partly,
+    /// All of it is one reference to the environment: it may stand for a number or a boolean.
+    Wholly,
+}
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Where it stands. For a TOML table this is its header.
+    pub span: Span,
+    /// What it is.
+    pub value: Value,
+    /// Whether the environment had a part in it.
+    pub origin: Origin,
+}
+
+impl Node {
+    /// A value as typed.
+    pub fn new(span: Span, value: Value) -> Self {
+        Self {
+            span,
+            value,
+            origin: Origin::Typed,
+        }
+    }
+
+    /// The text, if this is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match &self.value {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The elements, if this is a list.
+    pub fn as_list(&self) -> Option<&[Node]> {
+        match &self.value {
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The entries, if this is a table.
+    pub fn as_table(&self) -> Option<&[(Key, Node)]> {
+        match &self.value {
+            Value::Table(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// The value of `name`, if this is a table that has it.
+    pub fn entry(&self, name: &str) -> Option<&Node> {
+        let (_, node) = self.as_table()?.iter().find(|(key, _)| key.text == name)?;
+        Some(node)
+    }
+
+    /// How a message may call this value: its kind, and a short scalar itself unless it came from the environment.
+    pub fn found(&self) -> String {
+        if self.origin != Origin::Typed {
+            return "text from the environment".into();
+        }
+        match &self.value {
+            Value::Null => "nothing (null)".into(),
+            Value::Bool(value) => format!("the boolean {value}"),
+            Value::Int(value) => format!("the number {value}"),
+            Value::Float(value) => format!("the number {value}"),
+            Value::String(text) => format!("the text {}", Quoted(text)),
+            Value::List(_) => "a list".into(),
+            Value::Table(_) => "a table".into(),
+        }
+    }
+
+    /// The text in quotes, shortened; hidden if the environment had a part in it.
+    pub fn quoted(&self) -> String {
+        match (&self.value, self.origin) {
+            (Value::String(text), Origin::Typed) => Quoted(text).to_string(),
+            _ => self.found(),
+        }
+    }
+}
+
+/// A table's key and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands.
+    pub span: Span,
+    /// The key itself.
+    pub text: String,
+}
+
+/// What a node holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing: `null` or an empty YAML value.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// Text.
+    String(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A table, in the order of the file.
+    Table(Vec<(Key, Node)>),
+}
+
+/// Text in double quotes, control characters escaped, cut at 60 characters.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for (at, char) in self.0.chars().enumerate() {
+            if at == 60 {
+                return f.write_str("…\"");
+            }
+            match char {
+                '"' | '\\' => write!(f, "\\{char}")?,
+                char if char.is_control() => write!(f, "{}", char.escape_default())?,
+                char => write!(f, "{char}")?,
+            }
+        }
+        f.write_str("\"")
+    }
+}

@@ -1,0 +1,5 @@
+//! .
+
+pub mod document;
+pub mod llm;
+pub mod secret;

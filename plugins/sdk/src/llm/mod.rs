@@ -1,0 +1,29 @@
+//! What the gateway knows about the wire formats of language models: the few fields it reads from a
+//! request ([`peek`]), the two edits it makes ([`splice`]), server-sent events ([`sse`]), the tokens an
+//! answer reports ([`usage`], [`stream`]) and the shape of an error ([`dialect`]).
+//!
+//! It owns no I/O and no policy: bytes go in, facts and bytes come out. Everything here that sees a body
+//! is a push parser, fed as the bytes arrive, whose result does not depend on where the chunks are cut;
+//! its memory is bounded whatever is sent. Nothing is changed that the caller did not ask to change.
+
+pub mod dialect;
+pub mod peek;
+pub mod splice;
+pub mod sse;
+pub mod stream;
+pub mod usage;
+
+mod fault;
+mod scan;
+mod text;
+
+#[cfg(any(test, feature = "fuzz"))]
+pub mod check;
+
+/// `text` as a JSON string, quotes included.
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests;

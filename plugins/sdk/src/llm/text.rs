@@ -1,0 +1,251 @@
+//! JSON strings, at the speed of memory: where one ends, whether it is well formed, what it says.
+//!
+//! Two ways to pass over a string. [`skip`] looks only for its end; [`Strict`] also refuses what RFC 8259
+//! refuses: control characters, unknown escapes, lone surrogates, bytes that are not UTF-8. Both find the
+//! same end, and both can stop after any byte and go on with the next chunk.
+
+use std::borrow::Cow;
+
+use memchr::memchr2;
+
+/// Why a string is malformed.
+pub(super) type Flaw = &'static str;
+
+const CONTROL: Flaw = "control character";
+const ESCAPE: Flaw = "invalid escape";
+const SURROGATE: Flaw = "lone surrogate";
+const UTF8: Flaw = "invalid UTF-8";
+
+/// Strings are checked this many bytes at a time, so that the second look finds them in the L1 cache.
+const BLOCK: usize = 4096;
+
+/// What [`skip`] came to.
+pub(super) enum Skipped<'a> {
+    /// The string ended; these bytes follow its closing quote.
+    Closed(&'a [u8]),
+    /// The chunk ended first, `escaped` if right after a backslash.
+    Open { escaped: bool },
+}
+
+/// Passes over the rest of a string whose opening quote is behind. Its content is not looked at.
+#[inline]
+pub(super) fn skip(mut rest: &[u8], escaped: bool) -> Skipped<'_> {
+    if escaped {
+        match rest {
+            [_, tail @ ..] => rest = tail,
+            [] => return Skipped::Open { escaped },
+        }
+    }
+    loop {
+        let Some(at) = quote_or_escape(rest) else {
+            return Skipped::Open { escaped: false };
+        };
+        match rest.get(at..) {
+            Some([b'"', after @ ..]) => return Skipped::Closed(after),
+            Some([_, _, after @ ..]) => rest = after,
+            _ => return Skipped::Open { escaped: true },
+        }
+    }
+}
+
+/// The first `"` or `\`. The call into memchr costs more than most keys and roles are long, so the first
+/// sixteen bytes are compared here, eight at a time.
+#[inline]
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    let Some((first, rest)) = text.split_first_chunk::<8>() else {
+        return text.iter().position(|&b| b == b'"' || b == b'\\');
+    };
+    if let Some(at) = in_word(u64::from_le_bytes(*first)) {
+        return Some(at);
+    }
+    let Some((second, rest)) = rest.split_first_chunk::<8>() else {
+        let at = rest.iter().position(|&b| b == b'"' || b == b'\\')?;
+        return Some(at + 8);
+    };
+    if let Some(at) = in_word(u64::from_le_bytes(*second)) {
+        return Some(at + 8);
+    }
+    memchr2(b'"', b'\\', rest).map(|at| at + 16)
+}
+
+/// The first byte of a little-endian word that is `"` or `\`.
+#[inline]
+fn in_word(word: u64) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The lowest set bit is exact; a borrow can only set bits above a true one.
+    let zero = |w: u64| w.wrapping_sub(ONES) & !w & HIGH;
+    let hit = zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
+    (hit != 0).then_some((hit.trailing_zeros() / 8) as usize)
+}
+
+/// What a whole string token says, quotes included, if it is nothing but ASCII without escapes.
+#[inline]
+pub(super) fn plain(token: &[u8]) -> Option<&[u8]> {
+    let [b'"', inner @ .., b'"'] = token else {
+        return None;
+    };
+    let plain = inner.iter().fold(true, |plain, &b| {
+        plain & (0x20..0x80).contains(&b) & (b != b'\\')
+    });
+    plain.then_some(inner)
+}
+
+/// The value of a whole string token, quotes included; strict.
+pub(super) fn decode(token: &[u8]) -> Result<Cow<'_, str>, Flaw> {
+    let [b'"', inner @ .., b'"'] = token else {
+        return Err("not a string");
+    };
+    if inner.contains(&b'\\') {
+        // Escapes in names are rare enough for the general parser.
+        let decoded: Result<String, _> = serde_json::from_slice(token);
+        return decoded.map(Cow::Owned).map_err(|_| ESCAPE);
+    }
+    if inner.iter().any(|&b| b < 0x20) {
+        return Err(CONTROL);
+    }
+    std::str::from_utf8(inner)
+        .map(Cow::Borrowed)
+        .map_err(|_| UTF8)
+}
+
+/// Passes over a string and checks all of it. Start from `default()` for every string.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Strict {
+    escape: Escape,
+    /// The beginning of a character whose rest has not come yet.
+    partial: [u8; 4],
+    partial_len: usize,
+}
+
+/// Where in an escape sequence the string stands.
+#[derive(Debug, Default, Clone, Copy)]
+enum Escape {
+    #[default]
+    None,
+    /// After a backslash; with `low` this must become `\uDC00` to `\uDFFF`.
+    Slash { low: bool },
+    /// Inside `\uXXXX`.
+    Hex { left: u8, value: u16, low: bool },
+    /// After a high surrogate: a backslash must follow.
+    Pair,
+}
+
+impl Strict {
+    /// Consumes bytes up to the closing quote, and returns what follows it; `None` when the chunk ended
+    /// first.
+    pub(super) fn push<'a>(&mut self, mut rest: &'a [u8]) -> Result<Option<&'a [u8]>, Flaw> {
+        loop {
+            if !matches!(self.escape, Escape::None) {
+                let [byte, tail @ ..] = rest else {
+                    return Ok(None);
+                };
+                self.escape = self.escape.step(*byte)?;
+                rest = tail;
+                continue;
+            }
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let block = rest.get(..BLOCK).unwrap_or(rest);
+            let (plain, after) = match memchr2(b'"', b'\\', block) {
+                Some(at) => rest.split_at_checked(at).unwrap_or((rest, &[])),
+                None => rest.split_at_checked(block.len()).unwrap_or((rest, &[])),
+            };
+            self.plain(plain)?;
+            if plain.len() == block.len() {
+                rest = after;
+                continue;
+            }
+            if self.partial_len != 0 {
+                return Err(UTF8);
+            }
+            match after {
+                [b'"', after @ ..] => return Ok(Some(after)),
+                [_, after @ ..] => {
+                    self.escape = Escape::Slash { low: false };
+                    rest = after;
+                }
+                [] => return Ok(None),
+            }
+        }
+    }
+
+    /// Checks bytes that are neither quote nor backslash.
+    fn plain(&mut self, text: &[u8]) -> Result<(), Flaw> {
+        let (least, all) = text
+            .iter()
+            .fold((u8::MAX, 0u8), |(least, all), &b| (least.min(b), all | b));
+        if least < 0x20 {
+            return Err(CONTROL);
+        }
+        if all < 0x80 && self.partial_len == 0 {
+            return Ok(());
+        }
+        self.utf8(text)
+    }
+
+    #[cold]
+    fn utf8(&mut self, mut text: &[u8]) -> Result<(), Flaw> {
+        while self.partial_len != 0 {
+            let [byte, tail @ ..] = text else {
+                return Ok(());
+            };
+            *self.partial.get_mut(self.partial_len).ok_or(UTF8)? = *byte;
+            self.partial_len += 1;
+            text = tail;
+            match std::str::from_utf8(self.partial.get(..self.partial_len).unwrap_or_default()) {
+                Ok(_) => self.partial_len = 0,
+                Err(e) if e.error_len().is_some() => return Err(UTF8),
+                Err(_) => {}
+            }
+        }
+        if let Err(e) = std::str::from_utf8(text) {
+            let tail = text.get(e.valid_up_to()..).unwrap_or_default();
+            let room = self.partial.get_mut(..tail.len());
+            match (e.error_len(), room) {
+                (None, Some(room)) => room.copy_from_slice(tail),
+                _ => return Err(UTF8),
+            }
+            self.partial_len = tail.len();
+        }
+        Ok(())
+    }
+}
+
+impl Escape {
+    fn step(self, byte: u8) -> Result<Self, Flaw> {
+        match self {
+            Escape::None => Ok(Escape::None),
+            Escape::Slash { low } => match byte {
+                b'u' => Ok(Escape::Hex {
+                    left: 4,
+                    value: 0,
+                    low,
+                }),
+                _ if low => Err(SURROGATE),
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(Escape::None),
+                _ => Err(ESCAPE),
+            },
+            Escape::Hex { left, value, low } => {
+                let digit = char::from(byte).to_digit(16).ok_or(ESCAPE)?;
+                let value = (value << 4) | digit as u16;
+                match (left, value, low) {
+                    (2.., ..) => Ok(Escape::Hex {
+                        left: left - 1,
+                        value,
+                        low,
+                    }),
+                    (_, 0xDC00..=0xDFFF, true) => Ok(Escape::None),
+                    (_, _, true) | (_, 0xDC00..=0xDFFF, false) => Err(SURROGATE),
+                    (_, 0xD800..=0xDBFF, false) => Ok(Escape::Pair),
+                    _ => Ok(Escape::None),
+                }
+            }
+            Escape::Pair => match byte {
+                b'\\' => Ok(Escape::Slash { low: true }),
+                _ => Err(SURROGATE),
+            },
+        }
+    }
+}

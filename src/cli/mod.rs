@@ -1,0 +1,60 @@
+//! The command line: one file per verb.
+
+mod check;
+mod demo;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An inference gateway: a high-performance reverse proxy for language models.
+#[derive(Parser)]
+#[command(name = "tollgate", version, disable_help_subcommand = true)]
+#[command(after_help = "Begin with `tollgate demo`, which needs no configuration.")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve.
+    #[command(after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once.")]
+    Run(File),
+    /// Serve simulated engines, with nothing to configure, and print a request to try.
+    Demo,
+    /// Say everything that is wrong with a configuration, with place and remedy. Exit code 1 if anything is.
+    Check(File),
+    /// Print the configuration's JSON Schema.
+    Schema,
+    /// Print the version.
+    Version,
+}
+
+#[derive(clap::Args)]
+struct File {
+    /// The configuration: TOML, or YAML or JSON of the same shape.
+    /// Default: conf/tollgate.toml, else /etc/tollgate/tollgate.toml
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs one command line.
+pub fn main() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Run(file) => run::run(file.config.as_deref()),
+        Verb::Demo => demo::run(),
+        Verb::Check(file) => check::run(file.config.as_deref()),
+        Verb::Schema => schema::run(),
+        Verb::Version => version(),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the command's output")]
+fn version() -> ExitCode {
+    println!("tollgate {}", env!("CARGO_PKG_VERSION"));
+    ExitCode::SUCCESS
+}

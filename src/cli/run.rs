@@ -1,0 +1,47 @@
+//! `tollgate run`: serve.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config;
+use crate::model::{Level, Log, LogFormat};
+use crate::server::{self, Ending};
+use crate::telemetry::logger;
+
+/// Loads the configuration and serves it until a signal.
+pub(super) fn run(path: Option<&Path>) -> ExitCode {
+    let path = path.map_or_else(config::default_path, Path::to_path_buf);
+    let loaded = match config::load(&path) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::FAILURE;
+        }
+    };
+    install_logger(&loaded.config.log);
+    if !loaded.warnings.is_empty() {
+        eprintln!("{}", loaded.warnings);
+    }
+    match server::run(&loaded.config, Ending::by_signals()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+pub(super) fn install_logger(log: &Log) {
+    let level = match log.level {
+        Level::Error => log::LevelFilter::Error,
+        Level::Warn => log::LevelFilter::Warn,
+        Level::Info => log::LevelFilter::Info,
+        Level::Debug => log::LevelFilter::Debug,
+        Level::Trace => log::LevelFilter::Trace,
+    };
+    let format = match log.format {
+        LogFormat::Json => logger::Format::Json,
+        LogFormat::Text => logger::Format::Text,
+    };
+    logger::install(level, format);
+}

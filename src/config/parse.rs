@@ -1,0 +1,83 @@
+//! A text to a [`Config`](crate::model::Config): the steps in their order.
+
+use tollgate_sdk::document::{At, Format, FromNode, Node, ReadFile, Reading, Span};
+
+use super::interpolate::{Env, interpolate};
+use super::sections::{Sections, fill_names};
+use super::{Diagnostics, Loaded, conflicts, masking, raw, references};
+use crate::model::Config;
+
+/// Reads a configuration. `name` is what the text is called in diagnostics, `env` the environment, and `read_file`
+/// serves secrets kept in files.
+pub fn parse(
+    name: &str,
+    text: &str,
+    format: Format,
+    env: &Env<'_>,
+    read_file: &ReadFile<'_>,
+) -> Result<Loaded, Diagnostics> {
+    let mut r = Reading::new(format, read_file);
+    let config = read(text, format, env, &mut r);
+    let failed = r.failed();
+    if config.is_none() && r.problems.is_empty() {
+        r.error(Span::default(), &At::ROOT, "nothing is configured", smallest(format));
+    }
+    masking::keep_references(text, &mut r.masked);
+    let (errors, warnings) = Diagnostics::new(name, text, r.problems, r.masked).split();
+    match config {
+        Some(config) if !failed => Ok(Loaded { config, warnings }),
+        // Warnings too: who mends a file wants to know all.
+        _ => Err(errors.and(&warnings)),
+    }
+}
+
+fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Option<Config> {
+    let Some(mut root) = raw::read(text, format, r) else {
+        masking::mask_lines(text, &mut r.masked);
+        return None;
+    };
+    if root.as_table().is_some_and(<[_]>::is_empty) {
+        return None;
+    }
+    masking::mask_by_name(&root, &mut r.masked);
+    let unfilled = interpolate(&mut root, text, env, r);
+    let told = r.problems.len();
+    fill_names(&mut root);
+    let config = Config::read(&root, &At::ROOT, r);
+    let sections = Sections::of(&root, text);
+    references::check(&sections, r);
+    conflicts::check(&sections, r);
+    if !r.failed() {
+        nothing_served(&root, r);
+    }
+    // What could not be filled in was told already; what it then fails to be is not its author's doing.
+    let mut index = 0;
+    r.problems.retain(|problem| {
+        index += 1;
+        index <= told || !unfilled.contains(&problem.span)
+    });
+    config
+}
+
+/// Warns of what leaves a file without effect.
+fn nothing_served(root: &Node, r: &mut Reading<'_>) {
+    for (kind, why) in [
+        ("listener", "no listener: no request can come in"),
+        ("gateway", "no gateway: every request is refused"),
+    ] {
+        if root.entry(kind).is_none() {
+            let help = match r.format {
+                Format::Toml => format!("begin one with [[{kind}]]"),
+                Format::Yaml | Format::Json => format!("add the list \"{kind}\""),
+            };
+            r.warn(Span::default(), &At::ROOT, why, help);
+        }
+    }
+}
+
+fn smallest(format: Format) -> &'static str {
+    match format {
+        Format::Toml => "begin with [[listener]], [[gateway]] and [[service]]",
+        Format::Yaml | Format::Json => "begin with the lists listener, gateway and service",
+    }
+}

@@ -1,0 +1,156 @@
+//! The resources of a tree by kind and name, for checks that concern more than one.
+//!
+//! They work on the tree rather than on what was read from it: places are at hand, and a resource with a mistake is
+//! still there for others to refer to.
+
+use tollgate_sdk::document::{At, Key, Node, Span, Value};
+
+use super::diagnostic::line_and_column;
+use crate::model::{KINDS, Name};
+
+/// One resource.
+pub(super) struct Entry<'n> {
+    pub(super) kind: &'static str,
+    pub(super) index: usize,
+    pub(super) node: &'n Node,
+    /// The given name or, of kinds that may go without, the one made for it. None if it is wrong.
+    pub(super) name: Option<Name>,
+}
+
+/// A text in a resource, with the index it has in a list.
+pub(super) struct Text<'n> {
+    pub(super) text: &'n str,
+    pub(super) span: Span,
+    pub(super) index: Option<usize>,
+}
+
+impl<'n> Entry<'n> {
+    /// The text of a field, or those of a list; of tables in it, the text of `inner`.
+    pub(super) fn texts(&self, field: &str, inner: &str) -> Vec<Text<'n>> {
+        let Some(node) = self.node.entry(field) else {
+            return Vec::new();
+        };
+        let (items, listed) = match node.as_list() {
+            Some(items) => (items, true),
+            None => (std::slice::from_ref(node), false),
+        };
+        let text = |(index, item): (usize, &'n Node)| {
+            let item = if item.as_table().is_some() { item.entry(inner)? } else { item };
+            Some(Text {
+                text: item.as_str()?,
+                span: item.span,
+                index: listed.then_some(index),
+            })
+        };
+        items.iter().enumerate().filter_map(text).collect()
+    }
+
+    /// The text of a field.
+    pub(super) fn text(&self, field: &str) -> Option<Text<'n>> {
+        self.texts(field, "").into_iter().find(|text| text.index.is_none())
+    }
+
+    /// Whether a field was given as anything but nothing.
+    pub(super) fn has(&self, field: &str) -> bool {
+        match self.node.entry(field).map(|node| &node.value) {
+            None | Some(Value::Null) => false,
+            Some(Value::List(items)) => !items.is_empty(),
+            Some(_) => true,
+        }
+    }
+
+    /// Whether the name was given rather than made: what was made stands where the resource does.
+    pub(super) fn is_named(&self) -> bool {
+        self.span() != self.node.span
+    }
+
+    /// What to point at for the resource as a whole: its name, or else all of it.
+    pub(super) fn span(&self) -> Span {
+        self.node.entry("name").map_or(self.node.span, |name| name.span)
+    }
+
+    /// Calls `f` with the path of the resource.
+    pub(super) fn at<T>(&self, f: impl FnOnce(&At<'_>) -> T) -> T {
+        f(&At::ROOT.field(self.kind).index(self.index))
+    }
+
+    /// Whether this resource bears the name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name.as_ref().is_some_and(|own| own.as_str() == name)
+    }
+}
+
+/// Every resource of a tree.
+pub(super) struct Sections<'n> {
+    pub(super) root: &'n Node,
+    entries: Vec<Entry<'n>>,
+    text: &'n str,
+}
+
+impl<'n> Sections<'n> {
+    pub(super) fn of(root: &'n Node, text: &'n str) -> Self {
+        let mut entries = Vec::new();
+        for kind in &KINDS {
+            let nodes = root.entry(kind.name).and_then(Node::as_list).unwrap_or_default();
+            for (index, node) in nodes.iter().enumerate() {
+                let name = name_of(kind.name, index, node);
+                let kind = kind.name;
+                entries.push(Entry { kind, index, node, name });
+            }
+        }
+        Self { root, entries, text }
+    }
+
+    /// The resources of a kind, in the order of the file.
+    pub(super) fn all(&self, kind: &str) -> impl Iterator<Item = &Entry<'n>> {
+        self.entries.iter().filter(move |entry| entry.kind == kind)
+    }
+
+    /// The names of a kind.
+    pub(super) fn names(&self, kind: &str) -> Vec<&str> {
+        self.all(kind).filter_map(|entry| entry.name.as_ref()).map(Name::as_str).collect()
+    }
+
+    /// Where something is, as a user finds it.
+    pub(super) fn place(&self, span: Span) -> String {
+        let (line, column) = line_and_column(self.text, span.start);
+        format!("{line}:{column}")
+    }
+}
+
+fn name_of(kind: &str, index: usize, node: &Node) -> Option<Name> {
+    match node.entry("name") {
+        Some(name) => Name::new(name.as_str()?).ok(),
+        None => match kind {
+            "rule" => Some(Name::numbered(kind, index + 1)),
+            "listener" => Name::from_any(node.entry("address")?.as_str()?, ""),
+            _ => None,
+        },
+    }
+}
+
+/// Gives names to resources that may go without, so that reading finds them.
+pub(super) fn fill_names(root: &mut Node) {
+    let Value::Table(sections) = &mut root.value else {
+        return;
+    };
+    for (section, node) in sections {
+        let Value::List(items) = &mut node.value else {
+            continue;
+        };
+        for (index, item) in items.iter_mut().enumerate() {
+            let name = match name_of(&section.text, index, item) {
+                Some(name) if item.entry("name").is_none() => name,
+                _ => continue,
+            };
+            let span = item.span;
+            if let Value::Table(entries) = &mut item.value {
+                let key = Key {
+                    span,
+                    text: "name".into(),
+                };
+                entries.push((key, Node::new(span, Value::String(name.to_string()))));
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Tollgate: an inference gateway on Pingora.
+//!
+//! The folders stand in dependency order: each uses only what stands above it here. ARCHITECTURE.md is the map,
+//! `proxy/mod.rs` the place to begin reading: a request passes its files from top to bottom.
+
+pub mod telemetry;
+
+pub mod model;
+
+pub mod config;
+
+pub mod balance;
+
+pub mod snapshot;
+
+pub mod control;
+
+pub mod admin;
+pub mod proxy;
+
+pub mod server;
+
+pub mod cli;

@@ -1,0 +1,27 @@
+//! Listeners: addresses that accept connections.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use tollgate_sdk::document;
+
+use super::Name;
+
+document! {
+    /// An address that accepts connections.
+    pub struct Listener {
+        /// Its name; by default made from the address.
+        #[example = "127.0.0.1-8080"]
+        name: Name = Name::made(),
+        /// What it is for.
+        #[example = "the public side"]
+        description: Option<String>,
+        /// Labels of your own.
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// Where it listens: "127.0.0.1:8080", "[::]:8080", or ":8080" for every IPv4 interface.
+        address: SocketAddr,
+        /// Whether clients may speak HTTP/2 (without TLS: by prior knowledge).
+        http2: bool = true,
+    }
+    later ["tls"]
+}

@@ -1,0 +1,98 @@
+//! The resources as parsed truth: what the rest of the engine reads, never the text it came from.
+//!
+//! Every type is declared once by `tollgate_sdk::document!`: its reading, its defaults, its schema and the list of its
+//! fields come from that declaration and cannot drift apart. A value of these types is well formed by itself; that names
+//! refer to something is checked by `config`, which alone makes a [`Config`] from a document.
+
+mod gateway;
+mod listener;
+mod name;
+mod pattern;
+mod process;
+mod rule;
+mod service;
+mod target;
+mod upstream;
+
+use tollgate_sdk::document;
+use tollgate_sdk::document::{Document, Field, Json};
+
+pub use gateway::{Auth, By, Certificate, Gateway, Routing, Status};
+pub use listener::Listener;
+pub use name::Name;
+pub use pattern::{HostPattern, ModelPattern, PathPattern, Rewrite, RewritePiece, Segment};
+pub use process::{AccessLog, Admin, Level, Log, LogFormat, Server, StateStore, Unset};
+pub use rule::{HeaderMatch, PartialTimeouts, Rule, Weighted};
+pub use service::{Pool, Service, ServiceKind, Timeouts};
+pub use target::{Host, Role, Scheme, Target, TargetUrl};
+pub use upstream::{Engine, Health, Policy, Upstream, UpstreamTls};
+
+document! {
+    /// The configuration of one process.
+    pub struct Config (default) {
+        /// The process as a whole.
+        server: Server = Server::default(),
+        /// The admin listener: metrics, health, the admin API.
+        admin: Admin = Admin::default(),
+        /// What is logged, and where to.
+        log: Log = Log::default(),
+        /// Addresses that accept connections.
+        #[written = "listener"]
+        listeners: Vec<Listener> = Vec::new(),
+        /// Tenants: sets of hosts with their own rules and services.
+        #[written = "gateway"]
+        gateways: Vec<Gateway> = Vec::new(),
+        /// What is offered.
+        #[written = "service"]
+        services: Vec<Service> = Vec::new(),
+        /// Pools of interchangeable targets that services share.
+        #[written = "upstream"]
+        upstreams: Vec<Upstream> = Vec::new(),
+        /// Explicit routing, tried before the model's name.
+        #[written = "rule"]
+        rules: Vec<Rule> = Vec::new(),
+    }
+    later ["key"]
+}
+
+/// A kind of resource, for whoever serves, lists or documents them all alike.
+pub struct Kind {
+    /// The name in the file, the API and the command line: `service`.
+    pub name: &'static str,
+    /// Its JSON Schema.
+    pub schema: fn() -> Json,
+    /// Its fields.
+    pub fields: fn() -> Vec<Field>,
+    /// Names of fields a later version will accept.
+    pub later: fn() -> Vec<&'static str>,
+    /// Its doc comment.
+    pub doc: fn() -> String,
+}
+
+impl Kind {
+    const fn of<T: Document>(name: &'static str) -> Self {
+        Self {
+            name,
+            schema: T::schema,
+            fields: T::fields,
+            later: T::later,
+            doc: T::doc,
+        }
+    }
+}
+
+/// The process-wide tables.
+pub const TABLES: [Kind; 3] = [
+    Kind::of::<Server>("server"),
+    Kind::of::<Admin>("admin"),
+    Kind::of::<Log>("log"),
+];
+
+/// Every kind of resource, in the order of a file.
+pub const KINDS: [Kind; 5] = [
+    Kind::of::<Listener>("listener"),
+    Kind::of::<Gateway>("gateway"),
+    Kind::of::<Service>("service"),
+    Kind::of::<Upstream>("upstream"),
+    Kind::of::<Rule>("rule"),
+];

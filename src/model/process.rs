@@ -1,0 +1,177 @@
+//! The process-wide tables: server, admin, log.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tollgate_sdk::document::{At, FromNode, FromText, Invalid, Json, Node, Reading, Size, Value, json};
+use tollgate_sdk::{document, text_in_document};
+
+document! {
+    /// The process as a whole.
+    pub struct Server (default) {
+        /// Threads that serve requests; 0 means one per core.
+        threads: usize = 0,
+        /// Where what must be remembered is kept; "memory" keeps nothing beyond the process.
+        state: StateStore = StateStore::Memory,
+        /// How long a stopping process lets open streams finish.
+        grace: Duration = Duration::from_secs(30),
+        /// Addresses whose X-Forwarded-For is believed; nobody's by default.
+        trusted_proxies: Vec<IpNet> = Vec::new(),
+        /// The largest request body; larger ones get 413.
+        max_body: Size = Size::mib(32),
+        /// All buffered bodies together; beyond it requests get 503 with Retry-After.
+        body_memory: Size = Size::gib(1),
+        /// How long a client may take over a request's headers; slower ones get 408.
+        header_timeout: Duration = Duration::from_secs(10),
+        /// How long a client may pause while sending a body; slower ones get 408.
+        body_timeout: Duration = Duration::from_secs(60),
+    }
+    later ["upgrade_socket", "pid_file"]
+}
+
+document! {
+    /// The admin listener: metrics, health, the admin API.
+    pub struct Admin (default) {
+        /// The address it listens on.
+        address: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 9091)),
+        /// The token of the admin API. Not supported yet: may only be empty.
+        token: Unset = Unset,
+    }
+}
+
+document! {
+    /// What is logged, and where to.
+    pub struct Log (default) {
+        /// How much is told.
+        level: Level = Level::Info,
+        /// How lines are written.
+        format: LogFormat = LogFormat::Json,
+        /// Where a line for every request goes: a path, "stdout" or "off".
+        access: AccessLog = AccessLog::Stdout,
+    }
+}
+
+document! {
+    /// How much is told.
+    pub enum Level {
+        /// What failed.
+        Error = "error",
+        /// What may become a failure.
+        Warn = "warn",
+        /// What the process does.
+        Info = "info",
+        /// What it decides.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+document! {
+    /// How lines are written.
+    pub enum LogFormat {
+        /// One JSON object a line.
+        Json = "json",
+        /// For people.
+        Text = "text",
+    }
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// To a file.
+    Path(PathBuf),
+    /// To standard output.
+    Stdout,
+    /// Nowhere.
+    Off,
+}
+
+impl FromText for AccessLog {
+    const EXPECTED: &'static str = "a path, \"stdout\" or \"off\"";
+    const EXAMPLE: &'static str = "stdout";
+
+    fn from_text(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "stdout" => Ok(Self::Stdout),
+            "off" => Ok(Self::Off),
+            // A bare word is rather a mistyped one of ours than a file.
+            path if path.contains(['/', '.']) => Ok(Self::Path(path.into())),
+            _ => Err(Invalid::new("neither a path nor one of the words for none")
+                .help("write \"stdout\", \"off\", or a path with a slash: \"./access.log\"")),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Stdout => "stdout".into(),
+            Self::Off => "off".into(),
+        }
+    }
+}
+
+text_in_document!(AccessLog);
+
+/// Where state is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateStore {
+    /// In the process, and lost with it.
+    Memory,
+}
+
+impl FromText for StateStore {
+    const EXPECTED: &'static str = "\"memory\"";
+    const EXAMPLE: &'static str = "memory";
+
+    fn from_text(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            _ => Err(Invalid::new("keeping state in a database is not supported yet by this version")
+                .help("supported now: \"memory\"")),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        "memory".into()
+    }
+}
+
+text_in_document!(StateStore);
+
+/// A secret that is known but not supported yet: only empty text is accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unset;
+
+impl FromNode for Unset {
+    const SECRET: bool = true;
+
+    fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
+        r.mask(node.span);
+        match &node.value {
+            Value::Null => {}
+            Value::String(text) if text.is_empty() => {}
+            _ => {
+                let name = at.name().unwrap_or("this field");
+                let message = format!("{name} is not supported yet by this version");
+                r.error(node.span, at, message, "take it out, or leave it empty");
+            }
+        }
+        Some(Self)
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string"})
+    }
+
+    fn value(&self) -> Json {
+        json!("")
+    }
+
+    fn example() -> Json {
+        json!("")
+    }
+}

@@ -1,0 +1,184 @@
+//! Services: what is offered, a model or any HTTP API.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tollgate_sdk::document;
+use tollgate_sdk::document::{
+    At, Declared, Document, Field, FromNode, FromText, JsonTable, Node, Reading, Table, json,
+};
+
+use super::pattern::check_path;
+use super::{Auth, ModelPattern, Name, Target};
+
+document! {
+    /// What is offered: a model, or any HTTP API.
+    pub struct Service (checked) {
+        /// Its name.
+        #[example = "qwen"]
+        name: Name,
+        /// What it is for.
+        #[example = "for everybody"]
+        description: Option<String>,
+        /// Labels of your own.
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// The gateways that offer it; if empty, all do.
+        #[example = ["main"]]
+        gateways: Vec<Name> = Vec::new(),
+        /// What it speaks.
+        #[written = "type"]
+        kind: ServiceKind = ServiceKind::Openai,
+        /// Model names it answers to; a trailing `*` matches any rest. Exact names win, then the longest prefix.
+        #[example = ["Qwen/Qwen3-8B"]]
+        models: Vec<ModelPattern> = Vec::new(),
+        /// The model's name sent upstream instead.
+        #[example = "provider/model"]
+        model: Option<String>,
+        /// Its part of the traffic beside services of the same gateway that match the same model or share a rule. Alone, even 0 serves.
+        #[range(0..=1000)]
+        weight: u16 = 100,
+        /// How long to wait.
+        timeouts: Timeouts = Timeouts::default(),
+        /// Who may use it, if not decided by the gateway: "none" publishes this service alone.
+        auth: Option<Auth>,
+        /// Paths below this one are for this service.
+        #[example = "/tickets"]
+        path_prefix: Option<String>,
+        /// Whether `path_prefix` is taken off before sending.
+        strip_prefix: bool = true,
+        /// Its version, for people.
+        #[example = "2"]
+        version: Option<String>,
+        /// Who looks after it, for people.
+        #[example = "team-a"]
+        owner: Option<String>,
+    }
+    with {
+        /// Who serves it.
+        pool: Pool,
+    }
+    later ["fallback", "retry", "queue", "rate_limits", "scaling", "plugins"]
+}
+
+impl Service {
+    /// What concerns several fields.
+    fn check(mut self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        if let (Some(prefix), Some(given)) = (&mut self.path_prefix, node.entry("path_prefix")) {
+            if let Err(invalid) = check_path(prefix) {
+                let message = format!("{}: {}", given.quoted(), invalid.message);
+                r.error(given.span, &at.field("path_prefix"), message, invalid.help);
+            }
+            prefix.truncate(prefix.trim_end_matches('/').len());
+        }
+        if let (Some(""), Some(given)) = (self.model.as_deref(), node.entry("model")) {
+            let help = "write the model's name, or take the field out";
+            r.error(given.span, &at.field("model"), "may not be empty", help);
+        }
+        self
+    }
+}
+
+document! {
+    /// What a service speaks.
+    pub enum ServiceKind {
+        /// The API of OpenAI.
+        Openai = "openai",
+        /// Any HTTP.
+        Http = "http",
+        /// gRPC.
+        Grpc = "grpc",
+        /// GraphQL over HTTP.
+        Graphql = "graphql",
+    }
+    later ["tgi"]
+}
+
+document! {
+    /// How long to wait for a service.
+    pub struct Timeouts (default) {
+        /// For a connection.
+        connect: Duration = Duration::from_secs(2),
+        /// For the head of the response.
+        first_byte: Duration = Duration::from_secs(120),
+        /// Between parts of a body.
+        idle: Duration = Duration::from_secs(60),
+        /// For the whole, if limited.
+        #[example = "10m"]
+        total: Option<Duration>,
+    }
+}
+
+/// Who serves a service: exactly one of `upstream` and `targets`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pool {
+    /// A named upstream.
+    Upstream(Name),
+    /// Targets given in place: at least one.
+    Targets(Vec<Target>),
+}
+
+impl Pool {
+    const UPSTREAM: Declared<Option<Name>> = Declared::optional("upstream");
+    const TARGETS: Declared<Option<Vec<Target>>> = Declared::optional("targets");
+}
+
+impl Document for Pool {
+    fn doc() -> String {
+        "Who serves a service: exactly one of `upstream` and `targets`.".into()
+    }
+
+    fn fields() -> Vec<Field> {
+        vec![
+            Self::UPSTREAM.describe("The upstream that serves it; or `targets`."),
+            Self::TARGETS.describe("The targets that serve it, given in place; or `upstream`."),
+        ]
+    }
+
+    fn later() -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn constraints() -> JsonTable {
+        let forms = json!([{"required": ["upstream"]}, {"required": ["targets"]}]);
+        JsonTable::from_iter([("oneOf".to_owned(), forms)])
+    }
+
+    fn read_fields(table: Table<'_>, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
+        let upstream = table.field(Self::UPSTREAM, at, r).flatten();
+        let targets = table.field(Self::TARGETS, at, r).flatten();
+        match (table.entry("upstream"), table.entry("targets")) {
+            (Some(_), Some(given)) => {
+                let help = "keep one: `upstream` names a shared pool, `targets` lists addresses in place";
+                r.error(given.span, &at.field("targets"), "given beside `upstream`", help);
+                None
+            }
+            (None, None) => {
+                let message = "missing field `targets` (or `upstream`)";
+                table.report_missing("targets", &Vec::<Target>::example(), Some(message), at, r);
+                None
+            }
+            (Some(_), None) => upstream.map(Self::Upstream),
+            (None, Some(given)) => {
+                refuse_no_targets(given, at, r);
+                targets.map(Self::Targets)
+            }
+        }
+    }
+
+    fn value_fields(&self) -> JsonTable {
+        let (name, value) = match self {
+            Self::Upstream(name) => ("upstream", name.to_text().into()),
+            Self::Targets(targets) => ("targets", targets.value()),
+        };
+        JsonTable::from_iter([(name.to_owned(), value)])
+    }
+}
+
+/// Reports a list of targets that is empty as typed.
+pub(super) fn refuse_no_targets(given: &Node, at: &At<'_>, r: &mut Reading<'_>) {
+    if given.as_list().is_some_and(<[_]>::is_empty) {
+        let example = r.format.field("targets", &Vec::<Target>::example());
+        let help = format!("for example: {example}");
+        r.error(given.span, &at.field("targets"), "there must be at least one target", help);
+    }
+}

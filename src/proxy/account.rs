@@ -1,0 +1,123 @@
+//! Phase 8: what it came to: metrics and the access line.
+//!
+//! Runs once for every exchange, from `logging` or, when that was never reached, when the exchange is dropped.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use crate::telemetry::{AccessLog, Metrics, logger};
+
+/// What the client closed before it was answered is logged as, after nginx.
+const CLIENT_CLOSED: u16 = 499;
+
+/// Where exchanges are accounted.
+pub(crate) struct Account {
+    metrics: Arc<Metrics>,
+    access: AccessLog,
+    /// Exchanges that have not ended.
+    pub(super) open: Arc<AtomicUsize>,
+}
+
+impl Account {
+    pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog) -> Account {
+        Account { metrics, access, open: Arc::default() }
+    }
+
+    /// Whether anybody reads the access log.
+    pub(super) fn tells(&self) -> bool {
+        self.access.on()
+    }
+
+    /// Settles an exchange, once.
+    pub(super) fn settle(&self, x: &mut Exchange) {
+        if std::mem::replace(&mut x.accounted, true) {
+            return;
+        }
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        if let Some(alarm) = &x.alarm {
+            alarm.end();
+        }
+        // Load is given back before anything is told: who sees the answer sees it gone.
+        x.attempt = None;
+        x.in_flight = None;
+        if x.client_left || x.status == 0 {
+            x.client_left = true;
+            x.status = CLIENT_CLOSED;
+            self.metrics.client_disconnects.inc();
+        }
+        let now = Instant::now();
+        let gateway = x.gateway.as_ref().map_or("", |gateway| &gateway.name);
+        match &x.offer {
+            Some(offer) => self.count(x, &offer.metrics, now),
+            None => self.metrics.unserved(gateway, x.status),
+        }
+        if let Some(code) = x.error_code {
+            self.metrics.rejected(gateway, code);
+        }
+        if self.access.on() {
+            self.access.write(line(x, now));
+        }
+    }
+
+    fn count(&self, x: &Exchange, offer: &crate::telemetry::OfferMetrics, now: Instant) {
+        let handles = offer.handles();
+        offer.answered(x.status);
+        handles.duration.observe((now - x.started).as_secs_f64());
+        if let Some(asked) = x.asked {
+            let ours = asked.saturating_duration_since(x.started).saturating_sub(x.body_wait);
+            handles.overhead.observe(ours.as_secs_f64());
+        }
+        if let Some((usage, _)) = x.usage() {
+            handles.input.inc_by(usage.input);
+            handles.cached.inc_by(usage.cached);
+            handles.output.inc_by(usage.output);
+        }
+    }
+}
+
+/// One JSON line. Field order is for reading, not a promise.
+fn line(x: &Exchange, now: Instant) -> Vec<u8> {
+    let mut line = Vec::with_capacity(384);
+    let gateway = x.gateway.as_ref().map_or("", |gateway| &gateway.name);
+    let service = x.offer.as_ref().map_or("", |offer| &offer.service.name);
+    let target = x.attempt_label();
+    let micros = |from: Instant| now.saturating_duration_since(from).as_micros();
+    let _ = write!(
+        line,
+        r#"{{"time":"{}","request_id":{},"client":"{}","gateway":"{gateway}","service":"{service}","#,
+        logger::now(),
+        quoted(x.request_id.as_str()),
+        x.client,
+    );
+    let _ = write!(line, r#""method":{},"path":{},"#, quoted(&x.method), quoted(&x.path));
+    if let Some(model) = x.peek.as_ref().and_then(|peek| peek.model.as_ref()) {
+        let _ = write!(line, r#""model":{},"#, quoted(&model.value));
+    }
+    let _ = write!(line, r#""status":{},"attempts":{},"target":{},"#, x.status, x.attempts, quoted(target));
+    if let Some(code) = x.error_code {
+        let _ = write!(line, r#""error":"{code}","#);
+    }
+    if let Some(cause) = &x.cause {
+        let _ = write!(line, r#""cause":{},"#, quoted(cause));
+    }
+    if let Some(first) = x.first_byte {
+        let _ = write!(line, r#""first_byte_ms":{:.3},"#, first.saturating_duration_since(x.started).as_secs_f64() * 1e3);
+    }
+    if let Some((usage, estimated)) = x.usage() {
+        let _ = write!(
+            line,
+            r#""input_tokens":{},"cached_tokens":{},"output_tokens":{},"estimated":{estimated},"#,
+            usage.input, usage.cached, usage.output
+        );
+    }
+    let _ = writeln!(line, r#""duration_ms":{:.3}}}"#, micros(x.started) as f64 / 1e3);
+    line
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,252 @@
+//! Phase 2: may it pass, and where to?
+//!
+//! Address rules, the body if anything needs it, then a rule or the model's name decides the service.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use tollgate_sdk::llm::splice::{Edits, splice};
+
+use super::body::{self, BodyMemory, Length, Stop};
+use super::exchange::{Body, Exchange, InFlight};
+use super::identify::may_carry_model;
+use super::reply::{self, Rejection};
+use super::stream::Meter;
+use crate::model::By;
+use crate::snapshot::{Decision, Gateway, Head, ModelName, Route};
+
+/// Decides; `Ok(true)` when the exchange was answered here.
+pub(super) async fn admit(session: &mut Session, x: &mut Exchange, memory: &Arc<BodyMemory>) -> Result<bool> {
+    match try_admit(session, x, memory).await {
+        Ok(Admission::Forward) => Ok(false),
+        Ok(Admission::Answer(body)) => {
+            let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
+            head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
+            reply::send(session, x, head, body).await?;
+            Ok(true)
+        }
+        Err(Stop::Reject(rejection)) => {
+            let unread = !session.is_body_done();
+            if unread && !is_short(session) {
+                session.set_keepalive(None);
+            }
+            reply::reject(session, x, &rejection).await?;
+            if unread {
+                linger(session, &rejection).await;
+            }
+            Ok(true)
+        }
+        Err(Stop::Gone(error)) => Err(error.into_down()),
+    }
+}
+
+enum Admission {
+    Forward,
+    Answer(Bytes),
+}
+
+async fn try_admit(
+    session: &mut Session,
+    x: &mut Exchange,
+    memory: &Arc<BodyMemory>,
+) -> Result<Admission, Stop> {
+    if let Some(rejection) = x.refusal.take() {
+        return Err(rejection.into());
+    }
+    let Some(gateway) = x.gateway.clone() else { return Err(Rejection::UnknownHost.into()) };
+    if !gateway.admits(x.client) {
+        return Err(Rejection::Forbidden.into());
+    }
+    if gateway.paused {
+        return Err(Rejection::Paused.into());
+    }
+    if let Some(answer) = list_models(session, &gateway)? {
+        return Ok(Admission::Answer(answer));
+    }
+    let route = find_route(session, x, &gateway, memory).await?;
+    take_route(session, x, route, memory).await?;
+    Ok(Admission::Forward)
+}
+
+/// `GET /v1/models` and `/v1/models/{id}`, answered here.
+fn list_models(session: &Session, gateway: &Gateway) -> Result<Option<Bytes>, Rejection> {
+    let head = session.req_header();
+    if gateway.routing.by == By::None || !matches!(head.method, Method::GET | Method::HEAD) {
+        return Ok(None);
+    }
+    let Some(rest) = head.uri.path().strip_prefix("/v1/models") else { return Ok(None) };
+    if rest.is_empty() || rest == "/" {
+        return Ok(Some(gateway.models_list.clone()));
+    }
+    let Some(id) = rest.strip_prefix('/') else { return Ok(None) };
+    let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
+    match gateway.models.get(&*id) {
+        Some(entry) => Ok(Some(entry.clone())),
+        None => Err(Rejection::ModelNotFound(id.into_owned())),
+    }
+}
+
+async fn find_route(
+    session: &mut Session,
+    x: &mut Exchange,
+    gateway: &Gateway,
+    memory: &Arc<BodyMemory>,
+) -> Result<Route, Stop> {
+    let head = session.req_header();
+    let in_header = model_in_header(gateway, &head.headers)?;
+    let empty = session.is_body_empty() || session.is_upgrade_req();
+    let head = session.req_header();
+    let model = match &in_header {
+        Some(name) => ModelName::Is(name),
+        None if gateway.routing.by == By::Body && !empty && may_carry_model(&head.method) => ModelName::Unread,
+        None => ModelName::Absent,
+    };
+    let asked = asked_of(head, x);
+    let mut decision = gateway.router.decide(asked, model);
+    if matches!(decision, Decision::NeedsModel) {
+        body::read(session, x, memory, true).await?;
+        let name = x.peek.as_ref().and_then(|peek| peek.model.as_ref()).map(|model| model.value.clone());
+        let model = name.as_deref().map_or(ModelName::Absent, ModelName::Is);
+        decision = gateway.router.decide(asked_of(session.req_header(), x), model);
+        return settle(decision, name.as_deref(), || no_model_in_body(x));
+    }
+    let method = session.req_header().method.clone();
+    settle(decision, in_header.as_deref(), || match gateway.routing.by {
+        By::Header if may_carry_model(&method) => no_model_in_header(gateway),
+        By::Body if method == Method::POST => {
+            Rejection::invalid("The request has no JSON body that names a `model`.", Some("model"))
+        }
+        _ => Rejection::RouteNotFound,
+    })
+}
+
+fn asked_of<'h>(head: &'h pingora_http::RequestHeader, x: &Exchange) -> Head<'h> {
+    Head { method: &head.method, path: head.uri.path(), headers: &head.headers, service: x.host_service }
+}
+
+fn settle(
+    decision: Decision,
+    model: Option<&str>,
+    nameless: impl FnOnce() -> Rejection,
+) -> Result<Route, Stop> {
+    Err(match decision {
+        Decision::Route(route) => return Ok(route),
+        Decision::MethodNotAllowed(allow) => Rejection::MethodNotAllowed(allow),
+        Decision::ModelNotFound => Rejection::ModelNotFound(model.unwrap_or("in the path").to_owned()),
+        Decision::NoRoute if model.is_some() => Rejection::RouteNotFound,
+        Decision::NoRoute | Decision::NeedsModel => nameless(),
+    }
+    .into())
+}
+
+fn no_model_in_body(x: &Exchange) -> Rejection {
+    if x.peek.is_none() {
+        return Rejection::invalid("The request's body is not JSON, so it names no `model`.", Some("model"));
+    }
+    Rejection::invalid("The request names no `model`.", Some("model"))
+}
+
+fn no_model_in_header(gateway: &Gateway) -> Rejection {
+    let name = gateway.routing.header.as_ref().map_or("model", |name| name.as_str());
+    Rejection::invalid(format!("The request has no header `{name}` that names a model."), None)
+}
+
+fn model_in_header(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+    let (By::Header, Some(name)) = (gateway.routing.by, &gateway.routing.header) else { return Ok(None) };
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match (value.to_str(), values.next()) {
+        (Ok(model), None) if !model.trim().is_empty() => Ok(Some(model.trim().to_owned())),
+        (_, Some(_)) => Err(Rejection::invalid(format!("The header `{name}` is given more than once."), None)),
+        _ => Err(Rejection::invalid(format!("The header `{name}` names no model."), None)),
+    }
+}
+
+async fn take_route(
+    session: &mut Session,
+    x: &mut Exchange,
+    route: Route,
+    memory: &Arc<BodyMemory>,
+) -> Result<(), Stop> {
+    let service = route.offer.service.clone();
+    x.in_flight = Some(InFlight::hold(&route.offer.metrics.handles().in_flight));
+    x.offer = Some(route.offer);
+    x.target_path = route.path;
+    x.timeouts = route.timeouts;
+    x.preserve_host = route.preserve_host;
+    let unread = matches!(x.body, Body::Unread);
+    if unread && service.buffers() && !session.is_body_empty() && !session.is_upgrade_req() {
+        body::read(session, x, memory, service.meters()).await?;
+    }
+    match (&x.body, service.meters()) {
+        (Body::Whole { .. }, true) => splice_body(session, x),
+        (Body::Whole { .. }, false) => {}
+        (Body::Unread, _) => check_streamed(session, x)?,
+    }
+    Ok(())
+}
+
+/// Puts the alias and the wish for usage into the body.
+fn splice_body(session: &Session, x: &mut Exchange) {
+    let path = session.req_header().uri.path();
+    let usage = path.ends_with("/completions");
+    let Some(peek) = &x.peek else { return };
+    let edits = Edits::plan(peek, x.alias(), usage);
+    x.meter = Meter::Planned { strip: edits.usage_injected() };
+    if let Body::Whole { original, outgoing, .. } = &mut x.body {
+        if !edits.is_empty() {
+            *outgoing = splice(original, &edits);
+        }
+    }
+}
+
+/// A body that passes unread is still held to its limit, where it announces its length.
+fn check_streamed(session: &mut Session, x: &mut Exchange) -> Result<(), Rejection> {
+    let limit = x.snapshot.as_ref().map_or(u64::MAX, |snapshot| snapshot.max_body);
+    match body::length(&session.req_header().headers) {
+        Length::Known(bytes) if bytes > limit => return Err(Rejection::TooLarge(limit)),
+        _ => {}
+    }
+    if x.grpc || session.is_upgrade_req() {
+        // Either side may be quiet for as long as it likes; `idle` bounds the silence of both.
+        session.set_read_timeout(None);
+        x.unbounded = true;
+    } else if let Some(snapshot) = &x.snapshot {
+        session.set_read_timeout(Some(snapshot.body_timeout));
+    }
+    Ok(())
+}
+
+/// Whether what is left of the body is short enough to read for the sake of the connection.
+fn is_short(session: &Session) -> bool {
+    let headers = &session.req_header().headers;
+    matches!(body::length(headers), Length::Known(bytes) if bytes <= 64 * 1024)
+        && !headers.contains_key(http::header::EXPECT)
+}
+
+/// Lets a client that is still sending finish, within bounds: closing at once would reset the connection and destroy
+/// the answer before the client reads it.
+async fn linger(session: &mut Session, rejection: &Rejection) {
+    const LONGEST: std::time::Duration = std::time::Duration::from_secs(5);
+    const MOST: usize = 256 << 20;
+    if *rejection == Rejection::RequestTimeout
+        || session.req_header().headers.contains_key(http::header::EXPECT)
+        || session.as_downstream().is_http2()
+    {
+        return;
+    }
+    let drain = async {
+        let mut seen = 0;
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            seen += chunk.len();
+            if seen > MOST {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LONGEST, drain).await;
+}

@@ -1,0 +1,268 @@
+//! Reading a request's body before it is forwarded: the early-body pattern.
+//!
+//! Pingora forwards what it reads itself; a body read here it knows only as far as its retry buffer holds it, 64 KiB. So
+//! that buffer is switched on for the last reads, and what it holds at the end, the body's tail, makes Pingora call
+//! `request_body_filter` once, where the tail is replaced by the whole body. When no tail can be kept (a long body without
+//! Content-Length) the exchange over our own connector serves the request instead; see `recover`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, Version};
+use pingora_core::Error;
+use pingora_proxy::Session;
+use prometheus::IntGauge;
+use tokio::time::{Instant, timeout_at};
+use tollgate_sdk::llm::peek::{Peek, PeekError, Scanner};
+
+use super::exchange::{Body, Exchange};
+use super::reply::Rejection;
+
+/// Pingora's retry buffer.
+const TAIL: u64 = 64 * 1024;
+/// A body must keep up this pace after its first `body_timeout`, bytes a second: dripping is not sending.
+const MIN_PACE: u64 = 16 * 1024;
+
+/// Why a body could not be read.
+pub(super) enum Stop {
+    /// It is answered.
+    Reject(Rejection),
+    /// The client is gone.
+    Gone(Box<Error>),
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Stop {
+        Stop::Reject(rejection)
+    }
+}
+
+/// All buffered bodies of the process together.
+pub(crate) struct BodyMemory {
+    used: AtomicU64,
+    limit: AtomicU64,
+    gauge: IntGauge,
+}
+
+/// A share of the memory for bodies, given back when dropped.
+pub(super) struct BodyPermit {
+    memory: Arc<BodyMemory>,
+    held: u64,
+}
+
+impl BodyMemory {
+    pub(crate) fn new(limit: u64, gauge: IntGauge) -> Arc<BodyMemory> {
+        Arc::new(BodyMemory { used: AtomicU64::new(0), limit: AtomicU64::new(limit), gauge })
+    }
+
+    fn permit(self: &Arc<Self>, bytes: u64) -> Result<BodyPermit, Rejection> {
+        let mut permit = BodyPermit { memory: self.clone(), held: 0 };
+        permit.grow(bytes)?;
+        Ok(permit)
+    }
+}
+
+impl BodyPermit {
+    fn grow(&mut self, bytes: u64) -> Result<(), Rejection> {
+        let limit = self.memory.limit.load(Ordering::Relaxed);
+        let taken = self.memory.used.fetch_add(bytes, Ordering::Relaxed);
+        if taken.saturating_add(bytes) > limit {
+            self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Rejection::Overloaded);
+        }
+        self.held += bytes;
+        self.memory.gauge.add(bytes as i64);
+        Ok(())
+    }
+}
+
+impl Drop for BodyPermit {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.held, Ordering::Relaxed);
+        self.memory.gauge.sub(self.held as i64);
+    }
+}
+
+/// What a head says of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// This many bytes follow.
+    Known(u64),
+    /// Chunks or frames until the end.
+    Open,
+}
+
+/// The body's announced length. Pingora has refused what is not a number and lengths that differ.
+pub(super) fn length(headers: &HeaderMap) -> Length {
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse().ok())
+        .map_or(Length::Open, Length::Known)
+}
+
+/// Reads the whole body into `x`, peeking at it on the way when `peek` is set.
+pub(super) async fn read(
+    session: &mut Session,
+    x: &mut Exchange,
+    memory: &Arc<BodyMemory>,
+    peek: bool,
+) -> Result<(), Stop> {
+    let Some(snapshot) = x.snapshot.clone() else { return Ok(()) };
+    let head = session.req_header();
+    let length = length(&head.headers);
+    if let Length::Known(bytes) = length {
+        if bytes > snapshot.max_body {
+            return Err(Rejection::TooLarge(snapshot.max_body).into());
+        }
+    }
+    let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+    let strict = is_json(&head.headers);
+    let scanner = (peek && !is_form(&head.headers)).then(Scanner::new);
+    x.body_permit = Some(memory.permit(match length {
+        Length::Known(bytes) => bytes,
+        Length::Open => 0,
+    })?);
+    if continues {
+        session.write_continue_response().await.map_err(Stop::Gone)?;
+    }
+    session.set_read_timeout(None);
+    let mut reader = Reader {
+        whole: Whole::Nothing,
+        left: length,
+        scanner,
+        failed: None,
+        started: Instant::now(),
+        read: 0,
+        allowed: snapshot.body_timeout,
+    };
+    while let Some(chunk) = reader.next(session).await? {
+        if reader.read > snapshot.max_body {
+            return Err(Rejection::TooLarge(snapshot.max_body).into());
+        }
+        if let (Length::Open, Some(permit)) = (length, &mut x.body_permit) {
+            permit.grow(chunk.len() as u64)?;
+        }
+        reader.take(chunk);
+    }
+    x.body_wait = reader.started.elapsed();
+    let original = reader.whole.into_bytes();
+    let native = session.as_mut().is_body_empty() || session.as_ref().get_retry_buffer().is_some();
+    x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
+    x.body = Body::Whole { outgoing: original.clone(), original, native };
+    Ok(())
+}
+
+/// What the scan found. A body that is no JSON is only wrong where JSON was announced.
+fn finish_peek(
+    scanner: Option<Scanner>,
+    failed: Option<PeekError>,
+    strict: bool,
+) -> Result<Option<Peek>, Rejection> {
+    let result = match (failed, scanner) {
+        (Some(error), _) => Err(error),
+        (None, Some(scanner)) => scanner.finish().map(Some),
+        (None, None) => Ok(None),
+    };
+    match result {
+        Ok(peek) => Ok(peek),
+        Err(_) if !strict => Ok(None),
+        Err(error) => Err(Rejection::invalid(format!("The request's JSON body is not usable: {error}."), None)),
+    }
+}
+
+struct Reader {
+    whole: Whole,
+    left: Length,
+    scanner: Option<Scanner>,
+    failed: Option<PeekError>,
+    started: Instant,
+    read: u64,
+    allowed: Duration,
+}
+
+/// What has come: most bodies come in one piece, which is kept as it is.
+enum Whole {
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Whole {
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Whole::Nothing => Bytes::new(),
+            Whole::One(bytes) => bytes,
+            Whole::Many(bytes) => bytes.freeze(),
+        }
+    }
+}
+
+impl Reader {
+    async fn next(&mut self, session: &mut Session) -> Result<Option<Bytes>, Stop> {
+        let keep_tail = match self.left {
+            Length::Known(left) => left <= TAIL,
+            Length::Open => true,
+        };
+        if keep_tail {
+            session.as_mut().enable_retry_buffering();
+        }
+        let paced = Duration::from_millis(self.read.saturating_mul(1000) / MIN_PACE);
+        let deadline = self.started + self.allowed + paced;
+        match timeout_at(deadline, session.read_request_body()).await {
+            Ok(Ok(Some(chunk))) => {
+                self.read += chunk.len() as u64;
+                if let Length::Known(left) = &mut self.left {
+                    *left = left.saturating_sub(chunk.len() as u64);
+                }
+                Ok(Some(chunk))
+            }
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) => Err(Stop::Gone(error)),
+            Err(_) => Err(Rejection::RequestTimeout.into()),
+        }
+    }
+
+    fn take(&mut self, chunk: Bytes) {
+        if let (Some(scanner), None) = (&mut self.scanner, &self.failed) {
+            // The chunk was just copied in by the socket: it is scanned while the cache still holds it.
+            self.failed = scanner.push(&chunk).err();
+        }
+        let left = match self.left {
+            Length::Known(left) => left as usize,
+            Length::Open => 0,
+        };
+        self.whole = match std::mem::replace(&mut self.whole, Whole::Nothing) {
+            Whole::Nothing if left == 0 => Whole::One(chunk),
+            Whole::Nothing => {
+                let mut whole = BytesMut::with_capacity(chunk.len() + left);
+                whole.extend_from_slice(&chunk);
+                Whole::Many(whole)
+            }
+            Whole::One(first) => {
+                let mut whole = BytesMut::with_capacity(2 * (first.len() + chunk.len()));
+                whole.extend_from_slice(&first);
+                whole.extend_from_slice(&chunk);
+                Whole::Many(whole)
+            }
+            Whole::Many(mut whole) => {
+                whole.extend_from_slice(&chunk);
+                Whole::Many(whole)
+            }
+        };
+    }
+}
+
+/// Whether the body is said to be JSON; without a word it is taken to be.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_none_or(|value| {
+        let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+    })
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"multipart/"))
+}

@@ -1,0 +1,349 @@
+//! A client's connection, watched.
+//!
+//! Pingora gives a proxied exchange one read timeout for the upstream and lets nobody interrupt it from
+//! outside; Tollgate promises four different deadlines (`first_byte`, `idle`, `total`, and `header_timeout` while
+//! a request is being read). But an exchange that waits for its upstream always polls its client's connection too, to learn
+//! that the client left. So the deadline lives there: [`Watched`] wraps the client's stream, and while a read is
+//! pending it also looks at the connection's [`Alarm`]. When the alarm rings, the pending read fails, Pingora ends
+//! the exchange, and `error_while_proxy` tells a rung alarm from a client that left.
+//!
+//! HTTP/2 streams share one connection, so their alarm is raced against the whole exchange instead (see `front.rs`).
+//! Cost: two relaxed loads when a read is pending; a timer is armed at most once per exchange, and seldom that.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Stream, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// What an HTTP/2 client says first (RFC 9113, section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Why a deadline was set; tells the answer when it rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Deadline {
+    /// The response head did not come in time.
+    FirstByte = 1,
+    /// The upstream went silent inside a body.
+    Idle = 2,
+    /// The exchange as a whole took too long.
+    Total = 3,
+}
+
+/// A deadline that can be moved from anywhere, and remembers that it rang.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    base: Instant,
+    /// Microseconds after `base`; 0: none.
+    at: AtomicU64,
+    cause: AtomicU8,
+    rang: AtomicBool,
+    /// An exchange owns the deadline; otherwise the connection waits for a request.
+    owned: AtomicBool,
+    header_timeout: Duration,
+}
+
+impl Alarm {
+    pub(super) fn new(header_timeout: Duration) -> Arc<Alarm> {
+        Arc::new(Alarm {
+            base: Instant::now(),
+            at: AtomicU64::new(0),
+            cause: AtomicU8::new(0),
+            rang: AtomicBool::new(false),
+            owned: AtomicBool::new(false),
+            header_timeout,
+        })
+    }
+
+    /// An alarm without a connection, for an HTTP/2 stream: somebody must await [`Alarm::rung`].
+    pub(super) fn detached() -> Arc<Alarm> {
+        Alarm::new(Duration::ZERO)
+    }
+
+    /// The request's head is complete: its deadline is over, the exchange sets its own.
+    pub(super) fn begin(&self) {
+        self.clear();
+        self.owned.store(true, Ordering::Relaxed);
+    }
+
+    /// The exchange is over; the connection waits for the next.
+    pub(super) fn end(&self) {
+        self.clear();
+        self.owned.store(false, Ordering::Relaxed);
+    }
+
+    /// Moves the deadline. It is seen at the latest when the connection is polled next.
+    pub(super) fn set(&self, at: Instant, cause: Deadline) {
+        let micros = at.saturating_duration_since(self.base).as_micros() as u64;
+        self.cause.store(cause as u8, Ordering::Relaxed);
+        self.at.store(micros.max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn clear(&self) {
+        self.at.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it rang since the last call, and for which deadline.
+    pub(super) fn take(&self) -> Option<Deadline> {
+        if !self.rang.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        Some(match self.cause.load(Ordering::Relaxed) {
+            1 => Deadline::FirstByte,
+            2 => Deadline::Idle,
+            _ => Deadline::Total,
+        })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.at.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(self.base + Duration::from_micros(micros)),
+        }
+    }
+
+    fn ring(&self) {
+        self.at.store(0, Ordering::Relaxed);
+        self.rang.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the alarm rings, whoever moves it meanwhile: for an HTTP/2 stream, which has no
+    /// connection of its own. Moves are noticed within `GRAIN`.
+    pub(super) async fn rung(&self) {
+        const GRAIN: Duration = Duration::from_millis(250);
+        loop {
+            let now = Instant::now();
+            match self.deadline() {
+                Some(at) if at <= now => {
+                    self.ring();
+                    return;
+                }
+                Some(at) => tokio::time::sleep_until(at.min(now + GRAIN)).await,
+                None => tokio::time::sleep(GRAIN).await,
+            }
+        }
+    }
+}
+
+/// What the connection is doing, as far as deadlines care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Between requests, or before the first.
+    Quiet,
+    /// Bytes of a request head have come, the head is not complete.
+    Head,
+    /// An exchange owns the alarm, or HTTP/2 is spoken.
+    Exchange,
+}
+
+/// A client's stream with an alarm.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inner: Stream,
+    alarm: Arc<Alarm>,
+    timer: Option<Pin<Box<Sleep>>>,
+    peeked: BytesMut,
+    phase: Phase,
+    refused: bool,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Stream, header_timeout: Duration) -> Watched {
+        Watched {
+            inner,
+            alarm: Alarm::new(header_timeout),
+            timer: None,
+            peeked: BytesMut::new(),
+            phase: Phase::Quiet,
+            refused: false,
+        }
+    }
+
+    /// The alarm of the connection that `stream` is, if it is one of ours.
+    pub(super) fn alarm_of(stream: &Stream) -> Option<Arc<Alarm>> {
+        (**stream).as_any().downcast_ref::<Watched>().map(|watched| watched.alarm.clone())
+    }
+
+    fn sync_phase(&mut self) {
+        match (self.alarm.owned.load(Ordering::Relaxed), self.phase) {
+            (true, _) => self.phase = Phase::Exchange,
+            (false, Phase::Exchange) => self.phase = Phase::Quiet,
+            _ => {}
+        }
+    }
+
+    /// The first bytes of a request start the clock for its head.
+    fn arrived(&mut self, bytes: &[u8]) {
+        if self.phase != Phase::Quiet || bytes.is_empty() {
+            return;
+        }
+        if bytes.starts_with(b"PRI ") {
+            self.alarm.owned.store(true, Ordering::Relaxed);
+            self.phase = Phase::Exchange;
+            return;
+        }
+        self.phase = Phase::Head;
+        self.alarm.set(Instant::now() + self.alarm.header_timeout, Deadline::Total);
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(at) = self.alarm.deadline() else { return Poll::Pending };
+        if at <= Instant::now() {
+            return self.rings(cx);
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        // An earlier wake-up than needed is kept: it costs one look, re-arming costs the timer's lock.
+        if timer.is_elapsed() || timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if at <= Instant::now() {
+                return self.rings(cx);
+            }
+            timer.as_mut().reset(at);
+        }
+        Poll::Pending
+    }
+
+    fn rings(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.alarm.ring();
+        if self.phase == Phase::Head && !self.refused {
+            // No request, no exchange, no phase file: the answer to a slow head is written here.
+            self.refused = true;
+            let _ = Pin::new(&mut self.inner).poll_write(cx, super::reply::SLOW_HEAD);
+            let _ = Pin::new(&mut self.inner).poll_flush(cx);
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "deadline")))
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.peeked.is_empty() {
+            let n = self.peeked.len().min(buf.remaining());
+            let bytes = self.peeked.split_to(n);
+            buf.put_slice(&bytes);
+            return Poll::Ready(Ok(()));
+        }
+        self.sync_phase();
+        let before = buf.filled().len();
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if self.phase == Phase::Quiet {
+                    self.arrived(buf.filled().get(before..).unwrap_or_default());
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.poll_alarm(cx),
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Watched {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for Watched {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Watched {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Watched {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Watched {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Watched {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+#[async_trait]
+impl Peek for Watched {
+    /// Looks for HTTP/2's preface, and stops at the first byte that differs: a short HTTP/1 request
+    /// must not wait for bytes that never come.
+    async fn try_peek(&mut self, out: &mut [u8]) -> io::Result<bool> {
+        out.fill(0);
+        while self.peeked.len() < out.len()
+            && H2_PREFACE.starts_with(self.peeked.get(..self.peeked.len().min(H2_PREFACE.len())).unwrap_or_default())
+        {
+            let mut buf = BytesMut::with_capacity(4096);
+            let held = std::mem::take(&mut self.peeked);
+            let read = self.read_buf(&mut buf).await?;
+            self.peeked = held;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.peeked.extend_from_slice(buf.chunk());
+        }
+        for (to, from) in out.iter_mut().zip(self.peeked.iter()) {
+            *to = *from;
+        }
+        Ok(true)
+    }
+}

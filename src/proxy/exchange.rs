@@ -1,0 +1,307 @@
+//! One request with its response: everything a phase leaves for a later one.
+//!
+//! Pingora moves its context about inside large futures, so the context is a thin `Box` of this. All accounting hangs on guards that release on
+//! drop; [`super::account`] runs from `logging`, and from here when `logging` never came (a panic, a connection cut by its alarm).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use prometheus::IntGauge;
+use tokio::time::Instant;
+use tollgate_sdk::llm::dialect::Dialect;
+use tollgate_sdk::llm::peek::Peek;
+use tollgate_sdk::llm::usage::Usage;
+
+use super::account::Account;
+use super::body::BodyPermit;
+use super::connection::{Alarm, Deadline};
+use super::reply::Rejection;
+use super::stream::Meter;
+use crate::balance;
+use crate::model;
+use crate::snapshot::{Gateway, Offer, Snapshot};
+
+/// The state of one exchange.
+pub struct Exchange {
+    pub(super) account: Arc<Account>,
+    pub(super) accounted: bool,
+
+    // What it is (identify.rs).
+    pub(super) started: Instant,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) gateway: Option<Arc<Gateway>>,
+    /// The one service of the host asked.
+    pub(super) host_service: Option<usize>,
+    pub(super) request_id: RequestId,
+    /// For the access line; empty when nobody reads it.
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) client: IpAddr,
+    /// The peer's own address is among the trusted proxies.
+    pub(super) trusted_peer: bool,
+    pub(super) dialect: Dialect,
+    pub(super) grpc: bool,
+    pub(super) alarm: Option<Arc<Alarm>>,
+    /// The alarm only minds limits below this; others are somebody else's timers.
+    pub(super) alarm_below: Duration,
+
+    // What it wants (admit.rs, body.rs).
+    pub(super) body: Body,
+    pub(super) peek: Option<Peek>,
+    pub(super) body_permit: Option<BodyPermit>,
+    /// Bytes of a body that passes unread, so far.
+    pub(super) streamed: u64,
+    /// A stream without an end of its own (gRPC, WebSocket): its length is not limited.
+    pub(super) unbounded: bool,
+    pub(super) target_path: Option<String>,
+    pub(super) timeouts: model::Timeouts,
+    pub(super) preserve_host: bool,
+    pub(super) offer: Option<Arc<Offer>>,
+    pub(super) in_flight: Option<InFlight>,
+    /// How long the client took to send its body.
+    pub(super) body_wait: Duration,
+
+    // How it goes (peer.rs, forward.rs, response.rs, stream.rs).
+    pub(super) attempts: u32,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) asked: Option<Instant>,
+    pub(super) first_byte: Option<Instant>,
+    pub(super) last_chunk: Option<Instant>,
+    pub(super) meter: Meter,
+    pub(super) event_stream: bool,
+
+    // How it ended (reply.rs, account.rs).
+    pub(super) status: u16,
+    pub(super) refusal: Option<Rejection>,
+    pub(super) rung: Option<Deadline>,
+    pub(super) client_left: bool,
+    pub(super) error_code: Option<&'static str>,
+    /// What broke, in words for the operator.
+    pub(super) cause: Option<String>,
+    pub(super) served_by: Option<Arc<str>>,
+}
+
+/// One try at one target.
+pub(super) struct Attempt {
+    /// Index among the upstream's targets.
+    pub(super) target: usize,
+    /// Counts the request at the target until it is dropped.
+    pub(super) _guard: balance::Guard,
+}
+
+/// A request's body, as far as it was read.
+#[derive(Debug, Default)]
+pub(super) enum Body {
+    /// The request has none, or it passes unread.
+    #[default]
+    Unread,
+    /// Read whole.
+    Whole {
+        /// As it came.
+        original: Bytes,
+        /// As it goes to the service: with the alias and `include_usage` spliced in.
+        outgoing: Bytes,
+        /// Pingora holds a tail of it and can forward; otherwise the exchange over our own connector does.
+        native: bool,
+    },
+}
+
+impl Body {
+    /// Whether Pingora's own road can carry it.
+    pub(super) fn is_native(&self) -> bool {
+        !matches!(self, Body::Whole { native: false, .. })
+    }
+
+    /// Whether it was read, so that it can be sent again.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Body::Whole { .. })
+    }
+}
+
+/// Counts a request as being served by its service.
+pub(super) struct InFlight(IntGauge);
+
+impl InFlight {
+    pub(super) fn hold(gauge: &IntGauge) -> InFlight {
+        gauge.inc();
+        InFlight(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Names a request in logs on all sides.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's, if it is sane: 1 to 128 visible characters without quotes and the like.
+    pub(super) fn of(client: Option<&HeaderValue>) -> RequestId {
+        let sane = |value: &&HeaderValue| {
+            (1..=128).contains(&value.len())
+                && value
+                    .as_bytes()
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
+        };
+        match client.filter(sane) {
+            Some(value) => RequestId(value.clone()),
+            None => RequestId::new(),
+        }
+    }
+
+    fn new() -> RequestId {
+        let mut buf = [0; uuid::fmt::Simple::LENGTH];
+        let text = uuid::Uuid::now_v7().simple().encode_lower(&mut buf);
+        RequestId(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-")))
+    }
+
+    pub(super) fn value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or("-")
+    }
+}
+
+impl Exchange {
+    pub(super) fn new(account: Arc<Account>) -> Exchange {
+        account.open.fetch_add(1, Ordering::AcqRel);
+        Exchange {
+            account,
+            accounted: false,
+            started: Instant::now(),
+            snapshot: None,
+            gateway: None,
+            host_service: None,
+            request_id: RequestId(HeaderValue::from_static("-")),
+            method: String::new(),
+            path: String::new(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            trusted_peer: false,
+            dialect: Dialect::OpenAi,
+            grpc: false,
+            alarm: None,
+            alarm_below: Duration::MAX,
+            body: Body::Unread,
+            peek: None,
+            body_permit: None,
+            streamed: 0,
+            unbounded: false,
+            target_path: None,
+            timeouts: model::Timeouts::default(),
+            preserve_host: false,
+            offer: None,
+            in_flight: None,
+            body_wait: Duration::ZERO,
+            attempts: 0,
+            attempt: None,
+            asked: None,
+            first_byte: None,
+            last_chunk: None,
+            meter: Meter::None,
+            event_stream: false,
+            status: 0,
+            refusal: None,
+            rung: None,
+            client_left: false,
+            error_code: None,
+            cause: None,
+            served_by: None,
+        }
+    }
+
+    /// When waiting for this must end, and which limit that is; the limit for the whole always holds.
+    pub(super) fn deadline(&self, now: Instant, cause: Deadline) -> (Instant, Deadline) {
+        const FAR: Duration = Duration::from_secs(86_400 * 365);
+        let at = now + self.limit(cause).min(FAR);
+        match self.timeouts.total.map(|total| self.started + total) {
+            Some(end) if end < at => (end, Deadline::Total),
+            _ => (at, cause),
+        }
+    }
+
+    fn limit(&self, cause: Deadline) -> Duration {
+        match cause {
+            Deadline::FirstByte => self.timeouts.first_byte,
+            Deadline::Idle | Deadline::Total => self.timeouts.idle,
+        }
+    }
+
+    /// Moves the connection's deadline.
+    pub(super) fn set_deadline(&self, now: Instant, cause: Deadline) {
+        let Some(alarm) = &self.alarm else { return };
+        if self.alarm_below.is_zero() {
+            return;
+        }
+        match self.deadline(now, cause) {
+            (_, cause) if cause != Deadline::Total && self.limit(cause) >= self.alarm_below => alarm.clear(),
+            (at, cause) => alarm.set(at, cause),
+        }
+    }
+
+    /// From here on deadlines are timers of the code that waits.
+    pub(super) fn silence_alarm(&mut self) {
+        self.clear_deadline();
+        self.alarm_below = Duration::ZERO;
+    }
+
+    pub(super) fn clear_deadline(&self) {
+        if let Some(alarm) = &self.alarm {
+            alarm.clear();
+        }
+    }
+
+    /// Remembers why the exchange was refused, for the log and the metrics.
+    pub(super) fn refused(&mut self, rejection: &Rejection) {
+        self.status = rejection.status().as_u16();
+        self.error_code = Some(rejection.code());
+    }
+
+    /// Counts bytes of a body that passes unread, which is held to the same limit.
+    pub(super) fn streamed(&mut self, bytes: usize) -> pingora_core::Result<()> {
+        self.streamed += bytes as u64;
+        let limit = self.snapshot.as_ref().map_or(u64::MAX, |snapshot| snapshot.max_body);
+        if self.streamed <= limit || self.unbounded {
+            return Ok(());
+        }
+        self.refusal = Some(Rejection::TooLarge(limit));
+        Err(pingora_core::Error::explain(pingora_core::ErrorType::InvalidHTTPHeader, "body too large").into_down())
+    }
+
+    /// The alias to send instead of the client's model name.
+    pub(super) fn alias(&self) -> Option<&str> {
+        self.offer.as_ref()?.service.alias.as_deref()
+    }
+
+    /// The target of the last attempt, for the log.
+    pub(super) fn attempt_label(&self) -> &str {
+        self.served_by.as_deref().unwrap_or_default()
+    }
+
+    /// Tokens used, and whether they are our estimate.
+    pub(super) fn usage(&self) -> Option<(Usage, bool)> {
+        self.meter.usage(match &self.body {
+            Body::Whole { original, .. } => original.len(),
+            Body::Unread => 0,
+        })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.accounted {
+            let account = self.account.clone();
+            account.settle(self);
+        }
+    }
+}

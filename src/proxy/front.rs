@@ -1,0 +1,100 @@
+//! Where connections become exchanges: our own types between Pingora's listener and its proxy.
+//!
+//! Each client connection is wrapped in [`Watched`] before Pingora reads from it. HTTP/2 streams share a connection, so each is raced
+//! against an alarm of its own: when that rings, the exchange is dropped and its stream reset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::listening::Service;
+use pingora_proxy::{HttpProxy, Session, http_proxy};
+
+use super::Proxy;
+use super::connection::{Alarm, Watched};
+
+tokio::task_local! {
+    /// The alarm of the HTTP/2 stream this task serves.
+    static STREAM_ALARM: Arc<Alarm>;
+}
+
+/// The alarm of the HTTP/2 stream that is being served, for phase 1.
+pub(super) fn stream_alarm() -> Option<Arc<Alarm>> {
+    STREAM_ALARM.try_with(Arc::clone).ok()
+}
+
+/// Whether the client speaks TLS.
+pub(super) fn is_tls(session: &Session) -> bool {
+    session.as_downstream().digest().is_some_and(|digest| digest.ssl_digest.is_some())
+}
+
+/// Wraps client connections and hands them on.
+pub struct Connections {
+    front: Arc<Front>,
+    header_timeout: Duration,
+}
+
+/// Pingora's proxy, with HTTP/2 streams watched.
+struct Front {
+    proxy: Arc<HttpProxy<Proxy>>,
+}
+
+/// The service that accepts clients and serves them.
+pub fn serve(conf: &Arc<ServerConf>, proxy: Proxy, http2: bool, header_timeout: Duration) -> Service<Connections> {
+    let mut proxy = http_proxy(conf, proxy);
+    let mut options = HttpServerOptions::default();
+    options.h2c = http2;
+    options.h2_idle_timeout = Some(Duration::from_secs(300));
+    proxy.server_options = Some(options);
+    let mut h2 = H2Options::new();
+    h2.max_concurrent_streams(256);
+    h2.max_header_list_size(64 * 1024);
+    proxy.h2_options = Some(h2);
+    let front = Arc::new(Front { proxy: Arc::new(proxy) });
+    Service::new("clients".into(), Connections { front, header_timeout })
+}
+
+#[async_trait]
+impl ServerApp for Connections {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let watched: Stream = Box::new(Watched::new(stream, self.header_timeout));
+        ServerApp::process_new(&self.front, watched, shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.front.proxy.http_cleanup().await;
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Front {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !session.is_http2() {
+            return self.proxy.process_new_http(session, shutdown).await;
+        }
+        let alarm = Alarm::detached();
+        let exchange = STREAM_ALARM.scope(alarm.clone(), self.proxy.process_new_http(session, shutdown));
+        tokio::select! {
+            reused = exchange => reused,
+            () = alarm.rung() => None,
+        }
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+}

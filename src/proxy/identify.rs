@@ -1,0 +1,111 @@
+//! Phase 1: what is this, whose is it, who asks.
+//!
+//! Takes the one snapshot the exchange will ever see. What is wrong here is answered in phase 2, where a refusal
+//! leaves the connection usable.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Version};
+use pingora_proxy::Session;
+use tollgate_sdk::llm::dialect::Dialect;
+
+use super::connection::Watched;
+use super::exchange::{Exchange, RequestId};
+use super::front;
+use super::reply::Rejection;
+use crate::snapshot::Snapshot;
+
+/// Fills in what the head and the connection tell.
+pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
+    let Some(snapshot) = x.snapshot.clone() else { return };
+    x.alarm = alarm(session);
+    if let Some(alarm) = &x.alarm {
+        alarm.begin();
+    }
+    let peer = peer_address(session);
+    let head = session.req_header();
+    x.trusted_peer = is_trusted(&snapshot, peer);
+    x.client = if x.trusted_peer { client_behind(&snapshot, &head.headers, peer) } else { peer };
+    x.request_id = RequestId::of(head.headers.get("x-request-id"));
+    x.dialect = Dialect::of_path(head.uri.path());
+    x.grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    if let Err(rejection) = find_gateway(session, x, &snapshot) {
+        x.refusal = Some(rejection);
+    }
+    if let Err(rejection) = check_framing(session) {
+        // What follows such a head cannot be told from a second request.
+        session.set_keepalive(None);
+        x.refusal = Some(rejection);
+    }
+}
+
+fn alarm(session: &Session) -> Option<std::sync::Arc<super::connection::Alarm>> {
+    match session.as_downstream().as_http1() {
+        Some(h1) => Watched::alarm_of(h1.stream()),
+        None => front::stream_alarm(),
+    }
+}
+
+fn find_gateway(session: &Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
+    let head = session.req_header();
+    let host = match head.headers.get(HOST) {
+        Some(host) => host.to_str().unwrap_or_default(),
+        None => head.uri.authority().map(|authority| authority.as_str()).unwrap_or_default(),
+    };
+    let entry = snapshot.hosts.find(host).ok_or(Rejection::UnknownHost)?;
+    let gateway = snapshot.gateways.get(entry.gateway).ok_or(Rejection::UnknownHost)?;
+    x.host_service = entry.service;
+    x.gateway = Some(gateway.clone());
+    Ok(())
+}
+
+/// Two lengths for one body are how requests are smuggled. Pingora resolves the conflict in favour of
+/// `Transfer-Encoding` and drops the other header, so the raw bytes are asked.
+fn check_framing(session: &Session) -> Result<(), Rejection> {
+    let head = session.req_header();
+    if head.version == Version::HTTP_2 || !head.headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes()).unwrap_or_default();
+    let names_length = raw.split(|b| *b == b'\n').any(|line| {
+        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
+    });
+    if names_length {
+        return Err(Rejection::invalid("A request has either Content-Length or Transfer-Encoding, not both.", None));
+    }
+    Ok(())
+}
+
+fn peer_address(session: &Session) -> IpAddr {
+    session
+        .client_addr()
+        .and_then(|address| address.as_inet())
+        .map(|address| address.ip().to_canonical())
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+fn is_trusted(snapshot: &Snapshot, address: IpAddr) -> bool {
+    !snapshot.trusted_proxies.is_empty() && snapshot.trusted_proxies.iter().any(|net| net.contains(&address))
+}
+
+/// The nearest address in `X-Forwarded-For` that no trusted proxy vouches for by being one itself.
+fn client_behind(snapshot: &Snapshot, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+    let mut client = peer;
+    let lines: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Ok(address) = hop.trim().trim_matches(['[', ']']).parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !is_trusted(snapshot, client) {
+            break;
+        }
+    }
+    client
+}
+
+/// Whether a request with this head may carry a body worth looking for a model in.
+pub(super) fn may_carry_model(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}

@@ -1,0 +1,204 @@
+//! The proxy: Pingora's phases, one file each, in the order a request passes them.
+//!
+//! This file only connects: what a phase does stands in its own. [`exchange`] is what they share, [`reply`] the only place that
+//! answers for ourselves, [`recover`] the road over our own connector for what Pingora's cannot carry.
+
+mod account;
+mod admit;
+mod body;
+mod connection;
+mod exchange;
+mod failure;
+mod forward;
+mod front;
+mod identify;
+mod peer;
+mod recover;
+mod reply;
+mod response;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use self::account::Account;
+use self::body::BodyMemory;
+use self::exchange::Exchange;
+use self::recover::Road;
+use crate::control::Control;
+use crate::telemetry::AccessLog;
+
+pub use front::{Connections, serve};
+
+/// Tollgate as Pingora sees it. Clones share everything.
+#[derive(Clone)]
+pub struct Proxy {
+    control: Arc<Control>,
+    account: Arc<Account>,
+    bodies: Arc<BodyMemory>,
+    road: Arc<Road>,
+}
+
+impl Proxy {
+    /// Serves what `control` holds.
+    pub fn new(control: Arc<Control>, access: AccessLog, body_memory: u64, threads: usize) -> Proxy {
+        let metrics = control.metrics().clone();
+        Proxy {
+            bodies: BodyMemory::new(body_memory, metrics.body_memory.clone()),
+            account: Arc::new(Account::new(metrics, access)),
+            road: Arc::new(Road::new(threads)),
+            control,
+        }
+    }
+
+    /// Counts the exchanges that have not ended.
+    pub fn open(&self) -> Arc<AtomicUsize> {
+        self.account.open.clone()
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Box<Exchange>;
+
+    fn new_ctx(&self) -> Self::CTX {
+        let mut x = Exchange::new(self.account.clone());
+        x.snapshot = Some(self.control.snapshot());
+        Box::new(x)
+    }
+
+    /// No modules: compression is the upstream's business, and each costs every request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<()> {
+        session.as_downstream_mut().set_total_drain_timeout(Some(Duration::from_secs(5)));
+        if self.account.tells() {
+            let head = session.req_header();
+            x.method = head.method.to_string();
+            x.path = head.uri.path().to_owned();
+        }
+        identify::identify(session, x);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<bool> {
+        admit::admit(session, x, &self.bodies).await
+    }
+
+    async fn proxy_upstream_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<bool> {
+        if x.body.is_native() {
+            return Ok(true);
+        }
+        self.road.carry(session, x).await?;
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, x: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        peer::next(x, session.as_downstream().is_http2()).map_err(|rejection| {
+            x.refusal = Some(rejection);
+            Error::explain(ErrorType::InternalError, "no target")
+        })
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        x: &mut Self::CTX,
+    ) -> Result<()> {
+        forward::prepare(x, head, front::is_tls(session))
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        x: &mut Self::CTX,
+    ) -> Result<()> {
+        if let Some(whole) = forward::body(x) {
+            *body = Some(whole);
+        } else if let Some(chunk) = body {
+            x.streamed(chunk.len())?;
+        }
+        if end {
+            peer::sent(x);
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        head: &mut ResponseHeader,
+        x: &mut Self::CTX,
+    ) -> Result<()> {
+        response::head(x, head)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        x: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        if let Some(chunk) = body.take() {
+            *body = Some(stream::chunk(x, chunk));
+        }
+        if end {
+            match stream::end(x) {
+                stream::End::Whole(None) => {}
+                stream::End::Whole(Some(held)) => stream::append(body, held),
+                stream::End::Truncated => {
+                    return Err(Error::explain(ErrorType::ConnectionClosed, "stream without its end").into_up());
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        _x: &mut Self::CTX,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        x: &mut Self::CTX,
+        reused: bool,
+    ) -> Box<Error> {
+        failure::while_proxying(session, x, error, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, x: &mut Self::CTX) -> FailToProxy {
+        failure::end(session, x, error).await;
+        FailToProxy { error_code: x.status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, _session: &mut Session, _error: Option<&Error>, x: &mut Self::CTX) {
+        self.account.settle(x);
+    }
+
+    /// Failures have their place in the access line and the metrics; Pingora's own line would only repeat them.
+    fn suppress_error_log(&self, _session: &Session, _x: &Self::CTX, _error: &Error) -> bool {
+        true
+    }
+}

@@ -1,0 +1,223 @@
+//! The only place that writes an answer of our own.
+//!
+//! [`Rejection`] is the closed set of them; this file turns one into status, headers and a body in the caller's dialect.
+//! None says an internal address, an upstream's error text or a secret.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
+
+use super::exchange::Exchange;
+
+/// What a client is told whose request head does not come to an end.
+pub(super) const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
+content-length: 140\r\nconnection: close\r\n\r\n\
+{\"error\":{\"message\":\"The request's head took too long to arrive.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"request_timeout\"}}      ";
+
+/// Why Tollgate answers itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// The request is malformed; says how, and which field.
+    Invalid { message: String, param: Option<&'static str> },
+    /// The client's address may not ask.
+    Forbidden,
+    /// No service of the gateway answers to the model.
+    ModelNotFound(String),
+    /// No rule takes the request and it names no model.
+    RouteNotFound,
+    /// The path exists, for these methods.
+    MethodNotAllowed(String),
+    /// The body did not arrive in time.
+    RequestTimeout,
+    /// The body is larger than this many bytes.
+    TooLarge(u64),
+    /// No gateway has this host.
+    UnknownHost,
+    /// The upstream could not be reached or spoke nonsense.
+    UpstreamError,
+    /// Nothing can serve the request now.
+    NoHealthyUpstream,
+    /// Tollgate itself is at a limit.
+    Overloaded,
+    /// The gateway is paused.
+    Paused,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+}
+
+/// After how long a refused client may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Rejection {
+    pub(super) fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Rejection {
+        Rejection::Invalid { message: message.into(), param }
+    }
+
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Rejection::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Rejection::Forbidden => StatusCode::FORBIDDEN,
+            Rejection::ModelNotFound(_) | Rejection::RouteNotFound => StatusCode::NOT_FOUND,
+            Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Rejection::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Rejection::UpstreamError => StatusCode::BAD_GATEWAY,
+            Rejection::NoHealthyUpstream | Rejection::Overloaded | Rejection::Paused => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Rejection::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The error code, which is also the metric's label.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Rejection::Invalid { .. } => "invalid_request",
+            Rejection::Forbidden => "permission_denied",
+            Rejection::ModelNotFound(_) => "model_not_found",
+            Rejection::RouteNotFound => "route_not_found",
+            Rejection::MethodNotAllowed(_) => "method_not_allowed",
+            Rejection::RequestTimeout => "request_timeout",
+            Rejection::TooLarge(_) => "request_too_large",
+            Rejection::UnknownHost => "unknown_host",
+            Rejection::UpstreamError => "upstream_error",
+            Rejection::NoHealthyUpstream => "no_healthy_upstream",
+            Rejection::Overloaded => "overloaded",
+            Rejection::Paused => "gateway_paused",
+            Rejection::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    fn param(&self) -> Option<&'static str> {
+        match self {
+            Rejection::Invalid { param, .. } => *param,
+            Rejection::ModelNotFound(_) => Some("model"),
+            _ => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Rejection::Invalid { message, .. } => message.clone(),
+            Rejection::Forbidden => "Your address may not use this gateway.".into(),
+            Rejection::ModelNotFound(model) => {
+                format!("The model `{model}` does not exist or you do not have access to it.")
+            }
+            Rejection::RouteNotFound => {
+                "Nothing is served at this path. Name a model in the request's JSON body, or ask GET /v1/models."
+                    .into()
+            }
+            Rejection::MethodNotAllowed(allow) => {
+                format!("This path does not take that method. Allowed: {allow}.")
+            }
+            Rejection::RequestTimeout => "The request's body took too long to arrive.".into(),
+            Rejection::TooLarge(limit) => {
+                format!("The request's body is larger than the {limit} bytes allowed here.")
+            }
+            Rejection::UnknownHost => "No gateway serves this host name.".into(),
+            Rejection::UpstreamError => "The upstream could not answer.".into(),
+            Rejection::NoHealthyUpstream => "No upstream can serve this request now.".into(),
+            Rejection::Overloaded => "Too many requests are being served now.".into(),
+            Rejection::Paused => "This gateway is paused.".into(),
+            Rejection::UpstreamTimeout => "The upstream did not answer in time.".into(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(
+            self,
+            Rejection::NoHealthyUpstream | Rejection::Overloaded | Rejection::Paused
+        )
+        .then_some(RETRY_AFTER)
+    }
+
+    fn kind(&self, dialect: Dialect) -> &'static str {
+        dialect.error_type(self.status().as_u16(), self.code())
+    }
+
+    /// The error as a body in this dialect.
+    pub(super) fn body(&self, dialect: Dialect) -> String {
+        error_body(dialect, self.kind(dialect), self.code(), &self.message(), self.param())
+    }
+
+    /// The error as the last event of a stream that has begun.
+    pub(super) fn event(&self, dialect: Dialect) -> Bytes {
+        error_event(dialect, self.kind(dialect), self.code(), &self.message(), self.param()).into()
+    }
+}
+
+/// Answers with a rejection. Afterwards the exchange counts as answered, whatever the client made of it.
+pub(super) async fn reject(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
+    x.refused(rejection);
+    if x.grpc {
+        return reject_grpc(session, x, rejection).await;
+    }
+    let body = rejection.body(x.dialect);
+    let mut head = ResponseHeader::build(rejection.status(), Some(8))?;
+    head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
+    if let Rejection::MethodNotAllowed(allow) = rejection {
+        head.insert_header(http::header::ALLOW, allow.as_str())?;
+    }
+    if let Some(after) = rejection.retry_after() {
+        head.insert_header(http::header::RETRY_AFTER, after.as_secs())?;
+    }
+    send(session, x, head, body.into()).await
+}
+
+/// Answers with a body of ours.
+pub(super) async fn send(
+    session: &mut Session,
+    x: &mut Exchange,
+    mut head: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
+    x.status = head.status.as_u16();
+    head.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    head.insert_header("x-request-id", x.request_id.value())?;
+    let bodiless = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(head), bodiless).await?;
+    if !bodiless {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// gRPC's own way to fail: status 200 and trailers only, which here are the header block.
+async fn reject_grpc(session: &mut Session, x: &Exchange, rejection: &Rejection) -> Result<()> {
+    let status = match rejection.status().as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 | 405 => 12,
+        408 | 504 => 4,
+        413 | 429 => 8,
+        _ => 14,
+    };
+    let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
+    head.insert_header(http::header::CONTENT_TYPE, "application/grpc")?;
+    head.insert_header("grpc-status", status)?;
+    head.insert_header("grpc-message", rejection.message())?;
+    head.insert_header("x-request-id", x.request_id.value())?;
+    session.write_response_header(Box::new(head), true).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_slow_head_is_well_formed() {
+        let text = std::str::from_utf8(SLOW_HEAD).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(value["error"]["code"], "request_timeout");
+    }
+}

@@ -1,0 +1,130 @@
+//! Phase 6: the answer's body, chunk by chunk.
+//!
+//! Synchronous and without allocation per chunk: the meter looks for usage, deadlines move, times are taken.
+//! Both roads to an upstream, Pingora's and our own, pass through [`chunk`] and [`end`].
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use tokio::time::Instant;
+use tollgate_sdk::llm::stream::{StreamMode, StreamUsage};
+use tollgate_sdk::llm::usage::{JsonUsage, Usage};
+
+use super::connection::Deadline;
+use super::exchange::Exchange;
+
+/// What is read from an answer to learn what it used.
+#[derive(Default)]
+pub(super) enum Meter {
+    /// Nothing.
+    #[default]
+    None,
+    /// The request was one for tokens; the answer's head has not come.
+    Planned {
+        /// The upstream was asked for usage that the client did not want.
+        strip: bool,
+    },
+    /// A stream of events.
+    Events {
+        /// The reader.
+        usage: Box<StreamUsage>,
+        /// The upstream ends the stream by closing, so that only the stream itself tells whether it is whole.
+        unframed: bool,
+    },
+    /// One JSON document.
+    Document(Box<JsonUsage>),
+    /// Read to the end.
+    Done(Option<Usage>),
+}
+
+impl Meter {
+    /// Tokens used, and whether that is our estimate: a quarter of the prompt's bytes, and an event a token.
+    pub(super) fn usage(&self, prompt_bytes: usize) -> Option<(Usage, bool)> {
+        match self {
+            Meter::Done(usage) => usage.map(|usage| (usage, false)),
+            Meter::Events { usage, .. } => usage.usage().map(|usage| (usage, false)).or_else(|| {
+                let output = usage.content_events();
+                let input = prompt_bytes as u64 / 4;
+                (output > 0).then_some((Usage { input, cached: 0, output }, true))
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Chooses how the answer with this head is read.
+pub(super) fn begin(x: &mut Exchange, status: u16, head: &HeaderMap) {
+    let kind = head.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    x.event_stream = kind.starts_with(b"text/event-stream");
+    let Meter::Planned { strip } = x.meter else { return };
+    x.meter = if x.event_stream {
+        let unframed = !head.contains_key(CONTENT_LENGTH) && !head.contains_key(TRANSFER_ENCODING);
+        Meter::Events { usage: Box::new(StreamUsage::new(StreamMode { strip })), unframed }
+    } else if status < 300 && kind.starts_with(b"application/json") {
+        Meter::Document(Box::new(JsonUsage::new()))
+    } else {
+        Meter::None
+    };
+}
+
+/// One chunk from the upstream; what goes on to the client now.
+pub(super) fn chunk(x: &mut Exchange, chunk: Bytes) -> Bytes {
+    if chunk.is_empty() {
+        return chunk;
+    }
+    let now = Instant::now();
+    if x.first_byte.is_none() {
+        x.first_byte = Some(now);
+        if let Some(offer) = &x.offer {
+            offer.metrics.handles().first_token.observe((now - x.started).as_secs_f64());
+        }
+    } else if let (true, Some(last), Some(offer)) = (x.event_stream, x.last_chunk, &x.offer) {
+        offer.metrics.handles().inter_token.observe((now - last).as_secs_f64());
+    }
+    x.last_chunk = Some(now);
+    x.set_deadline(now, Deadline::Idle);
+    match &mut x.meter {
+        Meter::Events { usage, .. } => usage.push(chunk),
+        Meter::Document(usage) => {
+            usage.push(&chunk);
+            chunk
+        }
+        _ => chunk,
+    }
+}
+
+/// How an answer ended.
+pub(super) enum End {
+    /// Whole; these bytes were still held.
+    Whole(Option<Bytes>),
+    /// The upstream closed in the middle of a stream, as if it were complete.
+    Truncated,
+}
+
+/// The upstream ended its answer.
+pub(super) fn end(x: &mut Exchange) -> End {
+    x.clear_deadline();
+    match &mut x.meter {
+        Meter::Events { usage, unframed } => {
+            if *unframed && usage.content_events() > 0 && !usage.ended() {
+                return End::Truncated;
+            }
+            End::Whole(usage.finish())
+        }
+        Meter::Document(_) => {
+            if let Meter::Document(usage) = std::mem::take(&mut x.meter) {
+                x.meter = Meter::Done(usage.finish());
+            }
+            End::Whole(None)
+        }
+        _ => End::Whole(None),
+    }
+}
+
+/// Adds held bytes behind a chunk.
+pub(super) fn append(body: &mut Option<Bytes>, held: Bytes) {
+    *body = Some(match body.take() {
+        Some(chunk) if !chunk.is_empty() => [chunk, held].concat().into(),
+        _ => held,
+    });
+}

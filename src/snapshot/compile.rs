@@ -1,0 +1,447 @@
+//! From the parsed configuration to a [`Snapshot`]. Pure: no I/O, and it cannot fail, since every reference
+//! was checked when the document was read; what is missing all the same is left out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use serde_json::json;
+
+use super::hosts::HostEntry;
+use super::router::{Models, Rule};
+use super::{Gateway, Hosts, Offer, Registry, Router, Service, Snapshot, Split, Target, Upstream};
+use crate::balance::{self, LeastConnections, Policy, RoundRobin};
+use crate::model::{
+    self, Config, Host, HostPattern, ModelPattern, PathPattern, Pool, Scheme, ServiceKind,
+};
+use crate::telemetry::{Metrics, OfferMetrics};
+
+/// Compiles one revision. Live state comes from the registry by identity.
+pub fn compile(config: &Config, revision: u64, registry: &Registry, metrics: &Arc<Metrics>) -> Snapshot {
+    let upstreams: HashMap<&str, Arc<Upstream>> = config
+        .upstreams
+        .iter()
+        .map(|upstream| (upstream.name.as_str(), Arc::new(compile_upstream(upstream, registry))))
+        .collect();
+    let services: Vec<(&model::Service, Arc<Service>)> = config
+        .services
+        .iter()
+        .filter_map(|service| Some((service, compile_service(service, &upstreams, registry)?)))
+        .collect();
+    let mut hosts = Hosts::default();
+    let mut gateways = Vec::new();
+    for (index, gateway) in config.gateways.iter().enumerate() {
+        let offered: Vec<_> = services
+            .iter()
+            .filter(|(service, _)| service.gateways.is_empty() || service.gateways.contains(&gateway.name))
+            .map(|(service, compiled)| Offered::new(service, compiled, gateway, metrics))
+            .collect();
+        claim_hosts(&mut hosts, gateway, index, &offered);
+        gateways.push(Arc::new(compile_gateway(gateway, &offered, config)));
+    }
+    registry.sweep();
+    let mut all: Vec<Arc<Upstream>> = upstreams.into_values().collect();
+    all.extend(
+        services
+            .iter()
+            .filter(|(service, _)| matches!(service.pool, Pool::Targets(_)))
+            .map(|(_, compiled)| compiled.upstream.clone()),
+    );
+    Snapshot {
+        revision,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        max_body: config.server.max_body.bytes(),
+        body_timeout: config.server.body_timeout,
+        hosts,
+        gateways,
+        upstreams: all,
+    }
+}
+
+struct Offered<'c> {
+    document: &'c model::Service,
+    offer: Arc<Offer>,
+}
+
+impl<'c> Offered<'c> {
+    fn new(
+        document: &'c model::Service,
+        service: &Arc<Service>,
+        gateway: &model::Gateway,
+        metrics: &Arc<Metrics>,
+    ) -> Offered<'c> {
+        let names = (gateway.name.clone().into(), service.name.clone());
+        let offer = Offer {
+            service: service.clone(),
+            metrics: OfferMetrics::new(metrics.clone(), names.0, names.1),
+        };
+        Offered { document, offer: Arc::new(offer) }
+    }
+
+    fn weighted(&self) -> (Arc<Offer>, u64) {
+        (self.offer.clone(), u64::from(self.document.weight))
+    }
+}
+
+fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offered: &[Offered<'_>]) {
+    let entry = HostEntry { gateway: index, service: None };
+    for pattern in &gateway.hosts {
+        match pattern {
+            HostPattern::Exact(host) => hosts.claim(host, entry),
+            HostPattern::Wildcard(suffix) => hosts.claim(&format!("*.{suffix}"), entry),
+            HostPattern::Any => hosts.claim("*", entry),
+        }
+    }
+    if let Some(domain) = &gateway.domain {
+        if let Some(subdomain) = &gateway.subdomain {
+            hosts.claim(&format!("{subdomain}.{domain}"), entry);
+        }
+        hosts.claim(&format!("gateway.{domain}"), entry);
+        for (service, offered) in offered.iter().enumerate() {
+            let host = format!("{}.{domain}", offered.document.name);
+            hosts.claim(&host, HostEntry { service: Some(service), ..entry });
+        }
+    }
+    if gateway.default {
+        hosts.set_default(entry);
+    }
+}
+
+fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &Config) -> Gateway {
+    let explicit =
+        config.rules.iter().filter(|rule| rule.gateway == gateway.name).map(|rule| compile_rule(rule, offered));
+    let prefixes = offered.iter().filter_map(|offered| prefix_rule(gateway, offered));
+    let rules: Vec<Rule> = explicit.chain(prefixes).collect();
+    let (models_list, models) = describe_models(offered);
+    let offers = offered.iter().map(|offered| offered.offer.clone()).collect();
+    Gateway {
+        name: gateway.name.clone().into(),
+        routing: gateway.routing.clone(),
+        allowed: gateway.allowed_ips.clone(),
+        denied: gateway.denied_ips.clone(),
+        paused: gateway.status == model::Status::Paused,
+        router: Router::new(rules, compile_models(offered), gateway.routing.by, offers),
+        models_list: models_list.into(),
+        models,
+    }
+}
+
+fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>]) -> Rule {
+    if rule.services.is_empty() {
+        return Rule::new(rule.clone(), None);
+    }
+    let offers = rule
+        .services
+        .iter()
+        .filter_map(|weighted| {
+            let offered = offered.iter().find(|offered| offered.document.name == weighted.name)?;
+            Some((offered.offer.clone(), u64::from(weighted.weight)))
+        })
+        .collect();
+    Rule::new(rule.clone(), Split::new(offers))
+}
+
+/// A service's `path_prefix` is a rule that every explicit one precedes.
+fn prefix_rule(gateway: &model::Gateway, offered: &Offered<'_>) -> Option<Rule> {
+    let prefix = offered.document.path_prefix.clone()?;
+    let rule = model::Rule {
+        name: offered.document.name.clone(),
+        description: None,
+        labels: BTreeMap::new(),
+        gateway: gateway.name.clone(),
+        priority: i32::MIN,
+        path: Some(PathPattern::Prefix(prefix)),
+        methods: Vec::new(),
+        headers: Vec::new(),
+        model: None,
+        services: Vec::new(),
+        strip_path: offered.document.strip_prefix,
+        rewrite: None,
+        preserve_host: false,
+        timeouts: model::PartialTimeouts::default(),
+    };
+    Some(Rule::new(rule, Split::new(vec![offered.weighted()])))
+}
+
+fn compile_models(offered: &[Offered<'_>]) -> Models {
+    let mut patterns: Vec<(ModelPattern, Vec<(Arc<Offer>, u64)>)> = Vec::new();
+    for offered in offered {
+        for pattern in &offered.document.models {
+            match patterns.iter_mut().find(|(known, _)| known == pattern) {
+                Some((_, offers)) => offers.push(offered.weighted()),
+                None => patterns.push((pattern.clone(), vec![offered.weighted()])),
+            }
+        }
+    }
+    Models::new(patterns)
+}
+
+/// OpenAI's list of models, and each entry by its id. Prefix patterns name no model and are left out.
+fn describe_models(offered: &[Offered<'_>]) -> (String, HashMap<Box<str>, bytes::Bytes>) {
+    let mut entries = BTreeMap::new();
+    for offered in offered {
+        for pattern in &offered.document.models {
+            if let ModelPattern::Exact(id) = pattern {
+                let owner = offered.document.owner.as_deref().unwrap_or("tollgate");
+                entries.entry(id.clone()).or_insert_with(
+                    || json!({"id": id, "object": "model", "created": 0, "owned_by": owner}),
+                );
+            }
+        }
+    }
+    let data: Vec<_> = entries.values().collect();
+    let list = json!({"object": "list", "data": data}).to_string();
+    let models = entries.iter().map(|(id, entry)| (id.as_str().into(), entry.to_string().into())).collect();
+    (list, models)
+}
+
+fn compile_service(
+    service: &model::Service,
+    upstreams: &HashMap<&str, Arc<Upstream>>,
+    registry: &Registry,
+) -> Option<Arc<Service>> {
+    let upstream = match &service.pool {
+        Pool::Upstream(name) => upstreams.get(name.as_str())?.clone(),
+        Pool::Targets(targets) => Arc::new(compile_upstream(&in_place(service, targets), registry)),
+    };
+    Some(Arc::new(Service {
+        name: service.name.clone().into(),
+        header: HeaderValue::from_str(service.name.as_str()).ok()?,
+        kind: service.kind,
+        alias: service.model.as_deref().map(Arc::from),
+        upstream,
+        timeouts: service.timeouts.clone(),
+    }))
+}
+
+/// Targets given in a service are an upstream of its name with everything at its default.
+fn in_place(service: &model::Service, targets: &[model::Target]) -> model::Upstream {
+    model::Upstream {
+        name: service.name.clone(),
+        description: None,
+        labels: BTreeMap::new(),
+        targets: targets.to_vec(),
+        policy: model::Policy::LeastConnections,
+        api_key: None,
+        headers: Vec::new(),
+        tls: model::UpstreamTls::default(),
+        http2: service.kind == ServiceKind::Grpc,
+        engine: model::Engine::None,
+        health: model::Health::Off,
+    }
+}
+
+fn compile_upstream(upstream: &model::Upstream, registry: &Registry) -> Upstream {
+    let name: Arc<str> = upstream.name.clone().into();
+    let targets: Vec<Target> =
+        upstream.targets.iter().map(|target| compile_target(target, &name, upstream, registry)).collect();
+    let view = targets
+        .iter()
+        .zip(&upstream.targets)
+        .map(|(target, document)| balance::Target { weight: document.weight, state: target.state.clone() })
+        .collect();
+    let mut headers = upstream.headers.clone();
+    if let Some(key) = &upstream.api_key {
+        if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose())) {
+            value.set_sensitive(true);
+            headers.insert(0, (AUTHORIZATION, value));
+        }
+    }
+    let policy: Box<dyn Policy> = match upstream.policy {
+        model::Policy::RoundRobin => Box::new(RoundRobin::default()),
+        model::Policy::LeastConnections => Box::new(LeastConnections::default()),
+    };
+    Upstream { name, targets, view, policy, headers, http2: upstream.http2, tls: upstream.tls.clone() }
+}
+
+fn compile_target(
+    target: &model::Target,
+    upstream: &Arc<str>,
+    settings: &model::Upstream,
+    registry: &Registry,
+) -> Target {
+    let url = &target.url;
+    let label: Arc<str> = url.to_string().into();
+    let state = registry.target(upstream, &label);
+    if let Host::Ip(address) = url.host {
+        state.set_addresses(vec![(address, url.port).into()]);
+    }
+    let default_port = match url.scheme {
+        Scheme::Https => 443,
+        _ => 80,
+    };
+    let authority = match url.scheme {
+        Scheme::Unix => "localhost".to_owned(),
+        _ if url.port == default_port => url.host.to_string(),
+        _ => format!("{}:{}", url.host, url.port),
+    };
+    let host = match &url.host {
+        Host::Ip(address) => address.to_string(),
+        Host::Name(name) => name.clone(),
+    };
+    Target {
+        url: url.clone(),
+        label,
+        authority: HeaderValue::from_str(&authority).unwrap_or(HeaderValue::from_static("localhost")),
+        server_name: settings.tls.server_name.clone().unwrap_or(host),
+        state,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config;
+    use crate::snapshot::{Decision, Head, ModelName};
+
+    /// An offer of a service of this name, for tests of its neighbours.
+    pub(in crate::snapshot) fn offer(name: &str) -> Arc<Offer> {
+        let service = Service {
+            name: name.into(),
+            header: HeaderValue::from_str(name).unwrap(),
+            kind: ServiceKind::Openai,
+            alias: None,
+            upstream: Arc::new(Upstream {
+                name: name.into(),
+                targets: Vec::new(),
+                view: Vec::new(),
+                policy: Box::new(RoundRobin::default()),
+                headers: Vec::new(),
+                http2: false,
+                tls: model::UpstreamTls::default(),
+            }),
+            timeouts: model::Timeouts::default(),
+        };
+        let metrics = OfferMetrics::new(Arc::new(Metrics::new()), "main".into(), name.into());
+        Arc::new(Offer { service: Arc::new(service), metrics })
+    }
+
+    fn read(toml: &str) -> Config {
+        let no_file = |file: &str| Err(file.to_owned());
+        config::parse("test", toml, config::Format::Toml, &|_| None, &no_file).unwrap().config
+    }
+
+    fn snapshot(toml: &str) -> Snapshot {
+        let config = read(toml);
+        compile(&config, 1, &Registry::default(), &Arc::new(Metrics::new()))
+    }
+
+    const BASE: &str = r#"
+        [[listener]]
+        address = "127.0.0.1:8080"
+        [[gateway]]
+        name = "main"
+        hosts = ["*"]
+        auth = "none"
+        [[service]]
+        name = "a"
+        models = ["m", "big/*", "big/x*"]
+        targets = ["http://127.0.0.1:1"]
+        [[service]]
+        name = "b"
+        type = "http"
+        targets = ["http://127.0.0.1:2"]
+        path_prefix = "/files"
+        [[service]]
+        name = "c"
+        models = ["big/xy", "*"]
+        targets = ["http://127.0.0.1:3"]
+    "#;
+
+    fn decide(snapshot: &Snapshot, method: &str, path: &str, model: ModelName<'_>) -> String {
+        let headers = http::HeaderMap::new();
+        let method = method.parse().unwrap();
+        let head = Head { method: &method, path, headers: &headers, service: None };
+        match snapshot.gateways[0].router.decide(head, model) {
+            Decision::Route(route) => {
+                format!("{}{}", route.offer.service.name, route.path.map(|p| format!(" {p}")).unwrap_or_default())
+            }
+            Decision::MethodNotAllowed(allow) => format!("405 {allow}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn models_exact_then_longest_prefix() {
+        let s = snapshot(BASE);
+        for (model, service) in [("m", "a"), ("big/q", "a"), ("big/xy", "c"), ("big/xz", "a"), ("other", "c")] {
+            assert_eq!(decide(&s, "POST", "/v1/chat/completions", ModelName::Is(model)), service, "{model}");
+        }
+        assert_eq!(decide(&s, "POST", "/v1/chat/completions", ModelName::Unread), "NeedsModel");
+        assert_eq!(decide(&s, "GET", "/v1/x", ModelName::Absent), "NoRoute");
+    }
+
+    #[test]
+    fn prefixes_are_stripped_and_do_not_match_half_a_segment() {
+        let s = snapshot(BASE);
+        assert_eq!(decide(&s, "GET", "/files/a/b", ModelName::Unread), "b /a/b");
+        assert_eq!(decide(&s, "GET", "/files", ModelName::Unread), "b /");
+        assert_eq!(decide(&s, "GET", "/filesystem", ModelName::Absent), "NoRoute");
+        assert_eq!(decide(&s, "GET", "/files/../secret", ModelName::Absent), "NoRoute");
+    }
+
+    #[test]
+    fn rules_follow_precedence() {
+        let rules = r#"
+            [[rule]]
+            gateway = "main"
+            path = "/r/*"
+            services = ["a"]
+            [[rule]]
+            gateway = "main"
+            path = "/r/{id}/x"
+            services = ["b"]
+            rewrite = "/items/{id}"
+            [[rule]]
+            gateway = "main"
+            path = "/r/1/x"
+            methods = ["GET", "PUT"]
+            services = ["c"]
+            [[rule]]
+            gateway = "main"
+            path = "/r/long/*"
+            strip_path = true
+            services = ["b"]
+            [[rule]]
+            gateway = "main"
+            path = "/only"
+            methods = ["POST"]
+            services = ["a"]
+            [[rule]]
+            gateway = "main"
+            priority = 9
+            path = "/r/vip/*"
+            model = "gold*"
+            services = ["c"]
+        "#;
+        let s = snapshot(&format!("{BASE}{rules}"));
+        let gold = ModelName::Is("gold-1");
+        for (method, path, model, want) in [
+            ("GET", "/r/1/x", ModelName::Absent, "c"),
+            ("POST", "/r/1/x", ModelName::Absent, "b /items/1"),
+            ("GET", "/r/2/x", ModelName::Absent, "b /items/2"),
+            ("GET", "/r/2/y", ModelName::Absent, "a"),
+            ("GET", "/r/long/y/z", ModelName::Absent, "b /y/z"),
+            ("GET", "/only", ModelName::Absent, "405 POST"),
+            ("POST", "/r/vip/1", gold, "c"),
+            ("POST", "/r/vip/1", ModelName::Is("tin"), "a"),
+            ("POST", "/r/vip/1", ModelName::Unread, "NeedsModel"),
+        ] {
+            assert_eq!(decide(&s, method, path, model), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn state_survives_a_change() {
+        let registry = Registry::default();
+        let metrics = Arc::new(Metrics::new());
+        let config = read(BASE);
+        let first = compile(&config, 1, &registry, &metrics);
+        let second = compile(&config, 2, &registry, &metrics);
+        let state = |s: &Snapshot| {
+            s.upstreams.iter().find(|u| &*u.name == "a").map(|u| u.targets[0].state.clone()).unwrap()
+        };
+        assert!(Arc::ptr_eq(&state(&first), &state(&second)));
+    }
+}

@@ -1,0 +1,157 @@
+//! The configuration in force, compiled: immutable, shared, swapped as a whole.
+//!
+//! A request takes one [`Snapshot`] at its start and sees nothing else until its end. What lives longer than a
+//! revision (load, addresses) hangs on the targets' states, which the [`Registry`] keeps by identity.
+//! Compiling does no I/O.
+
+mod compile;
+mod hosts;
+mod paths;
+mod registry;
+mod router;
+mod split;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use crate::balance;
+use crate::model;
+use crate::telemetry::OfferMetrics;
+
+pub use compile::compile;
+pub use hosts::{HostEntry, Hosts};
+pub use paths::join_target_path;
+pub use registry::Registry;
+pub use router::{Decision, Head, ModelName, Route, Router};
+pub use split::Split;
+
+/// One compiled revision.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub revision: u64,
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Largest request body, bytes.
+    pub max_body: u64,
+    /// How long a request body may take to arrive.
+    pub body_timeout: Duration,
+    /// Which gateway a host belongs to.
+    pub hosts: Hosts,
+    /// All gateways.
+    pub gateways: Vec<Arc<Gateway>>,
+    /// All upstreams, named and in place.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// A tenant: hosts, rules and services.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where requests name their model.
+    pub routing: model::Routing,
+    /// Addresses that may ask; empty: all.
+    pub allowed: Vec<IpNet>,
+    /// Addresses that may not.
+    pub denied: Vec<IpNet>,
+    /// Refuses everything with 503.
+    pub paused: bool,
+    /// Rules and models.
+    pub router: Router,
+    /// The answer to `GET /v1/models`.
+    pub models_list: Bytes,
+    /// The answers to `GET /v1/models/{id}`, by id.
+    pub models: std::collections::HashMap<Box<str>, Bytes>,
+}
+
+impl Gateway {
+    /// Whether a client at this address may ask.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let covers = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
+        !covers(&self.denied) && (self.allowed.is_empty() || covers(&self.allowed))
+    }
+}
+
+/// A service as one gateway offers it.
+pub struct Offer {
+    /// What is offered.
+    pub service: Arc<Service>,
+    /// Where it is counted.
+    pub metrics: OfferMetrics,
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Offer").field(&self.service.name).finish()
+    }
+}
+
+/// Something offered: a model, or any HTTP interface.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its name as a header value.
+    pub header: HeaderValue,
+    /// What it speaks.
+    pub kind: model::ServiceKind,
+    /// The model name sent upstream instead of the client's.
+    pub alias: Option<Arc<str>>,
+    /// Where it is served.
+    pub upstream: Arc<Upstream>,
+    /// How long things may take.
+    pub timeouts: model::Timeouts,
+}
+
+impl Service {
+    /// Whether request bodies are read before they are forwarded. Others stream both ways.
+    pub fn buffers(&self) -> bool {
+        matches!(self.kind, model::ServiceKind::Openai | model::ServiceKind::Graphql)
+    }
+
+    /// Whether bodies are requests for tokens, to be metered.
+    pub fn meters(&self) -> bool {
+        self.kind == model::ServiceKind::Openai
+    }
+}
+
+/// Interchangeable targets.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name; for targets given in place, the service's.
+    pub name: Arc<str>,
+    /// The targets.
+    pub targets: Vec<Target>,
+    /// The targets as a policy sees them, in the same order.
+    pub view: Vec<balance::Target>,
+    /// How one is picked.
+    pub policy: Box<dyn balance::Policy>,
+    /// Credential and other headers added to requests.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Speak HTTP/2.
+    pub http2: bool,
+    /// TLS towards targets.
+    pub tls: model::UpstreamTls,
+}
+
+/// One address.
+#[derive(Debug)]
+pub struct Target {
+    /// As configured.
+    pub url: model::TargetUrl,
+    /// The URL as written, for metrics and status.
+    pub label: Arc<str>,
+    /// `Host` for requests.
+    pub authority: HeaderValue,
+    /// Name for TLS: SNI, and what the certificate must say.
+    pub server_name: String,
+    /// Live state.
+    pub state: Arc<balance::TargetState>,
+}

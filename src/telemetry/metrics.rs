@@ -1,0 +1,310 @@
+//! Every metric, declared once, and the handles the hot path uses.
+//!
+//! Label values come from configuration only, never from clients. A request looks nothing up by label: an
+//! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// Statuses that have a slot of their own; others are looked up when they occur.
+const COMMON: [u16; 24] = [
+    200, 201, 202, 204, 206, 301, 302, 304, 400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 499,
+    500, 502, 503, 504, 101,
+];
+
+const DURATION: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+    600.0,
+];
+const OVERHEAD: &[f64] = &[
+    0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25,
+];
+const FIRST_TOKEN: &[f64] = &[
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 60.0, 120.0,
+];
+const INTER_TOKEN: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    overhead: HistogramVec,
+    first_token: HistogramVec,
+    inter_token: HistogramVec,
+    tokens: IntCounterVec,
+    in_flight: IntGaugeVec,
+    rejections: IntCounterVec,
+    /// Clients that left before their answer was complete.
+    pub client_disconnects: IntCounter,
+    /// Whether a target takes requests: 1 or 0.
+    pub target_up: IntGaugeVec,
+    /// Requests at a target now.
+    pub target_in_flight: IntGaugeVec,
+    /// Number of the configuration in force.
+    pub config_revision: IntGauge,
+    /// Attempts to bring a configuration into force, by `result` (`ok`, `refused`).
+    pub config_reloads: IntCounterVec,
+    /// Access-log lines dropped because the writer could not follow.
+    pub access_dropped: IntCounter,
+    /// Bytes of request bodies held in memory now.
+    pub body_memory: IntGauge,
+    /// Unix time at which the process started, seconds.
+    pub started: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Declares and registers everything.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        let _ = registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ));
+        let r = &registry;
+        let offer = &["gateway", "service"][..];
+        Metrics {
+            requests: add(r, counters(
+                "tollgate_requests_total",
+                "Requests answered, by status. 499: the client left first",
+                &["gateway", "service", "code"],
+            )),
+            duration: add(r, histograms(
+                "tollgate_request_duration_seconds",
+                "From the request's head to the end of its answer",
+                offer,
+                DURATION,
+            )),
+            overhead: add(r, histograms(
+                "tollgate_overhead_seconds",
+                "Tollgate's own part before the upstream was asked: without the time a client needs to send its body",
+                offer,
+                OVERHEAD,
+            )),
+            first_token: add(r, histograms(
+                "tollgate_time_to_first_token_seconds",
+                "From the request's head to the first body bytes of its answer",
+                offer,
+                FIRST_TOKEN,
+            )),
+            inter_token: add(r, histograms(
+                "tollgate_inter_token_seconds",
+                "Between chunks of a streamed answer",
+                offer,
+                INTER_TOKEN,
+            )),
+            tokens: add(r, counters(
+                "tollgate_tokens_total",
+                "Tokens as the upstreams reported them; cached ones are counted in input too",
+                &["gateway", "service", "direction"],
+            )),
+            in_flight: add(r, gauges("tollgate_in_flight", "Requests being served", &["service"])),
+            rejections: add(r, counters(
+                "tollgate_rejections_total",
+                "Answers of Tollgate's own, by error code",
+                &["gateway", "code"],
+            )),
+            client_disconnects: add(r, counter(
+                "tollgate_client_disconnects_total",
+                "Clients that left before their answer was complete",
+            )),
+            target_up: add(r, gauges(
+                "tollgate_target_up",
+                "Whether the target takes requests",
+                &["upstream", "target"],
+            )),
+            target_in_flight: add(r, gauges(
+                "tollgate_target_in_flight",
+                "Requests at the target",
+                &["upstream", "target"],
+            )),
+            config_revision: add(r, gauge(
+                "tollgate_config_revision",
+                "Number of the configuration in force",
+            )),
+            config_reloads: add(r, counters(
+                "tollgate_config_reloads_total",
+                "Attempts to bring a configuration into force",
+                &["result"],
+            )),
+            access_dropped: add(r, counter(
+                "tollgate_access_log_dropped_total",
+                "Access-log lines dropped because the writer could not follow",
+            )),
+            body_memory: add(r, gauge(
+                "tollgate_body_memory_bytes",
+                "Request bodies held in memory",
+            )),
+            started: add(r, declared(Gauge::with_opts(Opts::new(
+                "tollgate_start_time_seconds",
+                "Unix time at which the process started",
+            )))),
+            registry,
+        }
+    }
+
+    /// Prometheus' text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+
+    /// Counts an answer of ours. `code` is one of the closed set of error codes.
+    pub fn rejected(&self, gateway: &str, code: &str) {
+        self.rejections.with_label_values(&[gateway, code]).inc();
+    }
+
+    /// Counts a request that reached no service.
+    pub fn unserved(&self, gateway: &str, status: u16) {
+        self.requests.with_label_values(&[gateway, "", status_label(status).as_str()]).inc();
+    }
+}
+
+/// The handles of one service as one gateway offers it.
+pub struct OfferMetrics {
+    metrics: Arc<Metrics>,
+    gateway: Arc<str>,
+    service: Arc<str>,
+    handles: OnceLock<Handles>,
+    codes: [OnceLock<IntCounter>; COMMON.len()],
+}
+
+/// Resolved handles.
+pub struct Handles {
+    /// See [`Metrics`]; seconds.
+    pub duration: Histogram,
+    /// Seconds.
+    pub overhead: Histogram,
+    /// Seconds.
+    pub first_token: Histogram,
+    /// Seconds.
+    pub inter_token: Histogram,
+    /// Tokens of prompts, cached ones included.
+    pub input: IntCounter,
+    /// Tokens of prompts that an engine found in its cache.
+    pub cached: IntCounter,
+    /// Tokens generated.
+    pub output: IntCounter,
+    /// Requests of the service being served, all gateways together.
+    pub in_flight: IntGauge,
+}
+
+impl OfferMetrics {
+    /// Resolves nothing yet: a configuration may hold ten thousand services of which few are used.
+    pub fn new(metrics: Arc<Metrics>, gateway: Arc<str>, service: Arc<str>) -> OfferMetrics {
+        OfferMetrics {
+            metrics,
+            gateway,
+            service,
+            handles: OnceLock::new(),
+            codes: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
+    /// The handles, resolved at the first call.
+    pub fn handles(&self) -> &Handles {
+        self.handles.get_or_init(|| {
+            let m = &self.metrics;
+            let offer = &[&*self.gateway, &*self.service];
+            let tokens =
+                |direction| m.tokens.with_label_values(&[&*self.gateway, &*self.service, direction]);
+            Handles {
+                duration: m.duration.with_label_values(offer),
+                overhead: m.overhead.with_label_values(offer),
+                first_token: m.first_token.with_label_values(offer),
+                inter_token: m.inter_token.with_label_values(offer),
+                input: tokens("input"),
+                cached: tokens("cached"),
+                output: tokens("output"),
+                in_flight: m.in_flight.with_label_values(&[&*self.service]),
+            }
+        })
+    }
+
+    /// Counts one answered request.
+    pub fn answered(&self, status: u16) {
+        let resolve = || {
+            let code = status_label(status);
+            self.metrics.requests.with_label_values(&[&*self.gateway, &*self.service, code.as_str()])
+        };
+        match COMMON.iter().position(|code| *code == status).and_then(|i| self.codes.get(i)) {
+            Some(slot) => slot.get_or_init(resolve).inc(),
+            None => resolve().inc(),
+        }
+    }
+}
+
+fn status_label(status: u16) -> String {
+    status.to_string()
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
+    // A second registration of a name cannot happen: each is declared once, above.
+    let _ = registry.register(Box::new(metric.clone()));
+    metric
+}
+
+/// Names and labels are constants of this file; the test below registers them all.
+#[allow(clippy::expect_used, reason = "a constant name that Prometheus refuses is a bug found by the first test")]
+fn declared<T>(metric: prometheus::Result<T>) -> T {
+    metric.expect("metric names and labels are valid constants")
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    declared(IntCounter::new(name, help))
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    declared(IntGauge::new(name, help))
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    declared(IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    declared(IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    declared(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_and_renders() {
+        let metrics = Arc::new(Metrics::new());
+        let offer = OfferMetrics::new(metrics.clone(), "main".into(), "qwen".into());
+        offer.answered(200);
+        offer.answered(418);
+        offer.handles().input.inc_by(7);
+        offer.handles().duration.observe(0.2);
+        metrics.rejected("main", "model_not_found");
+        let text = metrics.render();
+        for line in [
+            "tollgate_requests_total{code=\"200\",gateway=\"main\",service=\"qwen\"} 1",
+            "tollgate_requests_total{code=\"418\",gateway=\"main\",service=\"qwen\"} 1",
+            "tollgate_tokens_total{direction=\"input\",gateway=\"main\",service=\"qwen\"} 7",
+            "tollgate_rejections_total{code=\"model_not_found\",gateway=\"main\"} 1",
+            "tollgate_client_disconnects_total 0",
+            "tollgate_request_duration_seconds_count{gateway=\"main\",service=\"qwen\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What Tollgate tells about itself: metrics, the access log and its own log lines.
+//!
+//! Nothing here knows requests or configuration; the proxy hands over finished facts.
+
+pub mod access;
+pub mod logger;
+pub mod metrics;
+
+pub use access::AccessLog;
+pub use metrics::{Metrics, OfferMetrics};
