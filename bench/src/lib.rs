@@ -3,4 +3,15 @@
 //! The library is used in-process, by tests and by `tollgate demo`; the programs in `src/bin` offer the
 //! same from the command line. Nothing here depends on the gateway.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "a test that panics has failed, which is what it should do"
+    )
+)]
+
 pub mod engine;

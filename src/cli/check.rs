@@ -28,8 +28,14 @@ fn tell(diagnostics: &Diagnostics) -> io::Result<()> {
     if diagnostics.is_empty() {
         return Ok(());
     }
-    let counts = [(diagnostics.errors(), "error"), (diagnostics.warnings(), "warning")];
-    let counts = counts.iter().filter(|(number, _)| *number > 0).map(|(number, what)| count(*number, what));
+    let counts = [
+        (diagnostics.errors(), "error"),
+        (diagnostics.warnings(), "warning"),
+    ];
+    let counts = counts
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| count(*number, what));
     let counts: Vec<_> = counts.collect();
     writeln!(io::stderr(), "{diagnostics}\n{}", counts.join(", "))
 }
@@ -40,15 +46,25 @@ fn summary(config: &Config) -> String {
         Pool::Targets(targets) => targets.len(),
         Pool::Upstream(_) => 0,
     });
-    let shared = config.upstreams.iter().map(|upstream| upstream.targets.len());
+    let shared = config
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.targets.len());
     let targets: usize = pools.chain(shared).sum();
     let mut parts = vec![
         count(config.listeners.len(), "listener"),
         count(config.gateways.len(), "gateway"),
         count(config.services.len(), "service"),
     ];
-    let more = [(config.upstreams.len(), "upstream"), (config.rules.len(), "rule")];
-    parts.extend(more.iter().filter(|(number, _)| *number > 0).map(|(number, what)| count(*number, what)));
+    let more = [
+        (config.upstreams.len(), "upstream"),
+        (config.rules.len(), "rule"),
+    ];
+    parts.extend(
+        more.iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, what)| count(*number, what)),
+    );
     parts.push(count(targets, "target"));
     parts.join(", ")
 }

@@ -47,10 +47,24 @@ fn hosts(sections: &Sections<'_>, r: &mut Reading<'_>) {
                 let host = host.to_string();
                 if first.index == gateway.index {
                     let message = format!("the host {} is given twice", Quoted(&host));
-                    r.warn(span, at, message, format!("keep one; the first is at {place}"));
+                    r.warn(
+                        span,
+                        at,
+                        message,
+                        format!("keep one; the first is at {place}"),
+                    );
                 } else {
-                    let message = format!("the host {} already belongs to {}", Quoted(&host), called(first));
-                    r.error(span, at, message, format!("keep it in one of them; the first is at {place}"));
+                    let message = format!(
+                        "the host {} already belongs to {}",
+                        Quoted(&host),
+                        called(first)
+                    );
+                    r.error(
+                        span,
+                        at,
+                        message,
+                        format!("keep it in one of them; the first is at {place}"),
+                    );
                 }
             });
         }
@@ -70,12 +84,17 @@ fn is_default(gateway: &Entry<'_>) -> bool {
 }
 
 fn default_gateways(sections: &Sections<'_>, r: &mut Reading<'_>) {
-    let mut defaults = sections.all("gateway").filter(|gateway| is_default(gateway));
+    let mut defaults = sections
+        .all("gateway")
+        .filter(|gateway| is_default(gateway));
     let Some(first) = defaults.next() else {
         return;
     };
     for gateway in defaults {
-        let span = gateway.node.entry("default").map_or(gateway.node.span, |node| node.span);
+        let span = gateway
+            .node
+            .entry("default")
+            .map_or(gateway.node.span, |node| node.span);
         let message = format!("{} is the default already", called(first));
         let help = format!("keep one; the first is at {}", sections.place(first.span()));
         gateway.at(|at| r.error(span, &at.field("default"), message, help));
@@ -85,7 +104,10 @@ fn default_gateways(sections: &Sections<'_>, r: &mut Reading<'_>) {
 /// Two listeners cannot hold one address, nor a listener the admin's.
 fn addresses(sections: &Sections<'_>, r: &mut Reading<'_>) {
     let parse = |text: &str| SocketAddr::from_text(text).ok();
-    let typed = sections.root.entry("admin").and_then(|admin| admin.entry("address"));
+    let typed = sections
+        .root
+        .entry("admin")
+        .and_then(|admin| admin.entry("address"));
     let admin = match typed {
         Some(node) => node.as_str().and_then(parse),
         None => Some(Admin::default().address),
@@ -94,7 +116,9 @@ fn addresses(sections: &Sections<'_>, r: &mut Reading<'_>) {
     if let Some(address) = admin {
         let holder = match typed {
             Some(node) => format!("`admin.address` at {}", sections.place(node.span)),
-            None => format!("the admin listener, by default at {address}: set `address` in [admin]"),
+            None => {
+                format!("the admin listener, by default at {address}: set `address` in [admin]")
+            }
         };
         taken.push((address, holder));
     }
@@ -110,7 +134,10 @@ fn addresses(sections: &Sections<'_>, r: &mut Reading<'_>) {
             let help = format!("choose another; it is taken by {holder}");
             listener.at(|at| r.error(text.span, &at.field("address"), message, help));
         }
-        taken.push((address, format!("the listener at {}", sections.place(text.span))));
+        taken.push((
+            address,
+            format!("the listener at {}", sections.place(text.span)),
+        ));
     }
 }
 
@@ -133,11 +160,15 @@ fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {
         };
         let named = rule.texts("services", "name");
         for text in &named {
-            let service = sections.all("service").find(|service| service.is(text.text));
+            let service = sections
+                .all("service")
+                .find(|service| service.is(text.text));
             if service.is_some_and(|service| !offers(gateway.text, service)) {
                 let (service, gateway) = (Quoted(text.text), Quoted(gateway.text));
                 let message = format!("gateway {gateway} does not offer service {service}");
-                let help = format!("add {gateway} to the service's `gateways`, or take the service out of the rule");
+                let help = format!(
+                    "add {gateway} to the service's `gateways`, or take the service out of the rule"
+                );
                 rule.at(|at| {
                     let at = at.field("services");
                     r.error(text.span, &at.index(text.index.unwrap_or(0)), message, help);
@@ -145,9 +176,20 @@ fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {
             }
         }
         for (index, text) in named.iter().enumerate() {
-            if named.iter().take(index).any(|first| first.text == text.text) {
+            if named
+                .iter()
+                .take(index)
+                .any(|first| first.text == text.text)
+            {
                 let message = format!("service {} is given twice", Quoted(text.text));
-                rule.at(|at| r.warn(text.span, &at.field("services"), message, "keep one, with the sum of the weights"));
+                rule.at(|at| {
+                    r.warn(
+                        text.span,
+                        &at.field("services"),
+                        message,
+                        "keep one, with the sum of the weights",
+                    )
+                });
             }
         }
     }
@@ -157,12 +199,19 @@ fn unreachable(sections: &Sections<'_>, r: &mut Reading<'_>) {
     for gateway in sections.all("gateway") {
         if !gateway.has("hosts") && !gateway.has("domain") && !is_default(gateway) {
             let message = "no request can reach it: it has no hosts and is not the default";
-            let help = format!("add: {}", r.format.field("hosts", &serde_json::json!(["*"])));
+            let help = format!(
+                "add: {}",
+                r.format.field("hosts", &serde_json::json!(["*"]))
+            );
             gateway.at(|at| r.warn(gateway.span(), at, message, help));
         }
     }
     for service in sections.all("service") {
-        let ruled = |rule: &Entry<'_>| rule.texts("services", "name").iter().any(|text| service.is(text.text));
+        let ruled = |rule: &Entry<'_>| {
+            rule.texts("services", "name")
+                .iter()
+                .any(|text| service.is(text.text))
+        };
         let has_host = |gateway: &Entry<'_>| {
             let name = gateway.name.as_ref();
             gateway.has("domain") && name.is_some_and(|name| offers(name.as_str(), service))
@@ -172,16 +221,27 @@ fn unreachable(sections: &Sections<'_>, r: &mut Reading<'_>) {
             || sections.all("rule").any(ruled)
             || sections.all("gateway").any(has_host);
         if !reached {
-            let message = "no request can reach it: it has no models, no path_prefix, and no rule names it";
-            let help = format!("add: {}", r.format.field("models", &serde_json::json!(["*"])));
+            let message =
+                "no request can reach it: it has no models, no path_prefix, and no rule names it";
+            let help = format!(
+                "add: {}",
+                r.format.field("models", &serde_json::json!(["*"]))
+            );
             service.at(|at| r.warn(service.span(), at, message, help));
         }
     }
     for upstream in sections.all("upstream") {
-        let used = |service: &Entry<'_>| service.text("upstream").is_some_and(|text| upstream.is(text.text));
+        let used = |service: &Entry<'_>| {
+            service
+                .text("upstream")
+                .is_some_and(|text| upstream.is(text.text))
+        };
         if !sections.all("service").any(used) {
             let name = upstream.name.as_ref().map_or("…", |name| name.as_str());
-            let help = format!("name it in a service: {}", r.format.field("upstream", &name.into()));
+            let help = format!(
+                "name it in a service: {}",
+                r.format.field("upstream", &name.into())
+            );
             upstream.at(|at| r.warn(upstream.span(), at, "no service uses it", help));
         }
     }

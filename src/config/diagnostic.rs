@@ -21,7 +21,12 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    pub(super) fn new(name: &str, text: &str, mut problems: Vec<Problem>, mut masked: Vec<Span>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        text: &str,
+        mut problems: Vec<Problem>,
+        mut masked: Vec<Span>,
+    ) -> Self {
         problems.sort_by(|a, b| (a.span, &a.path).cmp(&(b.span, &b.path)));
         problems.dedup();
         masked.sort_unstable();
@@ -34,7 +39,13 @@ impl Diagnostics {
     }
 
     /// One error at a byte of the text.
-    pub(super) fn one(name: &str, text: &str, at: usize, message: &str, help: Option<&str>) -> Self {
+    pub(super) fn one(
+        name: &str,
+        text: &str,
+        at: usize,
+        message: &str,
+        help: Option<&str>,
+    ) -> Self {
         let problem = Problem {
             span: Span::new(at, at),
             path: String::new(),
@@ -52,7 +63,11 @@ impl Diagnostics {
 
     /// Errors in one, warnings in the other.
     pub(super) fn split(self) -> (Self, Self) {
-        let (errors, warnings) = self.problems.iter().cloned().partition(|p| p.severity == Severity::Error);
+        let (errors, warnings) = self
+            .problems
+            .iter()
+            .cloned()
+            .partition(|p| p.severity == Severity::Error);
         let with = |problems| Self {
             problems,
             ..self.clone()
@@ -63,7 +78,8 @@ impl Diagnostics {
     /// These and those of the same text, in order.
     pub(super) fn and(mut self, more: &Self) -> Self {
         self.problems.extend_from_slice(&more.problems);
-        self.problems.sort_by(|a, b| (a.span, &a.path).cmp(&(b.span, &b.path)));
+        self.problems
+            .sort_by(|a, b| (a.span, &a.path).cmp(&(b.span, &b.path)));
         self
     }
 
@@ -79,7 +95,10 @@ impl Diagnostics {
 
     /// How many of them refuse the file.
     pub fn errors(&self) -> usize {
-        self.problems.iter().filter(|p| p.severity == Severity::Error).count()
+        self.problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .count()
     }
 
     /// How many of them do not.
@@ -150,7 +169,10 @@ pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 
 /// The last place not after `at` where a character begins.
 fn floor(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+    (0..=at.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0)
 }
 
 /// Text without control characters.
@@ -158,7 +180,9 @@ struct Plain<'a>(&'a str);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|char| write!(f, "{}", if char.is_control() { '\u{fffd}' } else { char }))
+        self.0
+            .chars()
+            .try_for_each(|char| write!(f, "{}", if char.is_control() { '\u{fffd}' } else { char }))
     }
 }
 
@@ -171,9 +195,16 @@ struct Shown {
 impl Shown {
     fn of(text: &str, span: Span, masked: &[Span]) -> Self {
         let start = floor(text, span.start);
-        let line_start = text.get(..start).and_then(|t| t.rfind('\n')).map_or(0, |at| at + 1);
+        let line_start = text
+            .get(..start)
+            .and_then(|t| t.rfind('\n'))
+            .map_or(0, |at| at + 1);
         let line = text.get(line_start..).unwrap_or_default();
-        let line = line.split('\n').next().unwrap_or_default().trim_end_matches('\r');
+        let line = line
+            .split('\n')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('\r');
         let end = span.end.max(start + 1);
 
         // What is shown, each character with whether it is pointed at.
@@ -187,7 +218,10 @@ impl Shown {
                 Some(mask) if hidden == Some(mask) => {
                     // The stars stand for all of it: they are pointed at if any of it is.
                     let stars = cells.len().saturating_sub(3);
-                    cells.iter_mut().skip(stars).for_each(|cell| cell.1 |= marked);
+                    cells
+                        .iter_mut()
+                        .skip(stars)
+                        .for_each(|cell| cell.1 |= marked);
                 }
                 Some(mask) => {
                     hidden = Some(mask);
@@ -195,7 +229,11 @@ impl Shown {
                 }
                 None => {
                     hidden = None;
-                    let char = if char.is_control() && char != '\t' { '\u{fffd}' } else { char };
+                    let char = if char.is_control() && char != '\t' {
+                        '\u{fffd}'
+                    } else {
+                        char
+                    };
                     cells.push((char, marked));
                 }
             }
@@ -210,9 +248,17 @@ impl Shown {
     /// Writes the cells, around those pointed at if there are too many.
     fn cut(cells: &[(char, bool)]) -> Self {
         let first = cells.iter().position(|(_, marked)| *marked).unwrap_or(0);
-        let skip = if cells.len() <= WIDTH { 0 } else { first.saturating_sub(WIDTH / 2) };
+        let skip = if cells.len() <= WIDTH {
+            0
+        } else {
+            first.saturating_sub(WIDTH / 2)
+        };
         let mut shown = Self {
-            line: if skip > 0 { "…".into() } else { String::new() },
+            line: if skip > 0 {
+                "…".into()
+            } else {
+                String::new()
+            },
             carets: if skip > 0 { " ".into() } else { String::new() },
         };
         for (char, marked) in cells.iter().skip(skip).take(WIDTH) {
@@ -222,7 +268,10 @@ impl Shown {
                 '\t' => '\t',
                 _ => ' ',
             };
-            shown.carets.extend(std::iter::repeat_n(below, if is_wide(*char) { 2 } else { 1 }));
+            shown.carets.extend(std::iter::repeat_n(
+                below,
+                if is_wide(*char) { 2 } else { 1 },
+            ));
         }
         if cells.len() > skip + WIDTH {
             shown.line.push('…');

@@ -9,7 +9,12 @@ use tollgate_sdk::document::{At, Node, Origin, Reading, Span, Value};
 pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// Fills in every reference below `node`; returns the places of texts that could not be filled in.
-pub(super) fn interpolate(node: &mut Node, text: &str, env: &Env<'_>, r: &mut Reading<'_>) -> Vec<Span> {
+pub(super) fn interpolate(
+    node: &mut Node,
+    text: &str,
+    env: &Env<'_>,
+    r: &mut Reading<'_>,
+) -> Vec<Span> {
     let mut walk = Walk {
         text,
         env,
@@ -66,7 +71,12 @@ impl Walk<'_> {
             filled.push_str(before);
             let Some(end) = reference.find('}') else {
                 let help = "write \"${NAME}\" or \"${NAME:-default}\"; a plain ${ is written $${";
-                r.error(self.narrow(span, "${"), at, "a reference to the environment is not closed", help);
+                r.error(
+                    self.narrow(span, "${"),
+                    at,
+                    "a reference to the environment is not closed",
+                    help,
+                );
                 return (filled, origin);
             };
             let (reference, after) = reference.split_at(end + 1);
@@ -78,14 +88,24 @@ impl Walk<'_> {
             let place = self.narrow(span, reference);
             if !is_variable(name) {
                 let help = "write \"${NAME}\" or \"${NAME:-default}\"; a plain ${ is written $${";
-                r.error(place, at, "the braces do not hold the name of a variable", help);
+                r.error(
+                    place,
+                    at,
+                    "the braces do not hold the name of a variable",
+                    help,
+                );
             } else {
                 let set = (self.env)(name).filter(|value| default.is_none() || !value.is_empty());
                 match set.as_deref().or(default) {
                     Some(value) => filled.push_str(value),
                     None => {
                         let help = format!("set it, or give a default: \"${{{name}:-default}}\"");
-                        r.error(place, at, format!("the environment variable {name} is not set"), help);
+                        r.error(
+                            place,
+                            at,
+                            format!("the environment variable {name} is not set"),
+                            help,
+                        );
                     }
                 }
             }

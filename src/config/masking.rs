@@ -3,16 +3,24 @@
 //! A secret may stand in a field that was mistyped, or in a file whose syntax is wrong, so that no field is known. Names
 //! tell there. A bare reference to the environment shows nothing and stays readable.
 
-use tollgate_sdk::document::{Node, Span, Value};
+use tollgate_sdk::document::{Node, Span, Value, holds_credential};
 
 /// Whether a field of this name may hold a secret.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_'], "");
-    let words = ["apikey", "token", "secret", "password", "passwd", "authorization", "credential"];
+    let words = [
+        "apikey",
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "authorization",
+        "credential",
+    ];
     words.iter().any(|word| name.contains(word))
 }
 
-/// Adds the text of every field with a telling name.
+/// Adds the text of every field with a telling name, and URLs that hold a credential.
 pub(super) fn mask_by_name(node: &Node, masked: &mut Vec<Span>) {
     match &node.value {
         Value::List(items) => items.iter().for_each(|item| mask_by_name(item, masked)),
@@ -24,7 +32,8 @@ pub(super) fn mask_by_name(node: &Node, masked: &mut Vec<Span>) {
                 }
             }
         }
-        _ => {}
+        Value::String(text) if holds_credential(text) => masked.push(node.span),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
     }
 }
 
@@ -37,7 +46,12 @@ pub(super) fn mask_lines(text: &str, masked: &mut Vec<Span>) {
             is_secret_name(before)
         });
         if let Some((at, _)) = telling {
-            masked.push(Span::new(start + at + 1, start + line.trim_end().len()));
+            let rest = line.get(at + 1..).unwrap_or_default();
+            let spaces = rest.len() - rest.trim_start().len();
+            masked.push(Span::new(
+                start + at + 1 + spaces,
+                start + line.trim_end().len(),
+            ));
         }
         start += line.len();
     }
@@ -56,7 +70,10 @@ pub(super) fn mask_lines(text: &str, masked: &mut Vec<Span>) {
 pub(super) fn keep_references(text: &str, masked: &mut Vec<Span>) {
     masked.retain(|span| {
         let typed = text.get(span.start..span.end).unwrap_or_default();
-        let inner = typed.trim_matches(['"', '\'']).strip_prefix("${").and_then(|t| t.strip_suffix('}'));
+        let inner = typed
+            .trim_matches(['"', '\''])
+            .strip_prefix("${")
+            .and_then(|t| t.strip_suffix('}'));
         !inner.is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
     });
 }

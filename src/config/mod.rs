@@ -13,6 +13,8 @@ mod raw;
 mod references;
 pub mod schema;
 mod sections;
+#[cfg(test)]
+mod tests;
 mod yaml;
 
 use std::fs;
@@ -52,20 +54,35 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     let text = match std::str::from_utf8(&bytes) {
         Ok(text) => text,
         Err(error) => {
-            let text = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
+            let text =
+                String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
             let at = text.len();
             let help = "save the file as UTF-8";
-            return Err(Diagnostics::one(&name, &text, at, "not UTF-8 from here on", Some(help)));
+            return Err(Diagnostics::one(
+                &name,
+                &text,
+                at,
+                "not UTF-8 from here on",
+                Some(help),
+            ));
         }
     };
     let folder = path.parent().unwrap_or(Path::new("."));
     let read_file = |file: &str| read_secret(&folder.join(file));
-    parse(&name, text, format_of(path), &|name| std::env::var(name).ok(), &read_file)
+    parse(
+        &name,
+        text,
+        format_of(path),
+        &|name| std::env::var(name).ok(),
+        &read_file,
+    )
 }
 
 /// The format a file's extension tells: `.yaml`, `.yml` and `.json`, and TOML for all others.
 pub fn format_of(path: &Path) -> Format {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_string_lossy().to_lowercase());
     match extension.as_deref() {
         Some("yaml" | "yml") => Format::Yaml,
         Some("json") => Format::Json,
@@ -77,13 +94,19 @@ fn unreadable(name: &str, path: &Path, error: &Error) -> Diagnostics {
     let (message, help) = match error.kind() {
         ErrorKind::NotFound => (
             "there is no such file".into(),
-            format!("create it, or name another with -c; without -c it is {}", DEFAULT_PATHS.join(", else ")),
+            format!(
+                "create it, or name another with -c; without -c it is {}",
+                DEFAULT_PATHS.join(", else ")
+            ),
         ),
         _ if path.is_dir() => (
             "this is a directory".into(),
             "name the file in it: -c DIRECTORY/tollgate.toml".into(),
         ),
-        _ => (format!("cannot be read: {error}"), "look at the file's owner and mode".into()),
+        _ => (
+            format!("cannot be read: {error}"),
+            "look at the file's owner and mode".into(),
+        ),
     };
     Diagnostics::whole(name, &message, &help)
 }

@@ -20,7 +20,12 @@ pub fn parse(
     let config = read(text, format, env, &mut r);
     let failed = r.failed();
     if config.is_none() && r.problems.is_empty() {
-        r.error(Span::default(), &At::ROOT, "nothing is configured", smallest(format));
+        r.error(
+            Span::default(),
+            &At::ROOT,
+            "nothing is configured",
+            smallest(format),
+        );
     }
     masking::keep_references(text, &mut r.masked);
     let (errors, warnings) = Diagnostics::new(name, text, r.problems, r.masked).split();

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
+use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error};
-use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 
 use super::diagnostic::line_and_column;
 use super::masking::is_secret_name;
@@ -26,10 +26,18 @@ fn read_json(text: &str, r: &mut Reading<'_>) -> Option<Node> {
     if !text.trim().is_empty()
         && let Err(error) = serde_json::from_str::<serde_json::Value>(text)
     {
-        let line: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+        let line: usize = text
+            .split_inclusive('\n')
+            .take(error.line().saturating_sub(1))
+            .map(str::len)
+            .sum();
         let at = (line + error.column().saturating_sub(1)).min(text.len());
         let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or("not JSON").to_owned();
+        let message = message
+            .split(" at line ")
+            .next()
+            .unwrap_or("not JSON")
+            .to_owned();
         r.error(Span::new(at, at), &At::ROOT, message, ());
         return None;
     }
@@ -37,19 +45,26 @@ fn read_json(text: &str, r: &mut Reading<'_>) -> Option<Node> {
 }
 
 fn read_toml(text: &str, r: &mut Reading<'_>) -> Option<Node> {
-    let (table, errors) = DeTable::parse_recoverable(text);
+    let (table, mut errors) = DeTable::parse_recoverable(text);
+    let place_of = |error: &Error| error.span().unwrap_or(text.len()..text.len());
+    errors.sort_by_key(|error| place_of(error).start);
     // The parser goes on after a mistake, and may stumble again over what the first left behind.
     let mut told = Vec::new();
     for error in &errors {
-        let place = error.span().unwrap_or(text.len()..text.len());
+        let place = place_of(error);
         let line = line_and_column(text, place.start).0;
         if !told.contains(&line) {
             report(error, place, text, r);
         }
         told.push(line);
+        if error.message().contains("array") {
+            break;
+        }
     }
     let whole = Span::new(0, 0);
-    errors.is_empty().then(|| Node::new(whole, table_of(table.get_ref())))
+    errors
+        .is_empty()
+        .then(|| Node::new(whole, table_of(table.get_ref())))
 }
 
 fn report(error: &Error, place: Range<usize>, text: &str, r: &mut Reading<'_>) {
@@ -65,18 +80,29 @@ fn report(error: &Error, place: Range<usize>, text: &str, r: &mut Reading<'_>) {
 fn advice(text: &str, at: usize, message: &str) -> Option<String> {
     let start = text.get(..at)?.rfind('\n').map_or(0, |at| at + 1);
     let line = text.get(start..)?.lines().next()?.trim();
+    if message.contains("array") {
+        let open =
+            |(_, line): &(usize, &str)| line.matches('[').count() > line.matches(']').count();
+        let (number, _) = text.get(..start)?.lines().enumerate().filter(open).last()?;
+        return Some(format!(
+            "the list that begins in line {} may lack its ]",
+            number + 1
+        ));
+    }
     if message == "duplicate key" {
         return Some("keep one; for another resource begin another [[table]]".into());
     }
     let Some((name, value)) = line.split_once('=') else {
         let is_yaml = line.contains(':') && !line.starts_with(['[', '"']);
-        return is_yaml.then(|| "TOML writes `name = value`; a YAML file must be named .yaml".into());
+        return is_yaml
+            .then(|| "TOML writes `name = value`; a YAML file must be named .yaml".into());
     };
     if !message.contains("must be quoted") {
         return None;
     }
     let value = value.split('#').next().unwrap_or_default().trim();
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '*' | '@');
+    let plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '*' | '@');
     // Values of secrets are shown nowhere.
     Some(match value.chars().all(plain) && !is_secret_name(name) {
         true => format!("write it in quotes: {} = \"{value}\"", name.trim()),

@@ -43,9 +43,15 @@ fn refer(entry: &Entry<'_>, field: &str, of: &str, known: &[&str], r: &mut Readi
 }
 
 fn unique(sections: &Sections<'_>, kind: &str, r: &mut Reading<'_>) {
-    let entries: Vec<_> = sections.all(kind).filter(|entry| entry.name.is_some()).collect();
+    let entries: Vec<_> = sections
+        .all(kind)
+        .filter(|entry| entry.name.is_some())
+        .collect();
     for (index, entry) in entries.iter().enumerate() {
-        let first = entries.iter().take(index).find(|first| first.name == entry.name);
+        let first = entries
+            .iter()
+            .take(index)
+            .find(|first| first.name == entry.name);
         let (Some(first), Some(name)) = (first, &entry.name) else {
             continue;
         };
@@ -53,7 +59,10 @@ fn unique(sections: &Sections<'_>, kind: &str, r: &mut Reading<'_>) {
             continue;
         }
         let message = format!("there is already a {kind} {}", Quoted(name.as_str()));
-        let help = format!("give it another name; the first is at {}", sections.place(first.span()));
+        let help = format!(
+            "give it another name; the first is at {}",
+            sections.place(first.span())
+        );
         entry.at(|at| r.error(entry.span(), &at.field("name"), message, help));
     }
 }

@@ -21,7 +21,10 @@ pub fn schema() -> Value {
         }
     }
     if let Some(schema) = schema.as_object_mut() {
-        schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+        schema.insert(
+            "$schema".into(),
+            json!("https://json-schema.org/draft/2020-12/schema"),
+        );
         schema.insert("title".into(), json!("Tollgate's configuration"));
         schema.insert("$defs".into(), definitions.into());
     }

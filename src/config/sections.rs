@@ -35,7 +35,11 @@ impl<'n> Entry<'n> {
             None => (std::slice::from_ref(node), false),
         };
         let text = |(index, item): (usize, &'n Node)| {
-            let item = if item.as_table().is_some() { item.entry(inner)? } else { item };
+            let item = if item.as_table().is_some() {
+                item.entry(inner)?
+            } else {
+                item
+            };
             Some(Text {
                 text: item.as_str()?,
                 span: item.span,
@@ -47,7 +51,9 @@ impl<'n> Entry<'n> {
 
     /// The text of a field.
     pub(super) fn text(&self, field: &str) -> Option<Text<'n>> {
-        self.texts(field, "").into_iter().find(|text| text.index.is_none())
+        self.texts(field, "")
+            .into_iter()
+            .find(|text| text.index.is_none())
     }
 
     /// Whether a field was given as anything but nothing.
@@ -66,7 +72,9 @@ impl<'n> Entry<'n> {
 
     /// What to point at for the resource as a whole: its name, or else all of it.
     pub(super) fn span(&self) -> Span {
-        self.node.entry("name").map_or(self.node.span, |name| name.span)
+        self.node
+            .entry("name")
+            .map_or(self.node.span, |name| name.span)
     }
 
     /// Calls `f` with the path of the resource.
@@ -91,14 +99,26 @@ impl<'n> Sections<'n> {
     pub(super) fn of(root: &'n Node, text: &'n str) -> Self {
         let mut entries = Vec::new();
         for kind in &KINDS {
-            let nodes = root.entry(kind.name).and_then(Node::as_list).unwrap_or_default();
+            let nodes = root
+                .entry(kind.name)
+                .and_then(Node::as_list)
+                .unwrap_or_default();
             for (index, node) in nodes.iter().enumerate() {
                 let name = name_of(kind.name, index, node);
                 let kind = kind.name;
-                entries.push(Entry { kind, index, node, name });
+                entries.push(Entry {
+                    kind,
+                    index,
+                    node,
+                    name,
+                });
             }
         }
-        Self { root, entries, text }
+        Self {
+            root,
+            entries,
+            text,
+        }
     }
 
     /// The resources of a kind, in the order of the file.
@@ -108,7 +128,10 @@ impl<'n> Sections<'n> {
 
     /// The names of a kind.
     pub(super) fn names(&self, kind: &str) -> Vec<&str> {
-        self.all(kind).filter_map(|entry| entry.name.as_ref()).map(Name::as_str).collect()
+        self.all(kind)
+            .filter_map(|entry| entry.name.as_ref())
+            .map(Name::as_str)
+            .collect()
     }
 
     /// Where something is, as a user finds it.

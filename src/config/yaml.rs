@@ -58,7 +58,9 @@ fn advice(text: &str, at: usize) -> Option<&'static str> {
     if line.starts_with('\t') {
         return Some("YAML is indented with spaces, not with tabs");
     }
-    Some("look at the indentation, and for a missing quote, bracket or colon, here and on the line before")
+    Some(
+        "look at the indentation, and for a missing quote, bracket or colon, here and on the line before",
+    )
 }
 
 /// The byte at which each character begins, and the text's end.
@@ -97,7 +99,8 @@ impl Builder<'_> {
     fn take(&mut self, event: Event<'_>, place: Place, r: &mut Reading<'_>) -> Result<(), Stop> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let as_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
+                let as_text =
+                    tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
                 let value = match style {
                     ScalarStyle::Plain if !as_text => plain(text),
                     _ => Value::String(text.into_owned()),
@@ -106,7 +109,15 @@ impl Builder<'_> {
             }
             Event::SequenceStart(anchor, _) => {
                 let items = Vec::new();
-                self.begin(Open::List { anchor, place, items }, place, r)
+                self.begin(
+                    Open::List {
+                        anchor,
+                        place,
+                        items,
+                    },
+                    place,
+                    r,
+                )
             }
             Event::MappingStart(anchor, _) => {
                 let open = Open::Table {
@@ -119,7 +130,11 @@ impl Builder<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let (anchor, start, value) = match self.open.pop() {
-                    Some(Open::List { anchor, place, items }) => (anchor, place, Value::List(items)),
+                    Some(Open::List {
+                        anchor,
+                        place,
+                        items,
+                    }) => (anchor, place, Value::List(items)),
                     Some(Open::Table {
                         anchor,
                         place,
@@ -133,19 +148,34 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).cloned() else {
-                    r.error(self.span(place), &At::ROOT, "an alias to what is not yet complete", ());
+                    r.error(
+                        self.span(place),
+                        &At::ROOT,
+                        "an alias to what is not yet complete",
+                        (),
+                    );
                     return Err(Stop);
                 };
                 self.copied += count(&node);
                 if self.copied > MAX_COPIED {
-                    r.error(self.span(place), &At::ROOT, "aliases stand for too much", "write it out");
+                    r.error(
+                        self.span(place),
+                        &At::ROOT,
+                        "aliases stand for too much",
+                        "write it out",
+                    );
                     return Err(Stop);
                 }
                 self.add(node, 0, r)
             }
             Event::DocumentStart(_) if self.root.is_some() => {
                 let help = "keep one document in the file, or split it into files";
-                r.error(self.span(place), &At::ROOT, "a second document begins here", help);
+                r.error(
+                    self.span(place),
+                    &At::ROOT,
+                    "a second document begins here",
+                    help,
+                );
                 Err(Stop)
             }
             Event::Nothing
@@ -191,7 +221,10 @@ impl Builder<'_> {
                         let help = format!("keep one; the first is at {line}:{column}");
                         r.error(node.span, &At::ROOT, message, help);
                     }
-                    *key = Some(Key { span: node.span, text });
+                    *key = Some(Key {
+                        span: node.span,
+                        text,
+                    });
                 }
             },
         }
@@ -217,7 +250,11 @@ fn plain(text: Cow<'_, str>) -> Value {
         _ => {}
     }
     let radix = |prefix, radix| i64::from_str_radix(text.strip_prefix(prefix)?, radix).ok();
-    let whole = text.parse().ok().or_else(|| radix("0x", 16)).or_else(|| radix("0o", 8));
+    let whole = text
+        .parse()
+        .ok()
+        .or_else(|| radix("0x", 16))
+        .or_else(|| radix("0o", 8));
     if let Some(number) = whole {
         return Value::Int(number);
     }

@@ -50,18 +50,31 @@ document! {
 impl Gateway {
     /// What concerns several fields.
     fn check(mut self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
-        for (name, value) in [("subdomain", &mut self.subdomain), ("domain", &mut self.domain)] {
+        for (name, value) in [
+            ("subdomain", &mut self.subdomain),
+            ("domain", &mut self.domain),
+        ] {
             if let (Some(given), Some(text)) = (node.entry(name), value) {
                 text.make_ascii_lowercase();
                 if !is_host(text) {
                     let message = format!("{}: not a part of a host name", given.quoted());
-                    r.error(given.span, &at.field(name), message, "letters, digits, hyphens and dots");
+                    r.error(
+                        given.span,
+                        &at.field(name),
+                        message,
+                        "letters, digits, hyphens and dots",
+                    );
                 }
             }
         }
         if let (Some(given), None) = (node.entry("subdomain"), node.entry("domain")) {
             let help = format!("add: {}", r.format.field("domain", &json!("example.com")));
-            r.error(given.span, &at.field("subdomain"), "a subdomain needs a domain", help);
+            r.error(
+                given.span,
+                &at.field("subdomain"),
+                "a subdomain needs a domain",
+                help,
+            );
         }
         self
     }
@@ -136,15 +149,33 @@ impl FromNode for Routing {
             (By::Header, None, None) => {
                 let example = json!({"by": "header", "header": "X-Model-Name"});
                 let help = r.format.field(at.name().unwrap_or("routing"), &example);
-                r.error(node.span, at, "routing by header needs to know which", format!("for example: {help}"));
+                r.error(
+                    node.span,
+                    at,
+                    "routing by header needs to know which",
+                    format!("for example: {help}"),
+                );
             }
             (By::Header, Some(header), Some(given)) if header.as_str().len() > 100 => {
                 let message = format!("a name of {} characters is too long", header.as_str().len());
-                r.error(given.span, &at.field("header"), message, "1 to 100 characters");
+                r.error(
+                    given.span,
+                    &at.field("header"),
+                    message,
+                    "1 to 100 characters",
+                );
             }
             (By::Body | By::Path | By::None, _, Some(given)) => {
-                let help = format!("take it out, or write: {}", r.format.field("by", &json!("header")));
-                r.error(given.span, &at.field("header"), "a header is only for routing by header", help);
+                let help = format!(
+                    "take it out, or write: {}",
+                    r.format.field("by", &json!("header"))
+                );
+                r.error(
+                    given.span,
+                    &at.field("header"),
+                    "a header is only for routing by header",
+                    help,
+                );
             }
             _ => {}
         }

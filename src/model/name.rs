@@ -4,7 +4,9 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use tollgate_sdk::document::{At, FromNode, FromText, Invalid, Json, Node, Reading, read_text, text_schema};
+use tollgate_sdk::document::{
+    At, FromNode, FromText, Invalid, Json, Node, Reading, read_text, text_schema,
+};
 
 /// The name of a resource: `^[a-z0-9]([a-z0-9._-]{0,62})$`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +42,10 @@ impl Name {
     /// A name as like `text` as the rules allow, after `prefix`; none if nothing of `text` is allowed.
     pub(crate) fn from_any(text: &str, prefix: &str) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let text: String = text.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+        let text: String = text
+            .chars()
+            .map(|c| if allowed(c) { c } else { '-' })
+            .collect();
         let text = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         let name: String = prefix.chars().chain(text.chars()).take(63).collect();
         (!text.is_empty()).then(|| Self(name.to_ascii_lowercase().into()))

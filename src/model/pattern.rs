@@ -41,8 +41,10 @@ impl FromText for HostPattern {
         match lower.strip_prefix("*.") {
             Some(suffix) if is_host(suffix) => Ok(Self::Wildcard(suffix.into())),
             None if is_host(lower) => Ok(Self::Exact(lower.into())),
-            _ if lower.contains('*') => Err(Invalid::new("`*` may only stand for the first label, or alone")
-                .help("write \"api.example.com\", \"*.example.com\" or \"*\"")),
+            _ if lower.contains('*') => Err(Invalid::new(
+                "`*` may only stand for the first label, or alone",
+            )
+            .help("write \"api.example.com\", \"*.example.com\" or \"*\"")),
             _ => Err(Invalid::new("not a host")
                 .help("write \"api.example.com\", \"*.example.com\" or \"*\"")),
         }
@@ -69,7 +71,9 @@ pub(crate) fn is_host(text: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     text.len() <= 253 && text.split('.').all(label)
 }
@@ -101,7 +105,9 @@ impl FromText for ModelPattern {
                 .help("write \"Qwen/*\", or one pattern for each beginning"));
         }
         if name.chars().any(char::is_control) {
-            return Err(Invalid::new("control characters are not allowed in a model's name"));
+            return Err(Invalid::new(
+                "control characters are not allowed in a model's name",
+            ));
         }
         Ok(if any_rest {
             Self::Prefix(name.into())
@@ -199,10 +205,13 @@ impl FromText for PathPattern {
 
 /// One segment; `before` are those it may not share a parameter's name with.
 fn segment_of(text: &str, before: &[Segment]) -> Result<Segment, Invalid> {
-    let name = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let name = text
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
     let Some(name) = name else {
         if text.contains(['{', '}']) {
-            return Err(Invalid::new("a parameter must be a whole segment").help("for example \"/users/{id}/posts\""));
+            return Err(Invalid::new("a parameter must be a whole segment")
+                .help("for example \"/users/{id}/posts\""));
         }
         return Ok(Segment::Literal(text.into()));
     };
@@ -212,8 +221,10 @@ fn segment_of(text: &str, before: &[Segment]) -> Result<Segment, Invalid> {
     }
     let segment = Segment::Param(name.into());
     if before.contains(&segment) {
-        return Err(Invalid::new(format!("the parameter `{{{name}}}` stands here twice"))
-            .help("give each parameter a name of its own"));
+        return Err(
+            Invalid::new(format!("the parameter `{{{name}}}` stands here twice"))
+                .help("give each parameter a name of its own"),
+        );
     }
     Ok(segment)
 }
@@ -269,7 +280,10 @@ impl FromText for Rewrite {
 
     fn from_text(text: &str) -> Result<Self, Invalid> {
         check_path(text)?;
-        let braces = || Invalid::new("braces that do not enclose a parameter").help("for example \"/v2/users/{id}\"");
+        let braces = || {
+            Invalid::new("braces that do not enclose a parameter")
+                .help("for example \"/v2/users/{id}\"")
+        };
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
@@ -316,12 +330,108 @@ pub(crate) fn check_path(text: &str) -> Result<(), Invalid> {
         return Err(Invalid::new("a path begins with a slash").help(format!("write \"/{text}\"")));
     }
     if text.contains(['?', '#']) {
-        return Err(Invalid::new("a path has neither query nor fragment").help("leave out what begins with ? or #"));
+        return Err(Invalid::new("a path has neither query nor fragment")
+            .help("leave out what begins with ? or #"));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Invalid::new("spaces and characters outside ASCII must be percent-encoded").help("a space is %20"));
+        return Err(
+            Invalid::new("spaces and characters outside ASCII must be percent-encoded")
+                .help("a space is %20"),
+        );
     }
     Ok(())
 }
 
 text_in_document!(HostPattern, ModelPattern, PathPattern, Rewrite);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_printed_as_they_are_typed() {
+        for host in [
+            "*",
+            "api.example.com",
+            "*.example.com",
+            "127.0.0.1",
+            "[::1]",
+            "a_b",
+        ] {
+            assert_eq!(
+                HostPattern::from_text(host).map(|h| h.to_text()).as_deref(),
+                Ok(host)
+            );
+        }
+        assert_eq!(
+            HostPattern::from_text("API.Example.com."),
+            Ok(HostPattern::Exact("api.example.com".into()))
+        );
+        for model in ["*", "Qwen/*", "gpt 4", "Qwen/Qwen3-8B"] {
+            assert_eq!(
+                ModelPattern::from_text(model)
+                    .map(|m| m.to_text())
+                    .as_deref(),
+                Ok(model)
+            );
+        }
+        for path in [
+            "/",
+            "/*",
+            "/a",
+            "/a/",
+            "/a/*",
+            "/users/{id}/posts",
+            "/{a}/{b}/*",
+        ] {
+            assert_eq!(
+                PathPattern::from_text(path).map(|p| p.to_text()).as_deref(),
+                Ok(path)
+            );
+        }
+        for path in ["/", "/v2/{id}", "/{a}-{b}.json"] {
+            assert_eq!(
+                Rewrite::from_text(path).map(|p| p.to_text()).as_deref(),
+                Ok(path)
+            );
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_what_stands_before_the_last_slash() {
+        assert_eq!(
+            PathPattern::from_text("/*"),
+            Ok(PathPattern::Prefix(String::new()))
+        );
+        assert_eq!(
+            PathPattern::from_text("/a/*"),
+            Ok(PathPattern::Prefix("/a".into()))
+        );
+        let segments = vec![Segment::Literal("a".into()), Segment::Param("id".into())];
+        assert_eq!(
+            PathPattern::from_text("/a/{id}/*"),
+            Ok(PathPattern::Params {
+                segments,
+                rest: true
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for host in [
+            "", "a b", "*.", "a.*", "**", "-a", "a..b", "http://a", "a:80", "*.*.a",
+        ] {
+            assert!(HostPattern::from_text(host).is_err(), "{host}");
+        }
+        for path in [
+            "", "a", "/a*", "/*/a", "/a?b", "/{", "/{a", "/{}", "/{a-b}", "/x{a}", "/{a}/{a}", "/é",
+        ] {
+            assert!(PathPattern::from_text(path).is_err(), "{path}");
+        }
+        for path in ["", "a", "/{", "/}", "/{}", "/{a b}", "/{a}}"] {
+            assert!(Rewrite::from_text(path).is_err(), "{path}");
+        }
+        assert!(ModelPattern::from_text("").is_err() && ModelPattern::from_text("a*b").is_err());
+    }
+}

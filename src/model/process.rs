@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tollgate_sdk::document::{At, FromNode, FromText, Invalid, Json, Node, Reading, Size, Value, json};
+use tollgate_sdk::document::{
+    At, FromNode, FromText, Invalid, Json, Node, Reading, Size, Value, json,
+};
 use tollgate_sdk::{document, text_in_document};
 
 document! {
@@ -130,8 +132,10 @@ impl FromText for StateStore {
     fn from_text(text: &str) -> Result<Self, Invalid> {
         match text {
             "memory" => Ok(Self::Memory),
-            _ => Err(Invalid::new("keeping state in a database is not supported yet by this version")
-                .help("supported now: \"memory\"")),
+            _ => Err(Invalid::new(
+                "keeping state in a database is not supported yet by this version",
+            )
+            .help("supported now: \"memory\"")),
         }
     }
 

@@ -66,7 +66,12 @@ impl Rule {
         }
         if self.strip_path && self.rewrite.is_some() {
             let help = "keep one: `rewrite` gives the whole path, `strip_path` takes off the matched prefix";
-            r.error(given.span, &at.field("rewrite"), "given beside `strip_path`", help);
+            r.error(
+                given.span,
+                &at.field("rewrite"),
+                "given beside `strip_path`",
+                help,
+            );
         }
         self
     }
@@ -161,9 +166,16 @@ impl FromNode for HeaderMatch {
         if let Err(error) = regex::Regex::new(&source) {
             // The crate's message draws the expression first; what is wrong comes last.
             let error = error.to_string();
-            let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let reason = error
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
             let message = format!("{}: not a regular expression: {reason}", given.quoted());
-            let help = format!("for example: {}", r.format.field("regex", &json!("^v[0-9]+$")));
+            let help = format!(
+                "for example: {}",
+                r.format.field("regex", &json!("^v[0-9]+$"))
+            );
             r.error(given.span, &at, message, help);
             return None;
         }

@@ -148,8 +148,14 @@ impl Document for Pool {
         let targets = table.field(Self::TARGETS, at, r).flatten();
         match (table.entry("upstream"), table.entry("targets")) {
             (Some(_), Some(given)) => {
-                let help = "keep one: `upstream` names a shared pool, `targets` lists addresses in place";
-                r.error(given.span, &at.field("targets"), "given beside `upstream`", help);
+                let help =
+                    "keep one: `upstream` names a shared pool, `targets` lists addresses in place";
+                r.error(
+                    given.span,
+                    &at.field("targets"),
+                    "given beside `upstream`",
+                    help,
+                );
                 None
             }
             (None, None) => {
@@ -179,6 +185,11 @@ pub(super) fn refuse_no_targets(given: &Node, at: &At<'_>, r: &mut Reading<'_>) 
     if given.as_list().is_some_and(<[_]>::is_empty) {
         let example = r.format.field("targets", &Vec::<Target>::example());
         let help = format!("for example: {example}");
-        r.error(given.span, &at.field("targets"), "there must be at least one target", help);
+        r.error(
+            given.span,
+            &at.field("targets"),
+            "there must be at least one target",
+            help,
+        );
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use tollgate_sdk::document::{At, Document, Field, FromNode, FromText, Invalid, Json, Node, Reading, json};
+use tollgate_sdk::document::{
+    At, Document, Field, FromNode, FromText, Invalid, Json, Node, Reading, json,
+};
 use tollgate_sdk::{document, text_in_document};
 
 use super::pattern::{check_path, is_host};
@@ -154,13 +156,16 @@ impl fmt::Display for TargetUrl {
         } = self;
         match scheme {
             Scheme::Unix => write!(f, "unix:{path}"),
-            scheme if *port == scheme.default_port() => write!(f, "{}://{host}{path}", scheme.as_str()),
+            scheme if *port == scheme.default_port() => {
+                write!(f, "{}://{host}{path}", scheme.as_str())
+            }
             scheme => write!(f, "{}://{host}:{port}{path}", scheme.as_str()),
         }
     }
 }
 
-const FORMS: &str = "write \"http://127.0.0.1:8000\", \"https://host/path\", \"h2c://host:port\" or \"unix:/path\"";
+const FORMS: &str =
+    "write \"http://127.0.0.1:8000\", \"https://host/path\", \"h2c://host:port\" or \"unix:/path\"";
 
 impl FromText for TargetUrl {
     const EXPECTED: &'static str = "a URL";
@@ -172,7 +177,10 @@ impl FromText for TargetUrl {
             // unix:///path is the same with an empty authority.
             let path = path.strip_prefix("//").unwrap_or(path);
             if !path.starts_with('/') || path.contains(['\0', '?', '#']) {
-                return Err(Invalid::new("the path of a unix socket begins with a slash").help("write \"unix:/path\""));
+                return Err(
+                    Invalid::new("the path of a unix socket begins with a slash")
+                        .help("write \"unix:/path\""),
+                );
             }
             return Ok(Self {
                 scheme: Scheme::Unix,
@@ -197,12 +205,18 @@ impl FromText for TargetUrl {
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            let help = "take the user and password out; give the credential as `api_key` of an upstream";
-            return Err(refuse(text, "a target's URL may not hold a credential", help.into()));
+            let help =
+                "take the user and password out; give the credential as `api_key` of an upstream";
+            return Err(refuse(
+                text,
+                "a target's URL may not hold a credential",
+                help.into(),
+            ));
         }
         if path.contains(['?', '#']) {
             // A query is where some keep a key.
-            let help = "leave out what begins with ? or #; give a credential as `api_key` of an upstream";
+            let help =
+                "leave out what begins with ? or #; give a credential as `api_key` of an upstream";
             let message = "a target's URL has neither query nor fragment";
             return Err(Invalid {
                 secret: true,
@@ -235,18 +249,24 @@ fn refuse(text: &str, message: &str, help: String) -> Invalid {
 }
 
 fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), Invalid> {
-    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let bracketed = authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'));
     let (host, port) = match bracketed {
         Some((address, rest)) => {
             let address = address.parse::<Ipv6Addr>();
-            let address = address.map_err(|_| Invalid::new("not an IPv6 address between the brackets").help(FORMS))?;
+            let address = address.map_err(|_| {
+                Invalid::new("not an IPv6 address between the brackets").help(FORMS)
+            })?;
             (Host::Ip(address.into()), rest)
         }
         None => {
             let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
             let host = match name.parse::<IpAddr>() {
                 Ok(address) => Host::Ip(address),
-                Err(_) if name.is_empty() => return Err(Invalid::new("the host is missing").help(FORMS)),
+                Err(_) if name.is_empty() => {
+                    return Err(Invalid::new("the host is missing").help(FORMS));
+                }
                 Err(_) if is_host(name) => Host::Name(name.to_ascii_lowercase()),
                 Err(_) => return Err(Invalid::new("not a host").help(FORMS)),
             };
@@ -258,11 +278,81 @@ fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), Invalid> {
     }
     match port.strip_prefix(':').and_then(|port| port.parse().ok()) {
         Some(port) if port > 0 => Ok((host, Some(port))),
-        _ if port.matches(':').count() > 1 => {
-            Err(Invalid::new("an IPv6 address needs brackets").help("write \"http://[2001:db8::1]:8000\""))
-        }
+        _ if port.matches(':').count() > 1 => Err(Invalid::new("an IPv6 address needs brackets")
+            .help("write \"http://[2001:db8::1]:8000\"")),
         _ => Err(Invalid::new("not a port").help("a number from 1 to 65535 after the host")),
     }
 }
 
 text_in_document!(TargetUrl);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_printed_back_in_their_shortest_form() {
+        for (typed, printed) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("HTTP://Engine.Internal:80/", "http://engine.internal"),
+            ("https://api.example.com/v1/", "https://api.example.com/v1"),
+            (
+                "https://api.example.com:8443",
+                "https://api.example.com:8443",
+            ),
+            ("h2c://[2001:db8::1]:50051", "h2c://[2001:db8::1]:50051"),
+            ("h2c://engine", "h2c://engine"),
+            ("unix:/run/engine.sock", "unix:/run/engine.sock"),
+            ("unix:///run/engine.sock", "unix:/run/engine.sock"),
+        ] {
+            let url = TargetUrl::from_text(typed);
+            assert_eq!(
+                url.as_ref().map(ToString::to_string).as_deref(),
+                Ok(printed)
+            );
+            assert_eq!(TargetUrl::from_text(printed), url);
+        }
+    }
+
+    #[test]
+    fn urls_have_their_parts() {
+        let url = TargetUrl::from_text("https://Api.example.com/v1/");
+        let expected = TargetUrl {
+            scheme: Scheme::Https,
+            host: Host::Name("api.example.com".into()),
+            port: 443,
+            path: "/v1".into(),
+        };
+        assert_eq!(url, Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for typed in [
+            "",
+            "http://",
+            "http://:80",
+            "http://a:0",
+            "http://a:b",
+            "http://a:1:2",
+            "//a",
+            "a:80",
+            "http//a",
+            "http://[::1",
+            "http://[::1]x",
+            "http://a b",
+            "http://a/\n",
+            "http://a?x",
+            "http://a#x",
+            "http://é",
+            "http://u@a",
+            "unix:",
+            "unix:a",
+            "unix://a/b",
+            "ws://a",
+            "http://a/%zz\u{7f}",
+        ] {
+            assert!(TargetUrl::from_text(typed).is_err(), "{typed}");
+        }
+    }
+}

@@ -10,7 +10,10 @@ use super::repository;
 fn files() -> Vec<PathBuf> {
     let examples = fs::read_dir(repository("conf/examples")).unwrap();
     let mut files: Vec<_> = examples.map(|entry| entry.unwrap().path()).collect();
-    files.extend([repository("conf/tollgate.toml"), repository("conf/full.toml")]);
+    files.extend([
+        repository("conf/tollgate.toml"),
+        repository("conf/full.toml"),
+    ]);
     files.sort();
     files
 }

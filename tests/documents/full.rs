@@ -27,7 +27,8 @@ fn write_table(out: &mut String, header: &str, path: &str, fields: &[Field]) {
     writeln!(out, "\n{header}").unwrap();
     let mut nested = Vec::new();
     for field in fields {
-        let is_table = !field.fields.is_empty() && field.default.as_ref().is_some_and(Json::is_object);
+        let is_table =
+            !field.fields.is_empty() && field.default.as_ref().is_some_and(Json::is_object);
         let is_list_of_tables = !field.fields.is_empty() && field.required;
         if is_table || is_list_of_tables {
             nested.push((field, is_list_of_tables));
@@ -35,7 +36,11 @@ fn write_table(out: &mut String, header: &str, path: &str, fields: &[Field]) {
         }
         let shown = shown(path, field.name);
         let mut comment = field.doc.clone();
-        let words = field.schema["anyOf"].as_array().into_iter().flatten().filter(|form| form.get("const").is_some());
+        let words = field.schema["anyOf"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|form| form.get("const").is_some());
         let words: Vec<_> = words.map(|form| form["const"].to_string()).collect();
         if words.len() > 1 {
             write!(comment, " One of {}.", words.join(", ")).unwrap();
@@ -55,7 +60,11 @@ fn write_table(out: &mut String, header: &str, path: &str, fields: &[Field]) {
         let path = format!("{path}.{}", field.name);
         out.push('\n');
         write_comment(out, &field.doc);
-        let header = if listed { format!("[[{path}]]") } else { format!("[{path}]") };
+        let header = if listed {
+            format!("[[{path}]]")
+        } else {
+            format!("[{path}]")
+        };
         write_table(out, &header, &path, &field.fields);
     }
 }
@@ -75,8 +84,14 @@ fn write_comment(out: &mut String, text: &str) {
 
 fn made() -> String {
     let mut out = HEAD.to_owned();
-    let kinds = TABLES.iter().map(|table| (table, format!("[{}]", table.name)));
-    let kinds = kinds.chain(KINDS.iter().map(|kind| (kind, format!("[[{}]]", kind.name))));
+    let kinds = TABLES
+        .iter()
+        .map(|table| (table, format!("[{}]", table.name)));
+    let kinds = kinds.chain(
+        KINDS
+            .iter()
+            .map(|kind| (kind, format!("[[{}]]", kind.name))),
+    );
     for (kind, header) in kinds {
         write!(out, "\n# {}", (kind.doc)()).unwrap();
         write_table(&mut out, &header, kind.name, &(kind.fields)());
@@ -85,7 +100,10 @@ fn made() -> String {
     let lines: Vec<_> = out.lines().collect();
     let mut tidy = String::new();
     for (at, line) in lines.iter().enumerate() {
-        let before = at.checked_sub(1).and_then(|at| lines.get(at)).unwrap_or(&"");
+        let before = at
+            .checked_sub(1)
+            .and_then(|at| lines.get(at))
+            .unwrap_or(&"");
         let after = lines.get(at + 1).unwrap_or(&"");
         if line.is_empty() && before.starts_with("# ") && after.starts_with('[') {
             continue;
@@ -138,13 +156,18 @@ fn full_toml_names_every_field() {
     let named = |name: &str| {
         let starts = [format!("{name} = "), format!("# {name} = ")];
         let header = format!(".{name}]");
-        full.lines().any(|line| starts.iter().any(|s| line.starts_with(s)) || line.contains(&header))
+        full.lines()
+            .any(|line| starts.iter().any(|s| line.starts_with(s)) || line.contains(&header))
     };
     fn check(fields: &[Field], named: &dyn Fn(&str) -> bool) {
         for field in fields {
             assert!(named(field.name), "{} is not in conf/full.toml", field.name);
             assert!(!field.doc.is_empty(), "{} is not documented", field.name);
-            if field.default.as_ref().is_none_or(|default| !default.is_array()) {
+            if field
+                .default
+                .as_ref()
+                .is_none_or(|default| !default.is_array())
+            {
                 check(&field.fields, named);
             }
         }

@@ -25,7 +25,10 @@ fn compare(path: &str, actual: &str) {
         fs::write(&file, actual).unwrap();
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
-    let line = expected.lines().zip(actual.lines()).position(|(a, b)| a != b);
+    let line = expected
+        .lines()
+        .zip(actual.lines())
+        .position(|(a, b)| a != b);
     let line = line.unwrap_or(expected.lines().count().min(actual.lines().count()));
     assert!(
         expected == actual,

@@ -101,7 +101,9 @@ fn run(arguments: Arguments) -> io::Result<()> {
     let engine = Engine::start(settings(arguments)?)?;
     engine.set_faults(faults.map(FaultStep::always));
     writeln!(io::stdout(), "listening on {}", engine.url())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
@@ -121,9 +123,10 @@ fn settings(arguments: Arguments) -> io::Result<EngineConfig> {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     };
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => {
-            Some(TlsIdentity { certificate: read(certificate)?, key: read(key)? })
-        }
+        (Some(certificate), Some(key)) => Some(TlsIdentity {
+            certificate: read(certificate)?,
+            key: read(key)?,
+        }),
         _ => None,
     };
     Ok(EngineConfig {
@@ -144,7 +147,9 @@ fn settings(arguments: Arguments) -> io::Result<EngineConfig> {
         record: arguments.record,
         embedding_size: arguments.embedding_size,
         max_body: usize::try_from(arguments.max_body).unwrap_or(usize::MAX),
-        receive_buffer: arguments.receive_buffer.map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
+        receive_buffer: arguments
+            .receive_buffer
+            .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
         late_head: arguments.late_head,
     })
 }

@@ -45,13 +45,21 @@ pub(super) struct PrefixCache {
 
 impl PrefixCache {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, blocks: HashMap::new(), idle: BTreeMap::new(), tick: 0 }
+        Self {
+            capacity,
+            blocks: HashMap::new(),
+            idle: BTreeMap::new(),
+            tick: 0,
+        }
     }
 
     /// Pins a prompt's blocks, adding those that are missing and fit. Returns how many leading
     /// blocks were there before, and how many are pinned now.
     pub(super) fn pin(&mut self, names: &[u64]) -> (usize, usize) {
-        let hits = names.iter().take_while(|name| self.blocks.contains_key(name)).count();
+        let hits = names
+            .iter()
+            .take_while(|name| self.blocks.contains_key(name))
+            .count();
         for (k, name) in names.iter().enumerate() {
             if !self.blocks.contains_key(name) && !self.make_room() {
                 return (hits.min(k), k);
@@ -68,7 +76,9 @@ impl PrefixCache {
     /// Gives pinned blocks back. The tail becomes the oldest.
     pub(super) fn release(&mut self, names: &[u64]) {
         for name in names.iter().rev() {
-            let Some(block) = self.blocks.get_mut(name) else { continue };
+            let Some(block) = self.blocks.get_mut(name) else {
+                continue;
+            };
             block.pins = block.pins.saturating_sub(1);
             if block.pins == 0 {
                 self.tick += 1;

@@ -51,7 +51,11 @@ struct StreamOptions {
 
 impl<'a> Call<'a> {
     pub(super) fn read(body: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(body)
+        // A derived struct would also accept a list of its fields' values.
+        match body.trim_ascii_start().first() {
+            Some(b'[') => Err(de::Error::custom("expected a JSON object")),
+            _ => serde_json::from_slice(body),
+        }
     }
 
     pub(super) fn model(&self) -> Option<&str> {
@@ -63,11 +67,16 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
+        self.stream_options
+            .as_ref()
+            .and_then(|options| options.include_usage)
+            .unwrap_or(false)
     }
 
     pub(super) fn wants_base64(&self) -> bool {
-        self.encoding_format.as_ref().is_some_and(|format| format.0 == "base64")
+        self.encoding_format
+            .as_ref()
+            .is_some_and(|format| format.0 == "base64")
     }
 
     pub(super) fn max_tokens(&self) -> Option<usize> {
@@ -100,13 +109,23 @@ impl<'a> Call<'a> {
         let tools = self.tools.map(RawValue::get);
         let instructions = self.instructions.as_ref().map(|text| &*text.0);
         let prompts = [&self.messages, &self.prompt, &self.input];
-        let texts = prompts.into_iter().flatten().flat_map(|prompt| &prompt.pieces);
-        tools.into_iter().chain(instructions).chain(texts.map(|text| &*text.0))
+        let texts = prompts
+            .into_iter()
+            .flatten()
+            .flat_map(|prompt| &prompt.pieces);
+        tools
+            .into_iter()
+            .chain(instructions)
+            .chain(texts.map(|text| &*text.0))
     }
 
     /// Opens the assistant's turn, as a chat template does.
     fn suffix(&self) -> &'static str {
-        if self.messages.is_some() { "assistant\n" } else { "" }
+        if self.messages.is_some() {
+            "assistant\n"
+        } else {
+            ""
+        }
     }
 
     pub(super) fn prompt_tokens(&self) -> usize {
@@ -117,7 +136,8 @@ impl<'a> Call<'a> {
     /// Stands for the prompt: same model and content, same number.
     pub(super) fn fingerprint(&self, seed: u64) -> u64 {
         let start = hash(seed, self.model().unwrap_or_default().as_bytes());
-        self.pieces().fold(start, |state, piece| hash(state, piece.as_bytes()))
+        self.pieces()
+            .fold(start, |state, piece| hash(state, piece.as_bytes()))
     }
 
     /// The canonical text itself, for the prefix cache.
@@ -166,7 +186,9 @@ pub(super) struct Prompt<'a> {
 impl<'de: 'a, 'a> Deserialize<'de> for Prompt<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut pieces = Vec::new();
-        let items = deserializer.deserialize_any(PieceVisitor { pieces: &mut pieces })?;
+        let items = deserializer.deserialize_any(PieceVisitor {
+            pieces: &mut pieces,
+        })?;
         Ok(Self { pieces, items })
     }
 }
@@ -202,7 +224,8 @@ impl<'de> Visitor<'de> for PieceVisitor<'_, 'de> {
 
     /// A token number: four bytes with the line feed, so it counts as one token.
     fn visit_u64<E>(self, token: u64) -> Result<usize, E> {
-        self.pieces.push(Text(Cow::Owned(format!("{:03x}", token & 0xFFF))));
+        self.pieces
+            .push(Text(Cow::Owned(format!("{:03x}", token & 0xFFF))));
         Ok(0)
     }
 
@@ -212,17 +235,27 @@ impl<'de> Visitor<'de> for PieceVisitor<'_, 'de> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<usize, A::Error> {
         let mut items = 0;
-        while let Some(found) = list.next_element_seed(PieceVisitor { pieces: self.pieces })? {
+        while let Some(found) = list.next_element_seed(PieceVisitor {
+            pieces: self.pieces,
+        })? {
             items += usize::from(found > 0);
         }
         Ok(items.max(1))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<usize, A::Error> {
+        let start = self.pieces.len();
         while let Some(name) = fields.next_key::<Text<'de>>()? {
             match &*name.0 {
-                "role" | "text" | "content" | "output" | "arguments" | "name" => {
-                    fields.next_value_seed(PieceVisitor { pieces: self.pieces })?;
+                // First in every chat template, wherever the client wrote it.
+                "role" => {
+                    let role = fields.next_value()?;
+                    self.pieces.insert(start, role);
+                }
+                "text" | "content" | "output" | "arguments" | "name" => {
+                    fields.next_value_seed(PieceVisitor {
+                        pieces: self.pieces,
+                    })?;
                 }
                 "image_url" | "input_audio" | "video_url" | "file" | "tool_calls" => {
                     let raw = fields.next_value::<&'de RawValue>()?;
@@ -253,14 +286,17 @@ mod tests {
             r#"{"messages":[{"content":[{"type":"text","text":"see"},
                {"type":"image_url","image_url":{"url":"data:x"}}],"role":"user"}],"n":1}"#,
         );
-        assert_eq!(parts, "see\n{\"url\":\"data:x\"}\nuser\nassistant\n");
+        assert_eq!(parts, "user\nsee\n{\"url\":\"data:x\"}\nassistant\n");
         assert_eq!(text(r#"{"prompt":"hi"}"#), "hi\n");
         assert_eq!(text(r#"{"instructions":"be","input":"hi"}"#), "be\nhi\n");
     }
 
     #[test]
     fn token_numbers_count_one_each() {
-        let body = format!("{{\"prompt\":{:?}}}", (0..40).map(|k| k * 997).collect::<Vec<u32>>());
+        let body = format!(
+            "{{\"prompt\":{:?}}}",
+            (0..40).map(|k| k * 997).collect::<Vec<u32>>()
+        );
         let call = Call::read(body.as_bytes()).unwrap();
         assert_eq!(call.prompt_tokens(), 40);
     }
@@ -292,7 +328,13 @@ mod tests {
         let a = print(r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#);
         let same = print(r#"{ "messages" : [{"role":"user","content":"x"}], "model":"m" }"#);
         assert_eq!(a, same);
-        assert_ne!(a, print(r#"{"model":"m","messages":[{"role":"user","content":"y"}]}"#));
-        assert_ne!(a, print(r#"{"model":"n","messages":[{"role":"user","content":"x"}]}"#));
+        assert_ne!(
+            a,
+            print(r#"{"model":"m","messages":[{"role":"user","content":"y"}]}"#)
+        );
+        assert_ne!(
+            a,
+            print(r#"{"model":"n","messages":[{"role":"user","content":"x"}]}"#)
+        );
     }
 }

@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since 1970.
 pub(super) fn unix_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -19,8 +21,9 @@ pub(super) fn unix_seconds() -> u64 {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 pub(super) fn http_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
+    const MONTHS: [&str; 12] = [
+        "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
+    ];
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March, in eras of 400 years: leap days fall at the end.
     let shifted = days + 719_468;

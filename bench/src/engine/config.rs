@@ -79,7 +79,9 @@ impl Default for EngineConfig {
 impl EngineConfig {
     /// Whether a request for this model is served.
     pub(super) fn serves(&self, model: &str) -> bool {
-        self.models.iter().any(|known| known == "*" || known == model)
+        self.models
+            .iter()
+            .any(|known| known == "*" || known == model)
     }
 
     /// The name under which metrics are reported and nameless requests answered.
@@ -109,9 +111,13 @@ impl std::fmt::Debug for TlsIdentity {
 /// Reads `250ms`, `1.5s`, `20us`, `2m`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a duration"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a duration"))?;
     let scale = match unit {
         "us" | "µs" => 1e-6,
         "ms" => 1e-3,
@@ -126,9 +132,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Reads `512`, `64KiB`, `2MiB`, `1GiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a size"))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size"))?;
     let shift = match unit {
         "" | "B" => 0,
         "KiB" => 10,
@@ -136,7 +146,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "GiB" => 30,
         _ => return Err(format!("`{text}`: the units are B, KiB, MiB, GiB")),
     };
-    number.checked_shl(shift).filter(|n| n >> shift == number).ok_or(format!("`{text}` is too large"))
+    number
+        .checked_shl(shift)
+        .filter(|n| n >> shift == number)
+        .ok_or(format!("`{text}` is too large"))
 }
 
 #[cfg(test)]
@@ -160,7 +173,10 @@ mod tests {
     fn a_star_serves_every_model() {
         let config = EngineConfig::default();
         assert!(config.serves("anything"));
-        let config = EngineConfig { models: vec!["a".into()], ..EngineConfig::default() };
+        let config = EngineConfig {
+            models: vec!["a".into()],
+            ..EngineConfig::default()
+        };
         assert!(config.serves("a") && !config.serves("b"));
     }
 }

@@ -40,7 +40,11 @@ pub(super) async fn serve(
         }
         ("POST", "/sim/record") => {
             let keep = serde_json::from_slice::<Value>(&body).ok();
-            match keep.as_ref().and_then(|value| value.get("keep")).and_then(Value::as_u64) {
+            match keep
+                .as_ref()
+                .and_then(|value| value.get("keep"))
+                .and_then(Value::as_u64)
+            {
                 Some(keep) => {
                     shared.set_record(usize::try_from(keep).unwrap_or(usize::MAX));
                     send(peer, &json!({ "keep": keep })).await
@@ -63,5 +67,9 @@ async fn send(peer: &mut Peer<'_>, answer: &impl Serialize) -> Result<(), End> {
 }
 
 async fn refuse(peer: &mut Peer<'_>, status: u16, message: &str) -> Result<(), End> {
-    peer.full(&ReplyHead::json(status), reply::error(status, message, None)).await
+    peer.full(
+        &ReplyHead::json(status),
+        reply::error(status, message, None),
+    )
+    .await
 }

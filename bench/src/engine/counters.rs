@@ -98,8 +98,8 @@ pub(super) struct Counters {
 }
 
 const TTFT_BOUNDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0, 160.0, 640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
 ];
 const ITL_BOUNDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
@@ -163,8 +163,13 @@ impl Counters {
         for total in totals.into_iter().chain(&self.paths) {
             total.store(0, Relaxed);
         }
-        let histograms =
-            [&self.first_token, &self.between_tokens, &self.whole_request, &self.queue, &self.prefill];
+        let histograms = [
+            &self.first_token,
+            &self.between_tokens,
+            &self.whole_request,
+            &self.queue,
+            &self.prefill,
+        ];
         for histogram in histograms {
             histogram.reset();
         }
@@ -183,7 +188,11 @@ pub(super) struct Histogram {
 impl Histogram {
     fn new(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::default()).collect();
-        Self { bounds, counts, nanos: AtomicU64::default() }
+        Self {
+            bounds,
+            counts,
+            nanos: AtomicU64::default(),
+        }
     }
 
     pub(super) fn observe(&self, duration: Duration) {
@@ -192,13 +201,17 @@ impl Histogram {
 
     /// `count` observations that took this long together, each the same.
     pub(super) fn observe_many(&self, total: Duration, count: usize) {
-        let each = total.as_secs_f64() / count.max(1) as f64;
+        if count == 0 {
+            return;
+        }
+        let each = total.as_secs_f64() / count as f64;
         let at = self.bounds.partition_point(|bound| *bound < each);
         if let Some(slot) = self.counts.get(at) {
             slot.fetch_add(count as u64, Relaxed);
         }
         if !total.is_zero() {
-            self.nanos.fetch_add(u64::try_from(total.as_nanos()).unwrap_or(0), Relaxed);
+            self.nanos
+                .fetch_add(u64::try_from(total.as_nanos()).unwrap_or(0), Relaxed);
         }
     }
 
@@ -227,7 +240,11 @@ pub(super) struct Ticket {
 impl Ticket {
     pub(super) fn start(counters: &Arc<Counters>) -> Self {
         counters.started.fetch_add(1, Relaxed);
-        Self { counters: Arc::clone(counters), stage: Stage::Reading, settled: false }
+        Self {
+            counters: Arc::clone(counters),
+            stage: Stage::Reading,
+            settled: false,
+        }
     }
 
     pub(super) fn wait(&mut self) {
@@ -271,7 +288,9 @@ impl Drop for Ticket {
         self.enter(Stage::Reading);
         if !self.settled {
             self.counters.aborted.fetch_add(1, Relaxed);
-            self.counters.last_abort.fetch_max(clock::unix_nanos(), Relaxed);
+            self.counters
+                .last_abort
+                .fetch_max(clock::unix_nanos(), Relaxed);
         }
     }
 }
@@ -287,12 +306,24 @@ mod tests {
         ticket.wait();
         assert_eq!(counters.waiting.load(Relaxed), 1);
         ticket.run();
-        assert_eq!((counters.waiting.load(Relaxed), counters.running.load(Relaxed)), (0, 1));
+        assert_eq!(
+            (
+                counters.waiting.load(Relaxed),
+                counters.running.load(Relaxed)
+            ),
+            (0, 1)
+        );
         drop(ticket);
         assert_eq!(counters.running.load(Relaxed), 0);
         assert_eq!(counters.aborted.load(Relaxed), 1);
         Ticket::start(&counters).finish();
-        assert_eq!((counters.finished.load(Relaxed), counters.aborted.load(Relaxed)), (1, 1));
+        assert_eq!(
+            (
+                counters.finished.load(Relaxed),
+                counters.aborted.load(Relaxed)
+            ),
+            (1, 1)
+        );
     }
 
     #[test]

@@ -39,7 +39,13 @@ pub(super) async fn serve(
         return control::serve(&worker.shared, request, peer).await;
     }
     let ticket = endpoint.is_work().then(|| Ticket::start(&worker.counters));
-    let mut exchange = Exchange { worker, request, endpoint, ticket, faults: Faults::default() };
+    let mut exchange = Exchange {
+        worker,
+        request,
+        endpoint,
+        ticket,
+        faults: Faults::default(),
+    };
     let result = exchange.run(peer).await;
     if let Some(ticket) = exchange.ticket.take() {
         match result {
@@ -70,7 +76,11 @@ struct Body {
 
 impl Exchange<'_> {
     async fn run(&mut self, peer: &mut Peer<'_>) -> Result<(), End> {
-        let asked = match self.request.header("x-sim").map(|text| text.parse::<Faults>()) {
+        let asked = match self
+            .request
+            .header("x-sim")
+            .map(|text| text.parse::<Faults>())
+        {
             None => Faults::default(),
             Some(Ok(faults)) => faults,
             Some(Err(message)) => return self.refuse(peer, 400, &message, Some("x-sim")).await,
@@ -83,7 +93,9 @@ impl Exchange<'_> {
             return self.fail(peer, status, ReplyHead::json(status)).await;
         }
         let Some(body) = self.read_body(peer).await? else {
-            return self.refuse(peer, 413, "The request body is too large.", None).await;
+            return self
+                .refuse(peer, 413, "The request body is too large.", None)
+                .await;
         };
         if let Some(delay) = self.faults.delay {
             peer.until(sleep(delay)).await?;
@@ -113,11 +125,18 @@ impl Exchange<'_> {
             Endpoint::Health => peer.full(&ok(self), Vec::new()).await,
             Endpoint::Metrics => {
                 let content_type = "text/plain; version=0.0.4; charset=utf-8";
-                let head = ReplyHead { content_type, ..ok(self) };
+                let head = ReplyHead {
+                    content_type,
+                    ..ok(self)
+                };
                 peer.full(&head, metrics::render(shared).into_bytes()).await
             }
             Endpoint::Models => {
-                let one = self.request.route().strip_prefix("/v1/models/").map(percent_decode);
+                let one = self
+                    .request
+                    .route()
+                    .strip_prefix("/v1/models/")
+                    .map(percent_decode);
                 match reply::models(&shared.config, one.as_deref(), clock::unix_seconds()) {
                     Some(models) => peer.full(&ok(self), models).await,
                     None => {
@@ -134,7 +153,8 @@ impl Exchange<'_> {
                 self.call(peer, body).await
             }
             Endpoint::Control | Endpoint::Unknown => {
-                peer.full(&ReplyHead::json(404), br#"{"detail":"Not Found"}"#.to_vec()).await
+                peer.full(&ReplyHead::json(404), br#"{"detail":"Not Found"}"#.to_vec())
+                    .await
             }
         }
     }
@@ -148,7 +168,9 @@ impl Exchange<'_> {
             Err(error) => return self.refuse(peer, 400, &error.to_string(), None).await,
         };
         if let Err(refusal) = reply::admit(&shared.config, self.endpoint, &call) {
-            return self.refuse(peer, refusal.status, &refusal.message, refusal.param).await;
+            return self
+                .refuse(peer, refusal.status, &refusal.message, refusal.param)
+                .await;
         }
         let mut facts = Facts::new(&shared.config, &shared.pool, &call, clock::unix_seconds());
         if let Some(tokens) = self.faults.tokens {
@@ -161,7 +183,10 @@ impl Exchange<'_> {
         let streams = call.streams() && !embeds;
         let late = self.faults.late_head.unwrap_or(shared.config.late_head);
         let stream_head = self.head(
-            ReplyHead { content_type: "text/event-stream; charset=utf-8", ..ReplyHead::json(200) },
+            ReplyHead {
+                content_type: "text/event-stream; charset=utf-8",
+                ..ReplyHead::json(200)
+            },
             body,
         );
         if streams && !late {
@@ -170,36 +195,48 @@ impl Exchange<'_> {
 
         let slot = self.take_slot(peer).await?;
         counters.queue.observe(arrived.elapsed());
-        let prompt = if shared.cache.is_some() { call.prompt_text() } else { String::new() };
+        let prompt = if shared.cache.is_some() {
+            call.prompt_text()
+        } else {
+            String::new()
+        };
         let lease = Lease::take(shared, counters, &prompt);
         facts.cached = lease.cached;
-        counters.prompt_tokens.fetch_add(facts.prompt as u64, Relaxed);
+        counters
+            .prompt_tokens
+            .fetch_add(facts.prompt as u64, Relaxed);
         let mut rng = Rng::new(facts.words.fingerprint);
-        self.compute_prompt(peer, facts.prompt - facts.cached, &mut rng).await?;
+        self.compute_prompt(peer, facts.prompt - facts.cached, &mut rng)
+            .await?;
 
         let words = facts.words;
         let tokens = facts.tokens;
         if embeds {
             let size = shared.config.embedding_size;
             let answer = reply::embeddings(&facts, call.inputs(), size, call.wants_base64());
-            self.send_whole(peer, &self.head(ReplyHead::json(200), body), answer).await?;
+            self.send_whole(peer, &self.head(ReplyHead::json(200), body), answer)
+                .await?;
         } else if streams {
             if late {
                 peer.begin(&stream_head)?;
             }
             counters.first_token.observe(arrived.elapsed());
             let events = Events::new(self.endpoint, facts);
-            self.send_events(peer, events, tokens, call.wants_usage(), &mut rng).await?;
+            self.send_events(peer, events, tokens, call.wants_usage(), &mut rng)
+                .await?;
         } else {
             counters.first_token.observe(arrived.elapsed());
             let itl = self.faults.itl.unwrap_or(shared.config.itl);
             let rest = (1..tokens).map(|_| self.jittered(itl, &mut rng)).sum();
             self.pause(peer, rest).await?;
             counters.generated_tokens.fetch_add(tokens as u64, Relaxed);
-            counters.between_tokens.observe_many(rest, tokens.saturating_sub(1));
+            counters
+                .between_tokens
+                .observe_many(rest, tokens.saturating_sub(1));
             let mut answer = Vec::with_capacity(1024);
             reply::render(self.endpoint, &facts, &mut answer);
-            self.send_whole(peer, &self.head(ReplyHead::json(200), body), answer).await?;
+            self.send_whole(peer, &self.head(ReplyHead::json(200), body), answer)
+                .await?;
         }
         facts.count(counters, arrived.elapsed());
         if shared.cache.is_some() && !embeds {
@@ -319,6 +356,12 @@ impl Exchange<'_> {
                 last = now;
             }
         }
+        if itl.is_zero() {
+            let between = tokens.saturating_sub(1);
+            counters
+                .between_tokens
+                .observe_many(last.elapsed(), between);
+        }
         out.clear();
         events.append_closing(with_usage, &mut out);
         peer.chunks(stream::split(&out)).await?;
@@ -360,7 +403,10 @@ impl Exchange<'_> {
         if echoes || self.faults.slow_read.is_some() {
             let mut text = Vec::new();
             // Twenty pieces a second when slow.
-            let max = self.faults.slow_read.map_or(usize::MAX, |rate| (rate as usize / 20).max(1));
+            let max = self
+                .faults
+                .slow_read
+                .map_or(usize::MAX, |rate| (rate as usize / 20).max(1));
             while let Some(piece) = peer.piece(max).await? {
                 body.length += piece.len() as u64;
                 hasher.update(&piece);
@@ -376,7 +422,9 @@ impl Exchange<'_> {
             }
             body.text = text.into();
         } else {
-            let Some(text) = peer.whole(shared.config.max_body).await? else { return Ok(None) };
+            let Some(text) = peer.whole(shared.config.max_body).await? else {
+                return Ok(None);
+            };
             body.length = text.len() as u64;
             if digests {
                 hasher.update(&text);
@@ -452,12 +500,17 @@ impl Exchange<'_> {
         message: &str,
         param: Option<&str>,
     ) -> Result<(), End> {
-        peer.full(&ReplyHead::json(status), reply::error(status, message, param)).await
+        peer.full(
+            &ReplyHead::json(status),
+            reply::error(status, message, param),
+        )
+        .await
     }
 
     async fn refuse_method(&self, peer: &mut Peer<'_>, allowed: &str) -> Result<(), End> {
         let head = ReplyHead::json(405).with("allow", allowed);
-        peer.full(&head, br#"{"detail":"Method Not Allowed"}"#.to_vec()).await
+        peer.full(&head, br#"{"detail":"Method Not Allowed"}"#.to_vec())
+            .await
     }
 
     async fn pause(&self, peer: &mut Peer<'_>, time: Duration) -> Result<(), End> {

@@ -95,7 +95,10 @@ impl Faults {
     /// Sets one fault by its name in `x-sim`.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let after = |action| -> Result<Option<After>, String> {
-            Ok(Some(After { chunks: number(value)?, action }))
+            Ok(Some(After {
+                chunks: number(value)?,
+                action,
+            }))
         };
         match name.replace('_', "-").as_str() {
             "status" => self.status = Some(status(value)?),
@@ -161,7 +164,11 @@ impl FromStr for Faults {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut faults = Self::default();
-        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        for item in text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+        {
             let (name, value) = item.split_once('=').unwrap_or((item, ""));
             faults.set(name.trim(), value.trim())?;
         }
@@ -174,7 +181,9 @@ impl RetryAfter {
         if let Some(seconds) = value.strip_prefix("date:") {
             return number(seconds).map(Self::Date);
         }
-        Ok(value.parse().map_or_else(|_| Self::Text(percent_decode(value)), Self::Seconds))
+        Ok(value
+            .parse()
+            .map_or_else(|_| Self::Text(percent_decode(value)), Self::Seconds))
     }
 }
 
@@ -187,7 +196,9 @@ fn status(value: &str) -> Result<u16, String> {
 }
 
 fn number<T: FromStr>(value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("`{value}` is not a number"))
+    value
+        .parse()
+        .map_err(|_| format!("`{value}` is not a number"))
 }
 
 fn switch(value: &str) -> Result<bool, String> {
@@ -204,15 +215,22 @@ mod tests {
 
     #[test]
     fn a_header_reads_into_faults() {
-        let faults: Faults = "status=429, retry-after=date:2,body=a%2Cb%".parse().unwrap();
+        let faults: Faults = "status=429, retry-after=date:2,body=a%2Cb%"
+            .parse()
+            .unwrap();
         assert_eq!(faults.status, Some(429));
         assert_eq!(faults.retry_after, Some(RetryAfter::Date(2)));
         assert_eq!(faults.body.as_deref(), Some("a,b%"));
-        let faults: Faults = "slow-read=64KiB/s, stamp, drop=reset, reset-after=3".parse().unwrap();
+        let faults: Faults = "slow-read=64KiB/s, stamp, drop=reset, reset-after=3"
+            .parse()
+            .unwrap();
         assert_eq!(faults.slow_read, Some(65536));
         assert!(faults.stamp && !faults.hash);
         assert_eq!(faults.drop, Some(Cut::Reset));
-        let after = After { chunks: 3, action: Midway::Cut(Cut::Reset) };
+        let after = After {
+            chunks: 3,
+            action: Midway::Cut(Cut::Reset),
+        };
         assert_eq!(faults.after, Some(after));
         let soon: Faults = "retry-after=soon".parse().unwrap();
         assert_eq!(soon.retry_after, Some(RetryAfter::Text("soon".into())));
@@ -221,7 +239,14 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        for bad in ["statsu=500", "status=99", "status=abc", "delay=5x", "drop=maybe", "hash=2"] {
+        for bad in [
+            "statsu=500",
+            "status=99",
+            "status=abc",
+            "delay=5x",
+            "drop=maybe",
+            "hash=2",
+        ] {
             assert!(bad.parse::<Faults>().is_err(), "{bad}");
         }
     }

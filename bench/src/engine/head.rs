@@ -119,19 +119,29 @@ pub(super) fn request(bytes: &[u8]) -> Request {
     // It parsed before; were it to fail now, the request is empty and gets a 404.
     let _ = parsed.parse(bytes);
     Request {
-        protocol: if parsed.version == Some(0) { "HTTP/1.0" } else { "HTTP/1.1" },
+        protocol: if parsed.version == Some(0) {
+            "HTTP/1.0"
+        } else {
+            "HTTP/1.1"
+        },
         method: parsed.method.unwrap_or_default().to_owned(),
         path: parsed.path.unwrap_or_default().to_owned(),
         headers: parsed
             .headers
             .iter()
-            .map(|h| (h.name.to_owned(), String::from_utf8_lossy(h.value).into_owned()))
+            .map(|h| {
+                (
+                    h.name.to_owned(),
+                    String::from_utf8_lossy(h.value).into_owned(),
+                )
+            })
             .collect(),
     }
 }
 
 fn has_word(list: &[u8], word: &[u8]) -> bool {
-    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
+    list.split(|byte| *byte == b',')
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
 }
 
 fn read_length(value: &[u8]) -> Option<u64> {
@@ -152,13 +162,20 @@ mod tests {
 
     #[test]
     fn a_head_tells_the_framing() {
-        let text = "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nbody";
+        let text =
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nbody";
         let head = read(text).unwrap().unwrap();
         assert_eq!(&text[head.length..], "body");
-        assert_eq!((head.framing, head.endpoint), (Framing::Length(12), Endpoint::Chat));
+        assert_eq!(
+            (head.framing, head.endpoint),
+            (Framing::Length(12), Endpoint::Chat)
+        );
         assert!(head.is_post && !head.close && !head.has_faults);
         let head = read("GET / HTTP/1.1\r\nhost: a\r\nconnection: x, Close\r\nX-Sim: a\r\n\r\n");
-        assert!(head.unwrap().is_some_and(|head| head.close && head.has_faults));
+        assert!(
+            head.unwrap()
+                .is_some_and(|head| head.close && head.has_faults)
+        );
         assert_eq!(read("GET / HTTP/1.1\r\nhost: a\r\n"), Ok(None));
         let request = request(text.as_bytes());
         assert_eq!(request.header("host").as_deref(), Some("a"));
@@ -185,7 +202,9 @@ mod tests {
     fn old_clients_close_unless_they_ask() {
         let head = read("GET / HTTP/1.0\r\n\r\n").unwrap().unwrap();
         assert!(head.close && head.old);
-        let head = read("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n").unwrap().unwrap();
+        let head = read("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert!(!head.close);
     }
 }

@@ -39,7 +39,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) async fn run(worker: Worker, io: Io) -> Option<Rewound> {
     let mut conn = Conn::new(io, worker.shared.config.name.clone());
     if conn.opens_with_preface().await {
-        return Some(Rewound { first: conn.buf.freeze(), io: conn.io });
+        return Some(Rewound {
+            first: conn.buf.freeze(),
+            io: conn.io,
+        });
     }
     match conn.serve(&worker).await {
         Ok(()) | Err(End::Gone) => {}
@@ -155,18 +158,33 @@ impl Conn {
 
     /// The fast path: true when the request was answered into `out` and taken off `buf`.
     fn answer_at_once(&mut self, worker: &Worker, head: &Head) -> bool {
-        let Framing::Length(length) = head.framing else { return false };
-        let Ok(length) = usize::try_from(length) else { return false };
+        let Framing::Length(length) = head.framing else {
+            return false;
+        };
+        let Ok(length) = usize::try_from(length) else {
+            return false;
+        };
         let end = head.length.saturating_add(length);
-        if head.has_faults || !head.is_post || head.old || !worker.shared.is_instant() {
+        let shared = &worker.shared;
+        if head.has_faults || !head.is_post || head.old || !shared.is_instant() {
             return false;
         }
-        let Some(body) = self.buf.get(head.length..end) else { return false };
+        if length > shared.config.max_body {
+            return false;
+        }
+        let Some(body) = self.buf.get(head.length..end) else {
+            return false;
+        };
         let (created, date) = self.date.now();
         if !reply::instant(worker, head.endpoint, body, created, &mut self.scratch) {
             return false;
         }
-        write_head(&mut self.out, &ReplyHead::json(200), date, self.name.as_deref());
+        write_head(
+            &mut self.out,
+            &ReplyHead::json(200),
+            date,
+            self.name.as_deref(),
+        );
         if head.close {
             self.out.extend_from_slice(b"connection: close\r\n");
         }
@@ -211,7 +229,10 @@ impl Conn {
 
     pub(super) async fn whole(&mut self, limit: usize) -> Result<Option<Bytes>, End> {
         if let Body::Length(length) = self.body {
-            let Some(length) = usize::try_from(length).ok().filter(|length| *length <= limit) else {
+            let Some(length) = usize::try_from(length)
+                .ok()
+                .filter(|length| *length <= limit)
+            else {
                 return Ok(None);
             };
             self.allow_body().await?;
@@ -291,7 +312,11 @@ impl Conn {
             self.close = true;
         }
         self.start(head);
-        let end: &[u8] = if self.old { b"\r\n" } else { b"transfer-encoding: chunked\r\n\r\n" };
+        let end: &[u8] = if self.old {
+            b"\r\n"
+        } else {
+            b"transfer-encoding: chunked\r\n\r\n"
+        };
         self.out.extend_from_slice(end);
     }
 
@@ -321,7 +346,8 @@ impl Conn {
         let digits = (usize::BITS - bytes.len().leading_zeros()).div_ceil(4);
         for k in (0..digits).rev() {
             let digit = (bytes.len() >> (4 * k)) as u32 & 15;
-            self.out.push(char::from_digit(digit, 16).unwrap_or('0') as u8);
+            self.out
+                .push(char::from_digit(digit, 16).unwrap_or('0') as u8);
         }
         self.out.extend_from_slice(b"\r\n");
         self.out.extend_from_slice(bytes);
@@ -381,7 +407,9 @@ fn write_head(out: &mut Vec<u8>, head: &ReplyHead, date: &str, name: Option<&str
         append_number(head.status, out);
         out.push(b' ');
         let reason = http::StatusCode::from_u16(head.status).ok();
-        let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or("Unknown");
+        let reason = reason
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Unknown");
         out.extend_from_slice(reason.as_bytes());
         out.extend_from_slice(b"\r\ndate: ");
     }

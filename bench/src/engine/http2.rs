@@ -37,12 +37,18 @@ pub(super) async fn run(worker: Worker, io: Rewound) {
             () = ruin.notified() => return,
             accepted = connection.accept() => accepted,
         };
-        let Some(Ok((request, respond))) = accepted else { return };
+        let Some(Ok((request, respond))) = accepted else {
+            return;
+        };
         let (parts, body) = request.into_parts();
         let request = Request {
             protocol: "HTTP/2",
             method: parts.method.as_str().to_owned(),
-            path: parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
             headers: read_headers(&parts),
         };
         let head_only = parts.method == http::Method::HEAD;
@@ -59,9 +65,15 @@ pub(super) async fn run(worker: Worker, io: Rewound) {
 }
 
 fn read_headers(parts: &http::request::Parts) -> Vec<(String, String)> {
-    let authority = parts.uri.authority().map(|host| (":authority".to_owned(), host.to_string()));
+    let authority = parts
+        .uri
+        .authority()
+        .map(|host| (":authority".to_owned(), host.to_string()));
     let fields = parts.headers.iter().map(|(name, value)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        (
+            name.as_str().to_owned(),
+            String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        )
     });
     authority.into_iter().chain(fields).collect()
 }
@@ -113,7 +125,10 @@ impl Stream {
             }
         }
         let piece = self.ahead.split_to(self.ahead.len().min(max.max(1)));
-        self.body.flow_control().release_capacity(piece.len()).map_err(|_| End::Gone)?;
+        self.body
+            .flow_control()
+            .release_capacity(piece.len())
+            .map_err(|_| End::Gone)?;
         Ok(Some(piece))
     }
 
@@ -140,9 +155,15 @@ impl Stream {
         let empty = self.head_only || head.is_bodyless();
         let mut response = self.head(head)?;
         if !head.is_bodyless() {
-            response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, length.into());
         }
-        self.send = Some(self.respond.send_response(response, empty).map_err(|_| End::Gone)?);
+        self.send = Some(
+            self.respond
+                .send_response(response, empty)
+                .map_err(|_| End::Gone)?,
+        );
         if empty {
             return Ok(());
         }
@@ -152,19 +173,26 @@ impl Stream {
 
     pub(super) fn begin(&mut self, head: &ReplyHead) -> Result<(), End> {
         let response = self.head(head)?;
-        self.send = Some(self.respond.send_response(response, false).map_err(|_| End::Gone)?);
+        self.send = Some(
+            self.respond
+                .send_response(response, false)
+                .map_err(|_| End::Gone)?,
+        );
         Ok(())
     }
 
     pub(super) async fn data(&mut self, mut bytes: Bytes, last: bool) -> Result<(), End> {
-        let Some(send) = &mut self.send else { return Err(End::Gone) };
+        let Some(send) = &mut self.send else {
+            return Err(End::Gone);
+        };
         while !bytes.is_empty() {
             send.reserve_capacity(bytes.len());
             let granted = poll_fn(|cx| {
                 if send.poll_reset(cx).is_ready() {
                     return std::task::Poll::Ready(None);
                 }
-                send.poll_capacity(cx).map(|granted| granted.and_then(Result::ok))
+                send.poll_capacity(cx)
+                    .map(|granted| granted.and_then(Result::ok))
             });
             let granted = granted.await.ok_or(End::Gone)?;
             let piece = bytes.split_to(granted.min(bytes.len()));
@@ -193,7 +221,10 @@ impl Stream {
         let mut response = Response::builder()
             .status(StatusCode::from_u16(head.status).map_err(|_| End::Malformed)?)
             .header("server", "uvicorn")
-            .header("date", super::clock::http_date(super::clock::unix_seconds()));
+            .header(
+                "date",
+                super::clock::http_date(super::clock::unix_seconds()),
+            );
         if !head.is_bodyless() {
             response = response.header("content-type", head.content_type);
         }

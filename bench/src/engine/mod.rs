@@ -68,7 +68,12 @@ impl Engine {
         let mut threads = Vec::new();
         let address = worker::start(&shared, tls, &stopped, &mut threads)?;
         let (stop, threads) = (Mutex::new(Some(stop)), Mutex::new(threads));
-        Ok(Self { address, shared, stop, threads })
+        Ok(Self {
+            address,
+            shared,
+            stop,
+            threads,
+        })
     }
 
     /// Where it listens.
@@ -78,7 +83,11 @@ impl Engine {
 
     /// `http://127.0.0.1:1234`, or `https`.
     pub fn url(&self) -> String {
-        let scheme = if self.shared.config.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.shared.config.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         format!("{scheme}://{}", self.address)
     }
 
@@ -89,7 +98,12 @@ impl Engine {
 
     /// Replaces the faults that wait for coming requests.
     pub fn set_faults(&self, steps: impl IntoIterator<Item = FaultStep>) {
-        self.shared.plan.replace(steps.into_iter().filter(|step| step.count != Some(0)).collect());
+        self.shared.plan.replace(
+            steps
+                .into_iter()
+                .filter(|step| step.count != Some(0))
+                .collect(),
+        );
     }
 
     /// Removes them: all goes well again.

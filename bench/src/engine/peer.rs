@@ -48,7 +48,9 @@ impl Request {
 
     /// The path without its query.
     pub(super) fn route(&self) -> &str {
-        self.path.split_once('?').map_or(&self.path, |(path, _)| path)
+        self.path
+            .split_once('?')
+            .map_or(&self.path, |(path, _)| path)
     }
 }
 
@@ -62,7 +64,11 @@ pub(super) struct ReplyHead {
 
 impl ReplyHead {
     pub(super) fn json(status: u16) -> Self {
-        Self { status, content_type: "application/json", headers: Vec::new() }
+        Self {
+            status,
+            content_type: "application/json",
+            headers: Vec::new(),
+        }
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {

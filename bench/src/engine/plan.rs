@@ -25,25 +25,43 @@ pub struct FaultStep {
 impl FaultStep {
     /// These faults for every request until cleared.
     pub fn always(faults: Faults) -> Self {
-        Self { faults, ..Self::default() }
+        Self {
+            faults,
+            ..Self::default()
+        }
     }
 
     /// These faults for the next `count` requests.
     pub fn times(count: u64, faults: Faults) -> Self {
-        Self { faults, count: Some(count), path: None }
+        Self {
+            faults,
+            count: Some(count),
+            path: None,
+        }
     }
 
     /// One step per status, each for one request; 200 serves normally.
     pub fn statuses(statuses: &[u16]) -> Vec<Self> {
         statuses
             .iter()
-            .map(|&status| Self::times(1, Faults { status: Some(status), ..Faults::default() }))
+            .map(|&status| {
+                Self::times(
+                    1,
+                    Faults {
+                        status: Some(status),
+                        ..Faults::default()
+                    },
+                )
+            })
             .collect()
     }
 
     /// The same step, for paths that begin so.
     pub fn at(self, path: &str) -> Self {
-        Self { path: Some(path.to_owned()), ..self }
+        Self {
+            path: Some(path.to_owned()),
+            ..self
+        }
     }
 
     fn matches(&self, path: &str) -> bool {
@@ -104,7 +122,10 @@ pub(super) fn read_steps(json: &[u8]) -> Result<Vec<FaultStep>, String> {
     for value in list {
         read_step(value, &mut steps)?;
     }
-    Ok(steps.into_iter().filter(|step| step.count != Some(0)).collect())
+    Ok(steps
+        .into_iter()
+        .filter(|step| step.count != Some(0))
+        .collect())
 }
 
 fn read_step(value: Value, steps: &mut Vec<FaultStep>) -> Result<(), String> {
@@ -132,7 +153,10 @@ fn read_step(value: Value, steps: &mut Vec<FaultStep>) -> Result<(), String> {
     match statuses {
         None => steps.push(step),
         Some(list) => steps.extend(list.into_iter().map(|status| FaultStep {
-            faults: Faults { status: Some(status), ..step.faults.clone() },
+            faults: Faults {
+                status: Some(status),
+                ..step.faults.clone()
+            },
             count: Some(step.count.unwrap_or(1)),
             path: step.path.clone(),
         })),

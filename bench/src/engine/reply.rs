@@ -102,7 +102,11 @@ impl<'a> Facts<'a> {
 
     /// Counts a reply that was produced in full.
     pub(super) fn count(&self, counters: &Counters, took: Duration) {
-        let ended = if self.limited { &counters.cut_short } else { &counters.stopped };
+        let ended = if self.limited {
+            &counters.cut_short
+        } else {
+            &counters.stopped
+        };
         ended.fetch_add(1, Relaxed);
         counters.whole_request.observe(took);
     }
@@ -126,7 +130,11 @@ pub(super) fn admit(
         && !config.serves(model)
     {
         let message = format!("The model `{model}` does not exist.");
-        return Err(Refusal { status: 404, message, param: Some("model") });
+        return Err(Refusal {
+            status: 404,
+            message,
+            param: Some("model"),
+        });
     }
     let (name, present) = match endpoint {
         Endpoint::Chat => ("messages", call.has_messages()),
@@ -135,11 +143,19 @@ pub(super) fn admit(
     };
     if !present {
         let message = format!("`{name}`: Field required");
-        return Err(Refusal { status: 400, message, param: Some(name) });
+        return Err(Refusal {
+            status: 400,
+            message,
+            param: Some(name),
+        });
     }
     if call.max_tokens() == Some(0) {
         let message = "max_tokens must be at least 1, got 0.".to_owned();
-        return Err(Refusal { status: 400, message, param: Some("max_tokens") });
+        return Err(Refusal {
+            status: 400,
+            message,
+            param: Some("max_tokens"),
+        });
     }
     Ok(())
 }
@@ -156,7 +172,9 @@ pub(super) fn instant(
     if !matches!(endpoint, Endpoint::Chat | Endpoint::Completions) {
         return false;
     }
-    let Ok(call) = Call::read(body) else { return false };
+    let Ok(call) = Call::read(body) else {
+        return false;
+    };
     let (config, counters) = (&worker.shared.config, &worker.counters);
     if call.streams() || admit(config, endpoint, &call).is_err() {
         return false;
@@ -165,9 +183,16 @@ pub(super) fn instant(
     counters.started.fetch_add(1, Relaxed);
     counters.finished.fetch_add(1, Relaxed);
     counters.count_path(endpoint);
-    counters.prompt_tokens.fetch_add(facts.prompt as u64, Relaxed);
-    counters.generated_tokens.fetch_add(facts.tokens as u64, Relaxed);
+    counters
+        .prompt_tokens
+        .fetch_add(facts.prompt as u64, Relaxed);
+    counters
+        .generated_tokens
+        .fetch_add(facts.tokens as u64, Relaxed);
     counters.first_token.observe(Duration::ZERO);
+    counters
+        .between_tokens
+        .observe_many(Duration::ZERO, facts.tokens.saturating_sub(1));
     facts.count(counters, Duration::ZERO);
     out.clear();
     render(endpoint, &facts, out);
@@ -185,9 +210,7 @@ pub(super) fn render(endpoint: Endpoint, facts: &Facts<'_>, out: &mut Vec<u8>) {
 
 fn render_chat(facts: &Facts<'_>, out: &mut Vec<u8>) {
     append_opening("chatcmpl-", "chat.completion", facts, out);
-    out.extend_from_slice(
-        br#","choices":[{"index":0,"message":{"role":"assistant","content":""#,
-    );
+    out.extend_from_slice(br#","choices":[{"index":0,"message":{"role":"assistant","content":""#);
     facts.words.append_all(facts.tokens, out);
     out.extend_from_slice(
         br#"","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":""#,
@@ -223,8 +246,16 @@ pub(super) fn render_response(facts: &Facts<'_>, status: &str, whole: bool, out:
     append_number(facts.created, out);
     out.extend_from_slice(br#","status":""#);
     let cut = whole && facts.limited;
-    out.extend_from_slice(if cut { b"incomplete" } else { status.as_bytes() });
-    let details: &[u8] = if cut { br#"{"reason":"max_output_tokens"}"# } else { b"null" };
+    out.extend_from_slice(if cut {
+        b"incomplete"
+    } else {
+        status.as_bytes()
+    });
+    let details: &[u8] = if cut {
+        br#"{"reason":"max_output_tokens"}"#
+    } else {
+        b"null"
+    };
     out.extend_from_slice(br#"","incomplete_details":"#);
     out.extend_from_slice(details);
     out.extend_from_slice(br#","error":null,"model":"#);
@@ -239,7 +270,10 @@ pub(super) fn render_response(facts: &Facts<'_>, status: &str, whole: bool, out:
     if whole {
         let numbers = [
             (&br#"{"input_tokens":"#[..], facts.prompt),
-            (br#","input_tokens_details":{"cached_tokens":"#, facts.cached),
+            (
+                br#","input_tokens_details":{"cached_tokens":"#,
+                facts.cached,
+            ),
             (br#"},"output_tokens":"#, facts.tokens),
             (br#","output_tokens_details":{"reasoning_tokens":"#, 0),
             (br#"},"total_tokens":"#, facts.prompt + facts.tokens),
@@ -285,7 +319,10 @@ pub(super) fn append_usage(facts: &Facts<'_>, produced: usize, out: &mut Vec<u8>
         (&br#"{"prompt_tokens":"#[..], facts.prompt),
         (br#","total_tokens":"#, facts.prompt + produced),
         (br#","completion_tokens":"#, produced),
-        (br#","prompt_tokens_details":{"cached_tokens":"#, facts.cached),
+        (
+            br#","prompt_tokens_details":{"cached_tokens":"#,
+            facts.cached,
+        ),
     ];
     for (label, number) in numbers {
         out.extend_from_slice(label);
@@ -309,7 +346,10 @@ pub(super) fn embeddings(facts: &Facts<'_>, inputs: usize, size: usize, packed: 
         let mut rng = Rng::new(facts.words.fingerprint.wrapping_add(index as u64));
         let numbers: Vec<f32> = (0..size).map(|_| rng.centred() as f32).collect();
         if packed {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let bytes: Vec<u8> = numbers
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect();
             append_json_string(&base64(&bytes), &mut out);
         } else {
             // A list of finite numbers always serializes.
@@ -346,7 +386,14 @@ pub(super) fn models(config: &EngineConfig, one: Option<&str>, created: u64) -> 
         if k > 0 {
             out.push(b',');
         }
-        append(if name == "*" { config.primary_model() } else { name }, &mut out);
+        append(
+            if name == "*" {
+                config.primary_model()
+            } else {
+                name
+            },
+            &mut out,
+        );
     }
     out.extend_from_slice(b"]}");
     Some(out)

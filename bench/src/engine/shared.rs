@@ -115,7 +115,10 @@ impl Shared {
         self.instant_replies
             && self.record.load(Relaxed) == 0
             && self.plan.is_empty()
-            && self.slots.as_ref().is_none_or(|slots| slots.available_permits() > 0)
+            && self
+                .slots
+                .as_ref()
+                .is_none_or(|slots| slots.available_permits() > 0)
     }
 
     pub(super) fn records(&self) -> bool {
@@ -147,17 +150,30 @@ impl Shared {
     }
 
     pub(super) fn running(&self) -> i64 {
-        self.counters.iter().map(|counters| counters.running.load(Relaxed)).sum()
+        self.counters
+            .iter()
+            .map(|counters| counters.running.load(Relaxed))
+            .sum()
     }
 
     pub(super) fn waiting(&self) -> i64 {
-        self.counters.iter().map(|counters| counters.waiting.load(Relaxed)).sum()
+        self.counters
+            .iter()
+            .map(|counters| counters.waiting.load(Relaxed))
+            .sum()
     }
 
     pub(super) fn state(&self) -> EngineState {
-        let last_abort = self.counters.iter().map(|c| c.last_abort.load(Relaxed)).max();
+        let last_abort = self
+            .counters
+            .iter()
+            .map(|c| c.last_abort.load(Relaxed))
+            .max();
         let paths = PATHS.iter().enumerate().map(|(k, name)| {
-            (*name, self.sum(|c| c.paths.get(k).map_or(0, |count| count.load(Relaxed))))
+            (
+                *name,
+                self.sum(|c| c.paths.get(k).map_or(0, |count| count.load(Relaxed))),
+            )
         });
         let uptime = clock::unix_nanos().saturating_sub(self.started_at);
         EngineState {
@@ -208,7 +224,11 @@ pub(super) struct Lease<'s> {
 impl<'s> Lease<'s> {
     /// Looks the prompt up. Its last token is always computed, as engines do.
     pub(super) fn take(shared: &'s Shared, counters: &Counters, prompt: &str) -> Self {
-        let mut lease = Self { shared, names: Vec::new(), cached: 0 };
+        let mut lease = Self {
+            shared,
+            names: Vec::new(),
+            cached: 0,
+        };
         if let Some(cache) = &shared.cache {
             let size = shared.config.block_size.max(1);
             lease.names = block_names(prompt.as_bytes(), size);

@@ -29,8 +29,7 @@ pub(super) struct Events<'a> {
     sequence: usize,
 }
 
-const AFTER_CHAT: &[u8] =
-    b"\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n";
+const AFTER_CHAT: &[u8] = b"\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n";
 const AFTER_COMPLETION: &[u8] =
     b"\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null,\"token_ids\":null}],\"usage\":null}\n\n";
 
@@ -47,7 +46,12 @@ impl<'a> Events<'a> {
                 before.extend_from_slice(br#","choices":[{"index":0,"text":""#);
             }
         }
-        Self { endpoint, facts, before, sequence: 0 }
+        Self {
+            endpoint,
+            facts,
+            before,
+            sequence: 0,
+        }
     }
 
     /// What comes before the first token. Written as one event per element of the API's protocol.
@@ -61,9 +65,10 @@ impl<'a> Events<'a> {
                 );
             }
             Endpoint::Responses => {
-                for (name, status) in
-                    [("response.created", "in_progress"), ("response.in_progress", "in_progress")]
-                {
+                for (name, status) in [
+                    ("response.created", "in_progress"),
+                    ("response.in_progress", "in_progress"),
+                ] {
                     self.open_event(name, out);
                     out.extend_from_slice(br#","response":"#);
                     render_response(&self.facts, status, false, out);
@@ -148,8 +153,11 @@ impl<'a> Events<'a> {
         out.extend_from_slice(br#","output_index":0,"item":"#);
         append_output_item(&self.facts, out);
         out.extend_from_slice(b"}\n\n");
-        let last =
-            if self.facts.limited { "response.incomplete" } else { "response.completed" };
+        let last = if self.facts.limited {
+            "response.incomplete"
+        } else {
+            "response.completed"
+        };
         self.open_event(last, out);
         out.extend_from_slice(br#","response":"#);
         render_response(&self.facts, "completed", true, out);
@@ -158,7 +166,13 @@ impl<'a> Events<'a> {
 
     /// `event: …` and the start of its data: type and sequence number.
     fn open_event(&mut self, name: &str, out: &mut Vec<u8>) {
-        for part in ["event: ", name, "\ndata: {\"type\":\"", name, "\",\"sequence_number\":"] {
+        for part in [
+            "event: ",
+            name,
+            "\ndata: {\"type\":\"",
+            name,
+            "\",\"sequence_number\":",
+        ] {
             out.extend_from_slice(part.as_bytes());
         }
         append_number(self.sequence, out);

@@ -50,7 +50,10 @@ pub(super) fn start(
         deals.push(deal);
         others.push((runtime, sockets, Arc::clone(counters)));
     }
-    let worker = |counters| Worker { shared: Arc::clone(shared), counters };
+    let worker = |counters| Worker {
+        shared: Arc::clone(shared),
+        counters,
+    };
     let first = worker(shared.counters.first().cloned().unwrap_or_default());
     let accepting = accept(first, listener, deals, tls.clone());
     threads.push(spawn(0, runtime, stop.clone(), accepting)?);
@@ -63,7 +66,11 @@ pub(super) fn start(
 
 fn bind(shared: &Shared) -> io::Result<TcpListener> {
     let address = shared.config.address;
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // An engine that restarts takes its old port although old connections still fade away.
     socket.set_reuseaddr(true)?;
     if let Some(size) = shared.config.receive_buffer {
@@ -79,15 +86,17 @@ fn spawn(
     mut stop: watch::Receiver<()>,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("engine-{k}")).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                // Told, or the engine is gone: either way the end.
-                _ = stop.changed() => {}
-                () = work => {}
-            }
-        });
-    })
+    std::thread::Builder::new()
+        .name(format!("engine-{k}"))
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    // Told, or the engine is gone: either way the end.
+                    _ = stop.changed() => {}
+                    () = work => {}
+                }
+            });
+        })
 }
 
 /// The first worker: accepts, keeps every n-th connection and deals the others out.
@@ -127,7 +136,10 @@ async fn take(worker: Worker, mut sockets: Sockets, tls: Option<TlsAcceptor>) {
 }
 
 fn open(worker: &Worker, socket: TcpStream, tls: Option<TlsAcceptor>) {
-    worker.counters.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    worker
+        .counters
+        .connections
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     // Without it replies are merely later.
     let _ = socket.set_nodelay(true);
     let worker = worker.clone();
@@ -138,11 +150,20 @@ fn open(worker: &Worker, socket: TcpStream, tls: Option<TlsAcceptor>) {
             }
             return;
         };
-        let Ok(stream) = tls.accept(socket).await else { return };
+        let Ok(stream) = tls.accept(socket).await else {
+            return;
+        };
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = Io::Tls(Box::new(stream));
         if h2 {
-            http2::run(worker, Rewound { first: Bytes::new(), io }).await;
+            http2::run(
+                worker,
+                Rewound {
+                    first: Bytes::new(),
+                    io,
+                },
+            )
+            .await;
         } else {
             http1::run(worker, io).await;
         }

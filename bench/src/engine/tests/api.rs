@@ -31,7 +31,10 @@ fn a_chat_answer_has_words_and_usage() {
 #[test]
 fn the_slow_way_answers_what_the_fast_way_does() {
     let (fast, slow) = (plain(), engine(|config| config.cache_blocks = 64));
-    for (path, body) in [(CHAT, chat("x")), ("/v1/completions", r#"{"prompt":"a"}"#.to_owned())] {
+    for (path, body) in [
+        (CHAT, chat("x")),
+        ("/v1/completions", r#"{"prompt":"a"}"#.to_owned()),
+    ] {
         let strip = |engine: &Engine| {
             let mut answer = Client::new(engine).post(path, "", &body).json();
             answer.as_object_mut().unwrap().remove("created");
@@ -56,7 +59,10 @@ fn limits_cut_the_reply() {
 fn a_stream_ends_with_usage_and_done() {
     let engine = plain();
     let reply = Client::new(&engine).post(CHAT, "", &streamed(5));
-    assert_eq!(reply.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/event-stream; charset=utf-8")
+    );
     // Role, five tokens, finish, usage, done: each event in a chunk of its own.
     assert_eq!(reply.chunks.len(), 9);
     let events = reply.events();
@@ -68,11 +74,18 @@ fn a_stream_ends_with_usage_and_done() {
     assert_eq!(event(&events[6])["choices"][0]["finish_reason"], "length");
     let text: String = events[..7]
         .iter()
-        .map(|text| event(text)["choices"][0]["delta"]["content"].as_str().unwrap().to_owned())
+        .map(|text| {
+            event(text)["choices"][0]["delta"]["content"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     let body = json!({"model": "m", "max_tokens": 5,
                       "messages": [{"role": "user", "content": "go"}]});
-    let whole = Client::new(&engine).post(CHAT, "", &body.to_string()).json();
+    let whole = Client::new(&engine)
+        .post(CHAT, "", &body.to_string())
+        .json();
     assert_eq!(whole["choices"][0]["message"]["content"], text);
     assert_eq!(whole["id"], usage["id"]);
 }
@@ -81,9 +94,15 @@ fn a_stream_ends_with_usage_and_done() {
 fn a_stream_without_include_usage_has_none() {
     let engine = plain();
     let body = r#"{"stream":true,"max_tokens":2,"prompt":"x"}"#;
-    let events = Client::new(&engine).post("/v1/completions", "", body).events();
+    let events = Client::new(&engine)
+        .post("/v1/completions", "", body)
+        .events();
     assert_eq!(events.len(), 4);
-    assert!(events[..3].iter().all(|text| event(text)["usage"].is_null()));
+    assert!(
+        events[..3]
+            .iter()
+            .all(|text| event(text)["usage"].is_null())
+    );
     assert_eq!(event(&events[0])["object"], "text_completion");
 }
 
@@ -93,7 +112,10 @@ fn responses_stream_by_event_name() {
     let body = r#"{"stream":true,"model":"m","max_output_tokens":2,"input":"hi"}"#;
     let reply = Client::new(&engine).post("/v1/responses", "", body);
     let text = String::from_utf8(reply.body.clone()).unwrap();
-    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("event: "))
+        .collect();
     let expected = [
         "response.created",
         "response.in_progress",
@@ -145,9 +167,17 @@ fn models_are_listed_and_others_refused() {
     let refused = client.post(CHAT, "", r#"{"model":"none","messages":[]}"#);
     assert_eq!(refused.status, 404);
     let error = refused.json();
-    assert_eq!(error["error"]["message"], "The model `none` does not exist.");
+    assert_eq!(
+        error["error"]["message"],
+        "The model `none` does not exist."
+    );
     assert_eq!(error["error"]["code"], 404);
-    assert_eq!(client.post(CHAT, "", r#"{"model":"b\"c","messages":[]}"#).json()["model"], "b\"c");
+    assert_eq!(
+        client
+            .post(CHAT, "", r#"{"model":"b\"c","messages":[]}"#)
+            .json()["model"],
+        "b\"c"
+    );
 }
 
 #[test]
@@ -177,7 +207,10 @@ fn the_same_seed_and_request_give_the_same_bytes() {
     let answer = |seed: u64, content: &str| {
         let engine = engine(|config| config.seed = seed);
         let answer = Client::new(&engine).post(CHAT, "", &chat(content)).json();
-        (answer["id"].clone(), answer["choices"][0]["message"]["content"].clone())
+        (
+            answer["id"].clone(),
+            answer["choices"][0]["message"]["content"].clone(),
+        )
     };
     assert_eq!(answer(1, "a"), answer(1, "a"));
     assert_ne!(answer(1, "a"), answer(2, "a"));
@@ -193,7 +226,12 @@ fn metrics_have_vllm_names() {
     let mut client = Client::new(&engine);
     client.post(CHAT, "", &streamed(4));
     let reply = client.get("/metrics");
-    assert!(reply.header("content-type").unwrap().starts_with("text/plain"));
+    assert!(
+        reply
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain")
+    );
     let text = String::from_utf8(reply.body).unwrap();
     for line in [
         "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 0",
@@ -208,5 +246,7 @@ fn metrics_have_vllm_names() {
         assert!(text.contains(line), "{line} not in\n{text}");
     }
     assert!(text.contains("num_gpu_blocks=\"32\""));
-    assert!(text.contains("vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"+Inf\"} 1.0"));
+    assert!(text.contains(
+        "vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"+Inf\"} 1.0"
+    ));
 }

@@ -30,9 +30,17 @@ fn a_status_comes_with_retry_after_and_body() {
     let engine = plain();
     let mut client = Client::new(&engine);
     let reply = client.sim("status=429, retry-after=2", &chat("x")).unwrap();
-    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("2")));
+    assert_eq!(
+        (reply.status, reply.header("retry-after")),
+        (429, Some("2"))
+    );
     assert_eq!(reply.json()["error"]["code"], 429);
-    let reply = client.sim("status=503, body=sorry%2C no, retry-after=date:5", &chat("x")).unwrap();
+    let reply = client
+        .sim(
+            "status=503, body=sorry%2C no, retry-after=date:5",
+            &chat("x"),
+        )
+        .unwrap();
     assert_eq!(reply.body, b"sorry, no");
     assert!(reply.header("retry-after").unwrap().ends_with(" GMT"));
     let reply = client.sim("status=204", &chat("x")).unwrap();
@@ -65,7 +73,11 @@ fn the_head_of_a_stream_comes_first_unless_told_otherwise() {
         client.send_post(CHAT, &format!("x-sim: {faults}"), &streamed(1));
         let start = Instant::now();
         client.head().unwrap();
-        assert_eq!(start.elapsed() < Duration::from_millis(40), early, "{faults}");
+        assert_eq!(
+            start.elapsed() < Duration::from_millis(40),
+            early,
+            "{faults}"
+        );
         client.chunk().unwrap();
         assert!(start.elapsed() >= Duration::from_millis(79));
     }
@@ -94,7 +106,9 @@ fn a_stream_can_end_in_the_middle() {
 #[test]
 fn a_fault_beyond_the_end_does_not_strike() {
     let engine = plain();
-    let reply = Client::new(&engine).sim("close-after=11", &streamed(10)).unwrap();
+    let reply = Client::new(&engine)
+        .sim("close-after=11", &streamed(10))
+        .unwrap();
     assert!(reply.body.ends_with(b"data: [DONE]\n\n"));
 }
 
@@ -102,12 +116,18 @@ fn a_fault_beyond_the_end_does_not_strike() {
 fn a_stall_lasts_until_the_client_leaves() {
     let engine = plain();
     let mut client = Client::new(&engine);
-    client.stream.set_read_timeout(Some(Duration::from_millis(80))).unwrap();
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(80)))
+        .unwrap();
     client.send_post(CHAT, "x-sim: stall-after=2", &streamed(10));
     client.head().unwrap();
     let (chunks, end) = rest(&mut client);
     assert_eq!(tokens(&chunks), 2);
-    assert!(matches!(end, Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)));
+    assert!(matches!(
+        end,
+        Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    ));
     assert_eq!(engine.state().running, 1);
     drop(client);
     eventually(&engine, |state| state.running == 0 && state.aborted == 1);
@@ -116,14 +136,18 @@ fn a_stall_lasts_until_the_client_leaves() {
 #[test]
 fn a_malformed_event_sits_between_good_ones() {
     let engine = plain();
-    let reply = Client::new(&engine).sim("malformed-after=2", &streamed(4)).unwrap();
+    let reply = Client::new(&engine)
+        .sim("malformed-after=2", &streamed(4))
+        .unwrap();
     let events = reply.events();
     // Role, two tokens, the broken one, two tokens, finish, usage, done.
     assert_eq!(events.len(), 9);
     let broken = |text: &&String| serde_json::from_str::<Value>(text).is_err() && *text != "[DONE]";
     assert_eq!(events.iter().position(|text| broken(&text)), Some(3));
     assert_eq!(events.iter().filter(broken).count(), 1);
-    let reply = Client::new(&engine).sim("malformed-after=0", &chat("x")).unwrap();
+    let reply = Client::new(&engine)
+        .sim("malformed-after=0", &chat("x"))
+        .unwrap();
     assert!(serde_json::from_slice::<Value>(&reply.body).is_err());
 }
 
@@ -151,7 +175,9 @@ fn a_connection_can_be_dropped_before_the_head() {
     let engine = plain();
     let close = Client::new(&engine).sim("drop", &chat("x")).unwrap_err();
     assert_eq!(close.kind(), io::ErrorKind::UnexpectedEof);
-    let reset = Client::new(&engine).sim("drop=reset", &chat("x")).unwrap_err();
+    let reset = Client::new(&engine)
+        .sim("drop=reset", &chat("x"))
+        .unwrap_err();
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
     eventually(&engine, |state| state.broken == 2);
 }
@@ -165,11 +191,17 @@ fn an_early_answer_does_not_wait_for_the_body() {
          expect: 100-continue\r\nx-sim: early=413\r\n\r\n",
     );
     let reply = client.reply().unwrap();
-    assert_eq!((reply.status, reply.header("connection")), (413, Some("close")));
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (413, Some("close"))
+    );
     // The client may go on sending and still read the answer.
     client.send(&"x".repeat(100_000));
     client.stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(client.fill().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(
+        client.fill().unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
 }
 
 #[test]
@@ -177,16 +209,23 @@ fn a_slow_reader_takes_its_time() {
     let engine = plain();
     let body = chat(&"y".repeat(10_000));
     let start = Instant::now();
-    let reply = Client::new(&engine).sim("slow-read=100KiB/s, hash", &body).unwrap();
+    let reply = Client::new(&engine)
+        .sim("slow-read=100KiB/s, hash", &body)
+        .unwrap();
     assert!(start.elapsed() >= Duration::from_millis(90));
-    assert_eq!(reply.header("x-sim-body-bytes"), Some(body.len().to_string().as_str()));
+    assert_eq!(
+        reply.header("x-sim-body-bytes"),
+        Some(body.len().to_string().as_str())
+    );
 }
 
 #[test]
 fn stamps_sizes_and_counts_are_as_asked() {
     let engine = plain();
     let before = unix_nanos();
-    let reply = Client::new(&engine).sim("stamp, tokens=3, itl=3ms", &streamed(10)).unwrap();
+    let reply = Client::new(&engine)
+        .sim("stamp, tokens=3, itl=3ms", &streamed(10))
+        .unwrap();
     let contents = |reply: &Reply| -> Vec<String> {
         let all = reply.events().into_iter().filter_map(|text| {
             let event: Value = serde_json::from_str(&text).ok()?;
@@ -194,13 +233,23 @@ fn stamps_sizes_and_counts_are_as_asked() {
         });
         all.filter(|text| !text.is_empty()).collect()
     };
-    let stamps: Vec<u64> = contents(&reply).iter().map(|text| text.parse().unwrap()).collect();
+    let stamps: Vec<u64> = contents(&reply)
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
     assert_eq!(stamps.len(), 3);
     assert!(stamps[0] >= before && stamps[2] <= unix_nanos());
     assert!(stamps.windows(2).all(|pair| pair[1] - pair[0] >= 1_000_000));
-    let reply = Client::new(&engine).sim("chunk=100, tokens=2", &streamed(10)).unwrap();
-    assert_eq!(contents(&reply).iter().map(String::len).collect::<Vec<_>>(), [100, 100]);
-    let reply = Client::new(&engine).sim("stamp, chunk=64, tokens=1", &streamed(10)).unwrap();
+    let reply = Client::new(&engine)
+        .sim("chunk=100, tokens=2", &streamed(10))
+        .unwrap();
+    assert_eq!(
+        contents(&reply).iter().map(String::len).collect::<Vec<_>>(),
+        [100, 100]
+    );
+    let reply = Client::new(&engine)
+        .sim("stamp, chunk=64, tokens=1", &streamed(10))
+        .unwrap();
     let first = &contents(&reply)[0];
     assert_eq!(first.len(), 64);
     assert!(first.split(' ').next().unwrap().parse::<u64>().is_ok());
@@ -209,7 +258,9 @@ fn stamps_sizes_and_counts_are_as_asked() {
 #[test]
 fn an_echo_answers_any_path() {
     let engine = plain();
-    let reply = Client::new(&engine).post("/some/where?a=1", "x-sim: echo\r\nx-Own: 1", "abc").json();
+    let reply = Client::new(&engine)
+        .post("/some/where?a=1", "x-sim: echo\r\nx-Own: 1", "abc")
+        .json();
     assert_eq!(reply["path"], "/some/where?a=1");
     assert_eq!(reply["bytes"], 3);
     assert_eq!(reply["headers"]["x-own"], "1");

@@ -12,7 +12,9 @@ fn a_sequence_of_statuses_is_followed() {
     let engine = plain();
     engine.set_faults(FaultStep::statuses(&[429, 429, 200]));
     let mut client = Client::new(&engine);
-    let got: Vec<u16> = (0..4).map(|_| client.post(CHAT, "", &chat("x")).status).collect();
+    let got: Vec<u16> = (0..4)
+        .map(|_| client.post(CHAT, "", &chat("x")).status)
+        .collect();
     assert_eq!(got, [429, 429, 200, 200]);
 }
 
@@ -20,19 +22,29 @@ fn a_sequence_of_statuses_is_followed() {
 fn faults_are_set_and_cleared_over_http() {
     let engine = plain();
     let mut client = Client::new(&engine);
-    let set = client.post("/sim/faults", "", r#"{"statuses":[503,429],"retry-after":7}"#);
+    let set = client.post(
+        "/sim/faults",
+        "",
+        r#"{"statuses":[503,429],"retry-after":7}"#,
+    );
     assert_eq!(set.json(), json!({"steps": 2}));
     assert_eq!(client.get("/health").status, 200);
     assert_eq!(client.post(CHAT, "", &chat("x")).status, 503);
     let reply = client.post(CHAT, "", &chat("x"));
-    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("7")));
+    assert_eq!(
+        (reply.status, reply.header("retry-after")),
+        (429, Some("7"))
+    );
     client.post("/sim/faults", "", r#"{"status":500,"path":"/health"}"#);
     assert_eq!(client.post(CHAT, "", &chat("x")).status, 200);
     assert_eq!(client.get("/health").status, 500);
     client.send("DELETE /sim/faults HTTP/1.1\r\nhost: sim\r\n\r\n");
     assert_eq!(client.reply().unwrap().status, 200);
     assert_eq!(client.get("/health").status, 200);
-    assert_eq!(client.post("/sim/faults", "", "{\"nonsense\":1}").status, 400);
+    assert_eq!(
+        client.post("/sim/faults", "", "{\"nonsense\":1}").status,
+        400
+    );
     assert_eq!(client.get("/sim/nothing").status, 404);
 }
 
@@ -42,7 +54,10 @@ fn a_header_overrides_the_plan() {
     let faults = "status=500, retry-after=9".parse::<Faults>().unwrap();
     engine.set_faults([FaultStep::always(faults)]);
     let reply = Client::new(&engine).sim("status=503", &chat("x")).unwrap();
-    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("9")));
+    assert_eq!(
+        (reply.status, reply.header("retry-after")),
+        (503, Some("9"))
+    );
     engine.clear_faults();
     assert_eq!(Client::new(&engine).post(CHAT, "", &chat("x")).status, 200);
 }
@@ -60,7 +75,10 @@ fn requests_are_recorded_when_asked() {
     let requests = engine.requests();
     assert_eq!(requests.len(), 2);
     let last = &requests[1];
-    assert_eq!((last.method.as_str(), last.path.as_str(), last.protocol), ("POST", CHAT, "HTTP/1.1"));
+    assert_eq!(
+        (last.method.as_str(), last.path.as_str(), last.protocol),
+        ("POST", CHAT, "HTTP/1.1")
+    );
     assert_eq!(last.body_sha256, hex(&Sha256::digest(chat("2"))));
     assert_eq!(last.body_bytes, chat("2").len() as u64);
     assert!(last.headers.contains(&("X-Mine".into(), "1".into())));
@@ -77,8 +95,14 @@ fn the_state_counts_and_resets() {
     client.post("/v1/embeddings", "", r#"{"input":"x"}"#);
     client.get("/other");
     let state = client.get("/sim/state").json();
-    assert_eq!((&state["started"], &state["finished"]), (&json!(3), &json!(3)));
-    assert_eq!(state["paths"], json!({CHAT: 1, "/v1/embeddings": 1, "other": 1}));
+    assert_eq!(
+        (&state["started"], &state["finished"]),
+        (&json!(3), &json!(3))
+    );
+    assert_eq!(
+        state["paths"],
+        json!({CHAT: 1, "/v1/embeddings": 1, "other": 1})
+    );
     assert_eq!(state["last_abort"], Value::Null);
     client.post("/sim/reset", "", "");
     assert_eq!(engine.state().started, 0);
@@ -91,8 +115,14 @@ fn a_body_is_hashed_whatever_its_size_and_framing() {
     let body = "0123456789abcdef".repeat(200_000);
     let digest = hex(&Sha256::digest(&body));
     let reply = client.post("/sim/hash", "X-A: b", &body).json();
-    assert_eq!((&reply["bytes"], &reply["sha256"]), (&json!(body.len()), &json!(digest)));
-    assert_eq!((&reply["headers"]["x-a"], &reply["path"]), (&json!("b"), &json!("/sim/hash")));
+    assert_eq!(
+        (&reply["bytes"], &reply["sha256"]),
+        (&json!(body.len()), &json!(digest))
+    );
+    assert_eq!(
+        (&reply["headers"]["x-a"], &reply["path"]),
+        (&json!("b"), &json!("/sim/hash"))
+    );
     client.send("POST /sim/hash/x HTTP/1.1\r\nhost: sim\r\ntransfer-encoding: chunked\r\n\r\n");
     for piece in body.as_bytes().chunks(70_001) {
         client.send(&format!("{:x}\r\n", piece.len()));

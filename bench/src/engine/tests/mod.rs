@@ -41,7 +41,8 @@ fn eventually(engine: &Engine, wanted: impl Fn(&EngineState) -> bool) -> EngineS
 const CHAT: &str = "/v1/chat/completions";
 
 fn chat(content: &str) -> String {
-    serde_json::json!({"model": "m", "messages": [{"role": "user", "content": content}]}).to_string()
+    serde_json::json!({"model": "m", "messages": [{"role": "user", "content": content}]})
+        .to_string()
 }
 
 fn streamed(tokens: usize) -> String {
@@ -70,7 +71,10 @@ struct Reply {
 
 impl Reply {
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     fn json(&self) -> Value {
@@ -82,17 +86,25 @@ impl Reply {
     fn events(&self) -> Vec<String> {
         let text = String::from_utf8(self.body.clone()).unwrap();
         let data = |event: &str| {
-            let line = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+            let line = event
+                .lines()
+                .find_map(|line| line.strip_prefix("data: "))
+                .unwrap_or_default();
             line.to_owned()
         };
-        text.split("\n\n").filter(|event| !event.is_empty()).map(data).collect()
+        text.split("\n\n")
+            .filter(|event| !event.is_empty())
+            .map(data)
+            .collect()
     }
 }
 
 impl Client {
     fn new(engine: &Engine) -> Self {
         let stream = TcpStream::connect(engine.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
     }
@@ -100,7 +112,10 @@ impl Client {
 
 impl<S: Read + Write> Client<S> {
     fn over(stream: S) -> Self {
-        Self { stream, ahead: Vec::new() }
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
     }
 
     fn send(&mut self, text: &str) {
@@ -109,7 +124,11 @@ impl<S: Read + Write> Client<S> {
 
     fn send_post(&mut self, path: &str, fields: &str, body: &str) {
         let length = body.len();
-        let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
+        let fields = if fields.is_empty() {
+            String::new()
+        } else {
+            format!("{fields}\r\n")
+        };
         self.send(&format!(
             "POST {path} HTTP/1.1\r\nhost: sim\r\ncontent-length: {length}\r\n{fields}\r\n{body}"
         ));
@@ -167,7 +186,12 @@ impl<S: Read + Write> Client<S> {
         loop {
             let line = self.line()?;
             if line.is_empty() {
-                return Ok(Reply { status, headers, body: Vec::new(), chunks: Vec::new() });
+                return Ok(Reply {
+                    status,
+                    headers,
+                    body: Vec::new(),
+                    chunks: Vec::new(),
+                });
             }
             let (name, value) = line.split_once(": ").unwrap();
             headers.push((name.to_ascii_lowercase(), value.to_owned()));

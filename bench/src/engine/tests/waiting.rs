@@ -35,18 +35,29 @@ fn the_queue_is_first_come_first_served() {
     for k in 0..4 {
         let mut client = Client::new(&engine);
         client.send_post(CHAT, "", &chat("x"));
-        eventually(&engine, |state| state.started == k + 1 && state.running + state.waiting > 0);
+        eventually(&engine, |state| {
+            state.started == k + 1 && state.running + state.waiting > 0
+        });
         clients.push(client);
     }
     let state = engine.state();
     assert_eq!((state.running, state.waiting), (1, 3));
-    assert!(engine.metrics().contains("vllm:num_requests_waiting{engine=\"0\",model_name=\"sim-model\"} 3"));
+    assert!(
+        engine
+            .metrics()
+            .contains("vllm:num_requests_waiting{engine=\"0\",model_name=\"sim-model\"} 3")
+    );
     for (k, mut client) in clients.into_iter().enumerate() {
         assert_eq!(client.reply().unwrap().status, 200);
         let state = engine.state();
-        assert!(state.finished as usize <= k + 1, "answered in order: {state:?}");
+        assert!(
+            state.finished as usize <= k + 1,
+            "answered in order: {state:?}"
+        );
     }
-    eventually(&engine, |state| state.finished == 4 && state.running == 0 && state.waiting == 0);
+    eventually(&engine, |state| {
+        state.finished == 4 && state.running == 0 && state.waiting == 0
+    });
 }
 
 #[test]
@@ -55,8 +66,9 @@ fn a_client_that_leaves_is_noticed_wherever_it_waits() {
         config.max_running = 1;
         config.ttft = Duration::from_secs(30);
     });
-    let leave: [fn(Client); 2] =
-        [drop, |client| client.stream.shutdown(Shutdown::Both).unwrap()];
+    let leave: [fn(Client); 2] = [drop, |client| {
+        client.stream.shutdown(Shutdown::Both).unwrap()
+    }];
     for (k, leave) in leave.into_iter().enumerate() {
         let mut running = Client::new(&engine);
         running.send_post(CHAT, "", &streamed(3));
@@ -114,7 +126,9 @@ fn the_cache_finds_what_it_saw_and_forgets_the_oldest() {
     let mut client = Client::new(&engine);
     let mut cached = |letter: &str| {
         let answer = client.post(CHAT, "", &chat(&letter.repeat(400))).json();
-        answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
+        answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .unwrap()
     };
     // "user\n" + 400 + "\nassistant\n" = 416 bytes = 104 tokens = 26 blocks; the last is recomputed.
     assert_eq!(cached("a"), 0);
@@ -145,7 +159,9 @@ fn the_next_turn_of_a_conversation_finds_the_reply_too() {
         {"role": "user", "content": "more"},
     ]});
     let usage = &client.post(CHAT, "", &body.to_string()).json()["usage"];
-    let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let cached = usage["prompt_tokens_details"]["cached_tokens"]
+        .as_u64()
+        .unwrap();
     let turn = 6 + 100 + 10 + reply.as_str().unwrap().len() as u64 + 1;
     assert_eq!(cached, turn / 16 * 4);
 }

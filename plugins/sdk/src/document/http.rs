@@ -15,7 +15,8 @@ impl FromText for HeaderName {
 
     fn from_text(text: &str) -> Result<Self, Invalid> {
         Self::try_from(text).map_err(|_| {
-            Invalid::new("not a header name").help("letters, digits and hyphens, for example \"X-Name\"")
+            Invalid::new("not a header name")
+                .help("letters, digits and hyphens, for example \"X-Name\"")
         })
     }
 
@@ -51,7 +52,11 @@ impl FromNode for HeaderValue {
     fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
         r.mask(node.span);
         let Some(text) = node.as_str() else {
-            let help = format!("for example: {}", r.format.field(at.name().unwrap_or("X-Name"), &Self::example()));
+            let help = format!(
+                "for example: {}",
+                r.format
+                    .field(at.name().unwrap_or("X-Name"), &Self::example())
+            );
             r.error(node.span, at, "expected text", help);
             return None;
         };
@@ -102,7 +107,8 @@ impl FromText for IpNet {
     fn from_text(text: &str) -> Result<Self, Invalid> {
         let single = text.parse::<IpAddr>().map(Self::from);
         single.or_else(|_| text.parse()).map_err(|_| {
-            let help = "write an address, \"192.0.2.7\", or a range, \"10.0.0.0/8\" or \"2001:db8::/32\"";
+            let help =
+                "write an address, \"192.0.2.7\", or a range, \"10.0.0.0/8\" or \"2001:db8::/32\"";
             Invalid::new("not an address or a range of addresses").help(help)
         })
     }
@@ -116,18 +122,20 @@ impl FromText for IpNet {
     }
 }
 
-
 impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an address with its port";
     const EXAMPLE: &'static str = "127.0.0.1:8080";
 
     fn from_text(text: &str) -> Result<Self, Invalid> {
-        let every = text.strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+        let every = text
+            .strip_prefix(':')
+            .and_then(|port| port.parse::<u16>().ok());
         if let Some(port) = every {
             return Ok(Self::from((Ipv4Addr::UNSPECIFIED, port)));
         }
         text.parse().map_err(|_| {
-            let help = "write \"127.0.0.1:8080\", \"[::1]:8080\", or \":8080\" for every IPv4 interface";
+            let help =
+                "write \"127.0.0.1:8080\", \"[::1]:8080\", or \":8080\" for every IPv4 interface";
             Invalid::new(if text.parse::<IpAddr>().is_ok() {
                 "the port is missing"
             } else {

@@ -42,7 +42,7 @@
 macro_rules! document {
     (
         $(#[doc = $doc:literal])*
-        pub struct $name:ident $(($($flag:ident)*))? {$(
+        $vis:vis struct $name:ident $(($($flag:ident)*))? {$(
             $(#[doc = $field_doc:literal])*
             $(#[written = $written:literal])?
             $(#[example = $example:tt])?
@@ -57,7 +57,7 @@ macro_rules! document {
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
-        pub struct $name {
+        $vis struct $name {
             $($(#[doc = $field_doc])* pub $field: $ty,)*
             $($($(#[doc = $with_doc])* pub $with: $with_ty,)*)?
         }
@@ -121,7 +121,7 @@ macro_rules! document {
 
     (
         $(#[doc = $doc:literal])*
-        pub enum $name:ident $(($tag:literal))? {$(
+        $vis:vis enum $name:ident $(($tag:literal))? {$(
             $(#[doc = $word_doc:literal])*
             $variant:ident = $word:literal
         ),* $(,)?}
@@ -130,7 +130,7 @@ macro_rules! document {
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
+        $vis enum $name {
             $($(#[doc = $word_doc])* $variant,)*
         }
 
@@ -142,7 +142,7 @@ macro_rules! document {
             };
 
             /// The word for it in a document.
-            pub fn word(self) -> &'static str {
+            $vis fn word(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)*
                 }

@@ -5,11 +5,11 @@
 //! declaration come the reading, the defaults, the unknown-field check, the JSON Schema and the list of fields.
 //! There is no I/O and no parsing of TOML, YAML or JSON here.
 
+mod format;
 mod http;
 mod macros;
 mod nearest;
 mod node;
-mod format;
 mod quantity;
 mod read;
 mod reading;
@@ -19,9 +19,9 @@ mod tests;
 mod text;
 mod word;
 
-pub use nearest::{nearest, suggest};
-pub use node::{Key, Node, Origin, Quoted, Span, Value};
 pub use format::Format;
+pub use nearest::{nearest, suggest};
+pub use node::{Key, Node, Origin, Quoted, Span, Value, holds_credential};
 pub use quantity::Size;
 pub use read::{FromKey, FromNode};
 pub use reading::{At, Help, Problem, ReadFile, Reading, Severity};

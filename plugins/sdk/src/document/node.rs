@@ -100,6 +100,7 @@ impl Node {
             Value::Bool(value) => format!("the boolean {value}"),
             Value::Int(value) => format!("the number {value}"),
             Value::Float(value) => format!("the number {value}"),
+            Value::String(text) if holds_credential(text) => "a URL with a credential".into(),
             Value::String(text) => format!("the text {}", Quoted(text)),
             Value::List(_) => "a list".into(),
             Value::Table(_) => "a table".into(),
@@ -109,10 +110,20 @@ impl Node {
     /// The text in quotes, shortened; hidden if the environment had a part in it.
     pub fn quoted(&self) -> String {
         match (&self.value, self.origin) {
-            (Value::String(text), Origin::Typed) => Quoted(text).to_string(),
+            (Value::String(text), Origin::Typed) if !holds_credential(text) => {
+                Quoted(text).to_string()
+            }
             _ => self.found(),
         }
     }
+}
+
+/// Whether a text is a URL with a user or password in it, which no message may show.
+pub fn holds_credential(text: &str) -> bool {
+    let authority = text
+        .split_once("://")
+        .map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    authority.is_some_and(|authority| authority.contains('@'))
 }
 
 /// A table's key and its place.

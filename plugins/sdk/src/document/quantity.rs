@@ -34,7 +34,9 @@ impl Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let whole = units.iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
+        let whole = units
+            .iter()
+            .find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
         match whole {
             Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),
@@ -42,7 +44,8 @@ impl fmt::Display for Size {
     }
 }
 
-const SIZE_HELP: &str = "write a number with its unit: \"64KiB\", \"32MiB\", \"1GiB\" (or B, KB, MB, GB)";
+const SIZE_HELP: &str =
+    "write a number with its unit: \"64KiB\", \"32MiB\", \"1GiB\" (or B, KB, MB, GB)";
 
 impl FromText for Size {
     const EXPECTED: &'static str = "a size with its unit";
@@ -59,7 +62,9 @@ impl FromText for Size {
             ("MB", 1_000_000),
             ("GB", 1_000_000_000),
         ];
-        with_unit(text, &units, "a size").map(Self).map_err(|e| e.help(SIZE_HELP))
+        with_unit(text, &units, "a size")
+            .map(Self)
+            .map_err(|e| e.help(SIZE_HELP))
     }
 
     fn to_text(&self) -> String {
@@ -71,7 +76,8 @@ impl FromText for Size {
     }
 }
 
-const DURATION_HELP: &str = "write a whole number with its unit: \"1500ms\", \"30s\", \"5m\", \"24h\", \"7d\"";
+const DURATION_HELP: &str =
+    "write a whole number with its unit: \"1500ms\", \"30s\", \"5m\", \"24h\", \"7d\"";
 
 impl FromText for Duration {
     const EXPECTED: &'static str = "a duration with its unit";
@@ -95,7 +101,8 @@ impl FromText for Duration {
         // The unit a person would choose: 120s rather than 2m, but 10m rather than 600s.
         let seconds = self.as_secs();
         let units = [(86_400, 2, "d"), (3600, 2, "h"), (60, 5, "m")];
-        let fits = |&&(unit, least, _): &&(u64, u64, _)| seconds % unit == 0 && seconds / unit >= least;
+        let fits =
+            |&&(unit, least, _): &&(u64, u64, _)| seconds % unit == 0 && seconds / unit >= least;
         match units.iter().find(fits) {
             _ if self.subsec_millis() > 0 => format!("{}ms", self.as_millis()),
             Some((unit, _, name)) => format!("{}{name}", seconds / unit),
@@ -121,19 +128,27 @@ fn number(node: &Node) -> Option<i64> {
 /// Reads `<number><unit>`, spaces between allowed; the result is in the smallest unit.
 fn with_unit(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, Invalid> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits);
     let unit = unit.trim_start();
     if digits.is_empty() {
         return Err(Invalid::new(format!("not {what}")));
     }
-    let Some((_, factor)) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) else {
+    let Some((_, factor)) = units
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+    else {
         return Err(Invalid::new(match unit {
             "" => "the unit is missing".into(),
             _ if unit.starts_with('.') => "fractions are not accepted, use a smaller unit".into(),
             unit => format!("unknown unit {}", super::node::Quoted(unit)),
         }));
     };
-    let number = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(*factor));
+    let number = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(*factor));
     number.ok_or_else(|| Invalid::new("too large"))
 }

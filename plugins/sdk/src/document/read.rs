@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::{At, Field, Key, Node, Origin, Reading, Value};
+use super::{At, Field, Format, Key, Node, Origin, Reading, Value, holds_credential};
 use crate::secret::Secret;
 
 /// A type that can be read from a document.
@@ -50,7 +50,7 @@ pub trait FromNode: Sized {
     /// Reads several: a list, unless the type has another form for it.
     fn read_many(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Vec<Self>> {
         let Some(items) = node.as_list() else {
-            r.expected(node, at, "a list", &json!([Self::example()]));
+            expected_list::<Self>(node, at, r);
             return None;
         };
         let mut read = Vec::with_capacity(items.len());
@@ -363,7 +363,12 @@ impl FromNode for Secret<String> {
         };
         for (key, value) in entries.iter().filter(|(key, _)| key.text != "file") {
             r.mask(value.span);
-            r.error(key.span, &at.field(&key.text), "unknown field", secret_help(at, r));
+            r.error(
+                key.span,
+                &at.field(&key.text),
+                "unknown field",
+                secret_help(at, r),
+            );
         }
         let Some(file) = node.entry("file") else {
             r.error(node.span, at, "missing field `file`", secret_help(at, r));
@@ -402,6 +407,33 @@ impl FromNode for Secret<String> {
 
     fn is_blank(&self) -> bool {
         self.expose().is_empty()
+    }
+}
+
+/// Reports that a list was expected; what stands there may be its only element.
+fn expected_list<T: FromNode>(node: &Node, at: &At<'_>, r: &mut Reading<'_>) {
+    let example = T::example_many();
+    match (&node.value, at.name()) {
+        (Value::String(text), Some(name))
+            if node.origin == Origin::Typed && !T::SECRET && !holds_credential(text) =>
+        {
+            let help = format!("write a list: {}", r.format.field(name, &json!([text])));
+            r.error(
+                node.span,
+                at,
+                format!("expected a list, found {}", node.found()),
+                help,
+            );
+        }
+        (Value::Table(_), Some(name)) if r.format == Format::Toml && !T::fields().is_empty() => {
+            r.error(
+                node.span,
+                at,
+                "expected a list, found a table",
+                format!("write [[{name}]]: there may be several"),
+            );
+        }
+        _ => r.expected(node, at, "a list", &example),
     }
 }
 

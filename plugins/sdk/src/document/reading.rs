@@ -125,19 +125,35 @@ impl<'a> Reading<'a> {
 
     /// Reports a warning.
     pub fn warn(&mut self, span: Span, at: &At<'_>, message: impl Into<String>, help: impl Help) {
-        self.report(Severity::Warning, span, at, message.into(), help.into_help());
+        self.report(
+            Severity::Warning,
+            span,
+            at,
+            message.into(),
+            help.into_help(),
+        );
     }
 
     /// Reports a value of the wrong type: `expected` is "a whole number", `example` such a value.
-    pub fn expected(&mut self, node: &Node, at: &At<'_>, expected: &str, example: &serde_json::Value) {
+    pub fn expected(
+        &mut self,
+        node: &Node,
+        at: &At<'_>,
+        expected: &str,
+        example: &serde_json::Value,
+    ) {
         let example = match at.name() {
             Some(name) => self.format.field(name, example),
             None => self.format.value(example),
         };
+        let found = match self.masked.contains(&node.span) {
+            true => "something else".to_owned(),
+            false => node.found(),
+        };
         self.error(
             node.span,
             at,
-            format!("expected {expected}, found {}", node.found()),
+            format!("expected {expected}, found {found}"),
             format!("for example: {example}"),
         );
     }

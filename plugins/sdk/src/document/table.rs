@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::nearest::{nearest, suggest};
-use super::{At, FromNode, Key, Node, Reading};
+use super::{At, FromNode, Key, Node, Origin, Reading, Value};
 
 /// What is known of a field, from its one declaration.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +65,11 @@ pub trait Document: Sized {
     /// The JSON Schema of the table.
     fn schema() -> Json {
         let fields = Self::fields();
-        let required: Vec<_> = fields.iter().filter(|f| f.required).map(|f| f.name).collect();
+        let required: Vec<_> = fields
+            .iter()
+            .filter(|f| f.required)
+            .map(|f| f.name)
+            .collect();
         let properties = fields.into_iter().map(|field| {
             let mut schema = field.schema;
             if let Some(schema) = schema.as_object_mut() {
@@ -91,8 +95,15 @@ pub trait Document: Sized {
     fn example() -> Json {
         let fields = Self::fields();
         let none_required = !fields.iter().any(|f| f.required);
-        let shown = fields.into_iter().enumerate().filter(|(at, f)| f.required || (*at == 0 && none_required));
-        Json::Object(shown.map(|(_, f)| (f.name.to_owned(), f.default.unwrap_or(f.example))).collect())
+        let shown = fields
+            .into_iter()
+            .enumerate()
+            .filter(|(at, f)| f.required || (*at == 0 && none_required));
+        Json::Object(
+            shown
+                .map(|(_, f)| (f.name.to_owned(), f.default.unwrap_or(f.example)))
+                .collect(),
+        )
     }
 }
 
@@ -132,7 +143,10 @@ impl<T: FromNode> Declared<T> {
             name: self.name,
             doc: prose(doc),
             required: self.default.is_none() && T::absent().is_none(),
-            example: self.example.or_else(|| default.clone()).unwrap_or_else(T::example),
+            example: self
+                .example
+                .or_else(|| default.clone())
+                .unwrap_or_else(T::example),
             default: default.filter(|value| !value.is_null()),
             schema,
             secret: T::SECRET,
@@ -161,7 +175,12 @@ impl<'n> Table<'n> {
     }
 
     /// Reads one field. One that is wrong is reported and stands at its default, so that the rest can be checked.
-    pub fn field<T: FromNode>(&self, field: Declared<T>, at: &At<'_>, r: &mut Reading<'_>) -> Option<T> {
+    pub fn field<T: FromNode>(
+        &self,
+        field: Declared<T>,
+        at: &At<'_>,
+        r: &mut Reading<'_>,
+    ) -> Option<T> {
         let fallback = || field.default.map(|make| make()).or_else(T::absent);
         let Some(node) = self.entry(field.name) else {
             let value = fallback();
@@ -172,15 +191,27 @@ impl<'n> Table<'n> {
             return value;
         };
         let at = at.field(field.name);
-        let value = T::read(node, &at, r);
-        if let (Some((min, max)), Some(read)) = (field.range, &value) {
-            let number = read.value();
-            let within = |n: f64| n >= min as f64 && n <= max as f64;
-            if !number.as_f64().is_none_or(within) {
-                r.error(node.span, &at, format!("{number} is out of range"), format!("from {min} to {max}"));
-            }
+        if T::SECRET && node.as_table().is_none() {
+            r.mask(node.span);
         }
-        value.or_else(fallback)
+        let number = match (&node.value, node.origin) {
+            (Value::Int(number), _) => Some(*number),
+            (Value::String(text), Origin::Wholly) => text.trim().parse().ok(),
+            _ => None,
+        };
+        if let (Some((min, max)), Some(number)) = (field.range, number)
+            && !(min..=max).contains(&number)
+        {
+            let message = match node.origin {
+                Origin::Typed => format!("{number} is out of range"),
+                Origin::Partly | Origin::Wholly => {
+                    "the number from the environment is out of range".into()
+                }
+            };
+            r.error(node.span, &at, message, format!("from {min} to {max}"));
+            return fallback();
+        }
+        T::read(node, &at, r).or_else(fallback)
     }
 
     /// Reports that a field is missing.
@@ -202,7 +233,11 @@ impl<'n> Table<'n> {
 }
 
 /// Reports every field that is not known, or not known yet; returns those that were probably meant.
-fn refuse_unknown<T: Document>(entries: &[(Key, Node)], at: &At<'_>, r: &mut Reading<'_>) -> Vec<&'static str> {
+fn refuse_unknown<T: Document>(
+    entries: &[(Key, Node)],
+    at: &At<'_>,
+    r: &mut Reading<'_>,
+) -> Vec<&'static str> {
     let (fields, later) = (T::fields(), T::later());
     let known: Vec<_> = fields.iter().map(|field| field.name).collect();
     let mut meant = Vec::new();
@@ -214,7 +249,12 @@ fn refuse_unknown<T: Document>(entries: &[(Key, Node)], at: &At<'_>, r: &mut Rea
         let at = at.field(name);
         if later.contains(&name) {
             let message = format!("{name} is not supported yet by this version");
-            r.error(key.span, &at, message, "take it out until a version supports it");
+            r.error(
+                key.span,
+                &at,
+                message,
+                "take it out until a version supports it",
+            );
             continue;
         }
         let near = nearest(name, known.iter().chain(&later).copied());
@@ -224,7 +264,10 @@ fn refuse_unknown<T: Document>(entries: &[(Key, Node)], at: &At<'_>, r: &mut Rea
         };
         r.error(key.span, &at, "unknown field", help);
         // A mistyped secret is a secret still.
-        if fields.iter().any(|field| field.secret && Some(field.name) == near) {
+        if fields
+            .iter()
+            .any(|field| field.secret && Some(field.name) == near)
+        {
             r.mask(value.span);
         }
         meant.extend(near);
@@ -234,7 +277,11 @@ fn refuse_unknown<T: Document>(entries: &[(Key, Node)], at: &At<'_>, r: &mut Rea
 
 /// A doc comment as prose: the leading space of each line taken away, lines joined by line breaks.
 pub fn prose(doc: &str) -> String {
-    let lines: Vec<_> = doc.trim().lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let lines: Vec<_> = doc
+        .trim()
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
     lines.join("\n")
 }
 

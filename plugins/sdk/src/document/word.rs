@@ -50,7 +50,12 @@ impl Words {
         }
         let words: Vec<_> = self.known.iter().map(|(word, _)| *word).collect();
         let help = suggest(typed, &words, "values");
-        r.error(node.span, at, format!("unknown value {}", node.quoted()), help);
+        r.error(
+            node.span,
+            at,
+            format!("unknown value {}", node.quoted()),
+            help,
+        );
         None
     }
 
@@ -78,11 +83,17 @@ impl Words {
 
     /// The first word.
     pub fn example(&self) -> Json {
-        self.known.first().map_or(Json::Null, |(word, _)| json!(word))
+        self.known
+            .first()
+            .map_or(Json::Null, |(word, _)| json!(word))
     }
 
     fn help(&self) -> String {
-        let words: Vec<_> = self.known.iter().map(|(word, _)| Quoted(word).to_string()).collect();
+        let words: Vec<_> = self
+            .known
+            .iter()
+            .map(|(word, _)| Quoted(word).to_string())
+            .collect();
         format!("supported now: {}", words.join(", "))
     }
 }

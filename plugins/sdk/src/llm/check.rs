@@ -63,19 +63,20 @@ pub fn check_sse(stream: &[u8]) {
     }
 }
 
-/// Ways to cut the input: byte by byte, at every single place if it is short, and some in between.
+/// Ways to cut the input: byte by byte, in small pieces, and in two at places the input itself decides.
 pub(super) fn cuts(input: &[u8]) -> Vec<Vec<&[u8]>> {
-    let mut ways = vec![];
-    if input.len() <= 4096 {
-        ways.push(input.chunks(1).collect());
+    let sizes = [1, 3, 64, 1000]
+        .into_iter()
+        .filter(|size| input.len() / size <= 4096);
+    let mut ways: Vec<Vec<_>> = sizes.map(|size| input.chunks(size).collect()).collect();
+    let mut at = input.iter().fold(input.len(), |sum, b| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(*b))
+    });
+    for _ in 0..6 {
+        at = at.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        let (head, tail) = input.split_at((at >> 33) % (input.len() + 1));
+        ways.push(vec![head, &[], tail]);
     }
-    ways.extend([3, 7, 64, 1000].map(|size| input.chunks(size).collect()));
-    let step = (input.len() / 40).max(1);
-    ways.extend(
-        (0..input.len())
-            .step_by(step)
-            .map(|at| vec![&input[..at], &[], &input[at..]]),
-    );
     ways
 }
 

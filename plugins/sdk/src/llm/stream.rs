@@ -19,6 +19,8 @@ use super::usage::{self, Tally, Usage};
 
 /// Events longer than this are neither held nor read.
 const MAX_EVENT: usize = 1 << 20;
+/// What is kept of the memory for such events from one to the next.
+const KEEP: usize = 1 << 16;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
@@ -118,11 +120,11 @@ impl StreamUsage {
             if self.dropped {
                 out.push(chunk.slice(sent..start));
                 sent = at;
-                self.tail.clear();
             } else if self.strip && !self.tail.is_empty() {
                 out.begin(std::mem::take(&mut self.tail));
             }
             self.tail.clear();
+            self.tail.shrink_to(KEEP);
             (self.open, self.oversize) = (false, false);
             start = at;
         }
