@@ -33,7 +33,10 @@ fn router(control: Arc<Control>) -> Router {
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {
     match control.is_ready() {
         true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: starting or draining\n",
+        ),
     }
 }
 

@@ -48,7 +48,9 @@ impl TargetState {
         match addresses.len() {
             0 => None,
             1 => addresses.first().copied(),
-            n => addresses.get(self.turn.fetch_add(1, Ordering::Relaxed) % n).copied(),
+            n => addresses
+                .get(self.turn.fetch_add(1, Ordering::Relaxed) % n)
+                .copied(),
         }
     }
 }
@@ -71,7 +73,9 @@ pub struct Guard {
 impl Guard {
     fn hold(state: &Arc<TargetState>) -> Guard {
         state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Guard { state: state.clone() }
+        Guard {
+            state: state.clone(),
+        }
     }
 }
 

@@ -14,7 +14,10 @@ pub struct RoundRobin {
 
 impl Policy for RoundRobin {
     fn pick(&self, targets: &[Target], usable: &dyn Fn(usize) -> bool) -> Option<(usize, Guard)> {
-        let mut credit = self.credit.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut credit = self
+            .credit
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         credit.resize(targets.len(), 0);
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
@@ -33,7 +36,9 @@ impl Policy for RoundRobin {
             *credit -= total;
         }
         drop(credit);
-        targets.get(chosen).map(|target| (chosen, Guard::hold(&target.state)))
+        targets
+            .get(chosen)
+            .map(|target| (chosen, Guard::hold(&target.state)))
     }
 }
 
@@ -43,18 +48,28 @@ mod tests {
 
     #[test]
     fn heavy_targets_are_spread_and_shares_are_exact() {
-        let targets: Vec<Target> =
-            [5, 1, 1].map(|weight| Target { weight, state: Default::default() }).into();
+        let targets: Vec<Target> = [5, 1, 1]
+            .map(|weight| Target {
+                weight,
+                state: Default::default(),
+            })
+            .into();
         let policy = RoundRobin::default();
-        let picks: Vec<usize> =
-            (0..7).filter_map(|_| policy.pick(&targets, &|_| true)).map(|(i, _)| i).collect();
+        let picks: Vec<usize> = (0..7)
+            .filter_map(|_| policy.pick(&targets, &|_| true))
+            .map(|(i, _)| i)
+            .collect();
         assert_eq!(picks, [0, 0, 1, 0, 2, 0, 0]);
     }
 
     #[test]
     fn unusable_targets_are_passed_over() {
-        let targets: Vec<Target> =
-            [1, 1, 1].map(|weight| Target { weight, state: Default::default() }).into();
+        let targets: Vec<Target> = [1, 1, 1]
+            .map(|weight| Target {
+                weight,
+                state: Default::default(),
+            })
+            .into();
         let policy = RoundRobin::default();
         for _ in 0..6 {
             let (i, _) = policy.pick(&targets, &|i| i != 1).unwrap();

@@ -111,7 +111,10 @@ fn greet(address: SocketAddr, admin: SocketAddr) {
 Or with an OpenAI SDK: base_url=\"http://{address}/v1\", api_key=\"unused\". Ctrl-C ends it."
     );
     if Path::new(config::DEFAULT_PATHS[0]).exists() {
-        println!("Next: put your own engines into {} and run `tollgate run`.", config::DEFAULT_PATHS[0]);
+        println!(
+            "Next: put your own engines into {} and run `tollgate run`.",
+            config::DEFAULT_PATHS[0]
+        );
     }
 }
 

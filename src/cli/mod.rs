@@ -22,7 +22,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Serve.
-    #[command(after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once.")]
+    #[command(
+        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once."
+    )]
     Run(File),
     /// Serve simulated engines, with nothing to configure, and print a request to try.
     Demo,

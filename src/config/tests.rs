@@ -297,10 +297,39 @@ service:
         .err()
         .map(|diagnostics| diagnostics.to_string());
     assert!(said.is_some_and(|said| said.contains("aliases stand for too much")));
-    let deep = read_as(Format::Yaml, &"[".repeat(100_000))
-        .err()
-        .map(|diagnostics| diagnostics.to_string());
-    assert!(deep.is_some_and(|said| said.contains("nested too deeply")));
+}
+
+#[test]
+fn depth_is_limited() {
+    let deep = 100_000;
+    for (format, text, expected) in [
+        (Format::Yaml, "- ".repeat(deep), "nested too deeply"),
+        (Format::Yaml, "[".repeat(deep), "recursion"),
+        (Format::Json, "[".repeat(deep), "recursion"),
+        (
+            Format::Toml,
+            format!("a = {}", "[".repeat(deep)),
+            "recursion",
+        ),
+        (
+            Format::Toml,
+            format!("{}a = 1", "a.".repeat(deep)),
+            "recursion",
+        ),
+        (
+            Format::Toml,
+            format!("[{}a]", "a.".repeat(deep)),
+            "recursion",
+        ),
+    ] {
+        let said = read_as(format, &text)
+            .err()
+            .map(|diagnostics| diagnostics.to_string());
+        assert!(
+            said.as_ref().is_some_and(|said| said.contains(expected)),
+            "{said:?}"
+        );
+    }
 }
 
 #[test]

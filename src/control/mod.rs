@@ -30,7 +30,11 @@ impl Control {
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(1);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
-        Control { current: ArcSwap::from_pointee(snapshot), metrics, ready: AtomicBool::new(false) }
+        Control {
+            current: ArcSwap::from_pointee(snapshot),
+            metrics,
+            ready: AtomicBool::new(false),
+        }
     }
 
     /// The configuration in force. A request takes it once.
@@ -66,9 +70,15 @@ impl Control {
             for target in &upstream.targets {
                 let labels = &[&*upstream.name, &*target.label];
                 let takes = target.url.is_local() || target.state.resolved();
-                self.metrics.target_up.with_label_values(labels).set(i64::from(takes));
+                self.metrics
+                    .target_up
+                    .with_label_values(labels)
+                    .set(i64::from(takes));
                 let in_flight = target.state.in_flight() as i64;
-                self.metrics.target_in_flight.with_label_values(labels).set(in_flight);
+                self.metrics
+                    .target_in_flight
+                    .with_label_values(labels)
+                    .set(in_flight);
             }
         }
     }

@@ -22,10 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks every name up, all at the same time.
 pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
     let mut lookups = JoinSet::new();
-    for target in snapshot.upstreams.iter().flat_map(|upstream| &upstream.targets) {
+    for target in snapshot
+        .upstreams
+        .iter()
+        .flat_map(|upstream| &upstream.targets)
+    {
         if let Host::Name(name) = &target.url.host {
             if !name.is_empty() {
-                lookups.spawn(one(name.clone(), target.url.port, target.state.clone(), patience));
+                lookups.spawn(one(
+                    name.clone(),
+                    target.url.port,
+                    target.state.clone(),
+                    patience,
+                ));
             }
         }
     }
@@ -35,8 +44,12 @@ pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
 async fn one(name: String, port: u16, state: Arc<TargetState>, patience: Duration) {
     match timeout(patience, lookup_host((name.as_str(), port))).await {
         Ok(Ok(found)) => state.set_addresses(found.collect()),
-        Ok(Err(error)) if !state.resolved() => log::warn!("the target's name {name} does not resolve: {error}"),
-        Err(_) if !state.resolved() => log::warn!("the target's name {name} does not resolve in time"),
+        Ok(Err(error)) if !state.resolved() => {
+            log::warn!("the target's name {name} does not resolve: {error}")
+        }
+        Err(_) if !state.resolved() => {
+            log::warn!("the target's name {name} does not resolve in time")
+        }
         // The last known addresses stay.
         _ => {}
     }

@@ -24,7 +24,11 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog) -> Account {
-        Account { metrics, access, open: Arc::default() }
+        Account {
+            metrics,
+            access,
+            open: Arc::default(),
+        }
     }
 
     /// Whether anybody reads the access log.
@@ -68,7 +72,9 @@ impl Account {
         offer.answered(x.status);
         handles.duration.observe((now - x.started).as_secs_f64());
         if let Some(asked) = x.asked {
-            let ours = asked.saturating_duration_since(x.started).saturating_sub(x.body_wait);
+            let ours = asked
+                .saturating_duration_since(x.started)
+                .saturating_sub(x.body_wait);
             handles.overhead.observe(ours.as_secs_f64());
         }
         if let Some((usage, _)) = x.usage() {
@@ -93,11 +99,22 @@ fn line(x: &Exchange, now: Instant) -> Vec<u8> {
         quoted(x.request_id.as_str()),
         x.client,
     );
-    let _ = write!(line, r#""method":{},"path":{},"#, quoted(&x.method), quoted(&x.path));
+    let _ = write!(
+        line,
+        r#""method":{},"path":{},"#,
+        quoted(&x.method),
+        quoted(&x.path)
+    );
     if let Some(model) = x.peek.as_ref().and_then(|peek| peek.model.as_ref()) {
         let _ = write!(line, r#""model":{},"#, quoted(&model.value));
     }
-    let _ = write!(line, r#""status":{},"attempts":{},"target":{},"#, x.status, x.attempts, quoted(target));
+    let _ = write!(
+        line,
+        r#""status":{},"attempts":{},"target":{},"#,
+        x.status,
+        x.attempts,
+        quoted(target)
+    );
     if let Some(code) = x.error_code {
         let _ = write!(line, r#""error":"{code}","#);
     }
@@ -105,7 +122,11 @@ fn line(x: &Exchange, now: Instant) -> Vec<u8> {
         let _ = write!(line, r#""cause":{},"#, quoted(cause));
     }
     if let Some(first) = x.first_byte {
-        let _ = write!(line, r#""first_byte_ms":{:.3},"#, first.saturating_duration_since(x.started).as_secs_f64() * 1e3);
+        let _ = write!(
+            line,
+            r#""first_byte_ms":{:.3},"#,
+            first.saturating_duration_since(x.started).as_secs_f64() * 1e3
+        );
     }
     if let Some((usage, estimated)) = x.usage() {
         let _ = write!(
@@ -114,7 +135,11 @@ fn line(x: &Exchange, now: Instant) -> Vec<u8> {
             usage.input, usage.cached, usage.output
         );
     }
-    let _ = writeln!(line, r#""duration_ms":{:.3}}}"#, micros(x.started) as f64 / 1e3);
+    let _ = writeln!(
+        line,
+        r#""duration_ms":{:.3}}}"#,
+        micros(x.started) as f64 / 1e3
+    );
     line
 }
 

@@ -20,7 +20,11 @@ use crate::model::By;
 use crate::snapshot::{Decision, Gateway, Head, ModelName, Route};
 
 /// Decides; `Ok(true)` when the exchange was answered here.
-pub(super) async fn admit(session: &mut Session, x: &mut Exchange, memory: &Arc<BodyMemory>) -> Result<bool> {
+pub(super) async fn admit(
+    session: &mut Session,
+    x: &mut Exchange,
+    memory: &Arc<BodyMemory>,
+) -> Result<bool> {
     match try_admit(session, x, memory).await {
         Ok(Admission::Forward) => Ok(false),
         Ok(Admission::Answer(body)) => {
@@ -57,7 +61,9 @@ async fn try_admit(
     if let Some(rejection) = x.refusal.take() {
         return Err(rejection.into());
     }
-    let Some(gateway) = x.gateway.clone() else { return Err(Rejection::UnknownHost.into()) };
+    let Some(gateway) = x.gateway.clone() else {
+        return Err(Rejection::UnknownHost.into());
+    };
     if !gateway.admits(x.client) {
         return Err(Rejection::Forbidden.into());
     }
@@ -78,11 +84,15 @@ fn list_models(session: &Session, gateway: &Gateway) -> Result<Option<Bytes>, Re
     if gateway.routing.by == By::None || !matches!(head.method, Method::GET | Method::HEAD) {
         return Ok(None);
     }
-    let Some(rest) = head.uri.path().strip_prefix("/v1/models") else { return Ok(None) };
+    let Some(rest) = head.uri.path().strip_prefix("/v1/models") else {
+        return Ok(None);
+    };
     if rest.is_empty() || rest == "/" {
         return Ok(Some(gateway.models_list.clone()));
     }
-    let Some(id) = rest.strip_prefix('/') else { return Ok(None) };
+    let Some(id) = rest.strip_prefix('/') else {
+        return Ok(None);
+    };
     let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
     match gateway.models.get(&*id) {
         Some(entry) => Ok(Some(entry.clone())),
@@ -102,30 +112,46 @@ async fn find_route(
     let head = session.req_header();
     let model = match &in_header {
         Some(name) => ModelName::Is(name),
-        None if gateway.routing.by == By::Body && !empty && may_carry_model(&head.method) => ModelName::Unread,
+        None if gateway.routing.by == By::Body && !empty && may_carry_model(&head.method) => {
+            ModelName::Unread
+        }
         None => ModelName::Absent,
     };
     let asked = asked_of(head, x);
     let mut decision = gateway.router.decide(asked, model);
     if matches!(decision, Decision::NeedsModel) {
         body::read(session, x, memory, true).await?;
-        let name = x.peek.as_ref().and_then(|peek| peek.model.as_ref()).map(|model| model.value.clone());
+        let name = x
+            .peek
+            .as_ref()
+            .and_then(|peek| peek.model.as_ref())
+            .map(|model| model.value.clone());
         let model = name.as_deref().map_or(ModelName::Absent, ModelName::Is);
-        decision = gateway.router.decide(asked_of(session.req_header(), x), model);
+        decision = gateway
+            .router
+            .decide(asked_of(session.req_header(), x), model);
         return settle(decision, name.as_deref(), || no_model_in_body(x));
     }
     let method = session.req_header().method.clone();
-    settle(decision, in_header.as_deref(), || match gateway.routing.by {
-        By::Header if may_carry_model(&method) => no_model_in_header(gateway),
-        By::Body if method == Method::POST => {
-            Rejection::invalid("The request has no JSON body that names a `model`.", Some("model"))
+    settle(decision, in_header.as_deref(), || {
+        match gateway.routing.by {
+            By::Header if may_carry_model(&method) => no_model_in_header(gateway),
+            By::Body if method == Method::POST => Rejection::invalid(
+                "The request has no JSON body that names a `model`.",
+                Some("model"),
+            ),
+            _ => Rejection::RouteNotFound,
         }
-        _ => Rejection::RouteNotFound,
     })
 }
 
 fn asked_of<'h>(head: &'h pingora_http::RequestHeader, x: &Exchange) -> Head<'h> {
-    Head { method: &head.method, path: head.uri.path(), headers: &head.headers, service: x.host_service }
+    Head {
+        method: &head.method,
+        path: head.uri.path(),
+        headers: &head.headers,
+        service: x.host_service,
+    }
 }
 
 fn settle(
@@ -136,7 +162,9 @@ fn settle(
     Err(match decision {
         Decision::Route(route) => return Ok(route),
         Decision::MethodNotAllowed(allow) => Rejection::MethodNotAllowed(allow),
-        Decision::ModelNotFound => Rejection::ModelNotFound(model.unwrap_or("in the path").to_owned()),
+        Decision::ModelNotFound => {
+            Rejection::ModelNotFound(model.unwrap_or("in the path").to_owned())
+        }
         Decision::NoRoute if model.is_some() => Rejection::RouteNotFound,
         Decision::NoRoute | Decision::NeedsModel => nameless(),
     }
@@ -145,24 +173,44 @@ fn settle(
 
 fn no_model_in_body(x: &Exchange) -> Rejection {
     if x.peek.is_none() {
-        return Rejection::invalid("The request's body is not JSON, so it names no `model`.", Some("model"));
+        return Rejection::invalid(
+            "The request's body is not JSON, so it names no `model`.",
+            Some("model"),
+        );
     }
     Rejection::invalid("The request names no `model`.", Some("model"))
 }
 
 fn no_model_in_header(gateway: &Gateway) -> Rejection {
-    let name = gateway.routing.header.as_ref().map_or("model", |name| name.as_str());
-    Rejection::invalid(format!("The request has no header `{name}` that names a model."), None)
+    let name = gateway
+        .routing
+        .header
+        .as_ref()
+        .map_or("model", |name| name.as_str());
+    Rejection::invalid(
+        format!("The request has no header `{name}` that names a model."),
+        None,
+    )
 }
 
 fn model_in_header(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<String>, Rejection> {
-    let (By::Header, Some(name)) = (gateway.routing.by, &gateway.routing.header) else { return Ok(None) };
+    let (By::Header, Some(name)) = (gateway.routing.by, &gateway.routing.header) else {
+        return Ok(None);
+    };
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     match (value.to_str(), values.next()) {
         (Ok(model), None) if !model.trim().is_empty() => Ok(Some(model.trim().to_owned())),
-        (_, Some(_)) => Err(Rejection::invalid(format!("The header `{name}` is given more than once."), None)),
-        _ => Err(Rejection::invalid(format!("The header `{name}` names no model."), None)),
+        (_, Some(_)) => Err(Rejection::invalid(
+            format!("The header `{name}` is given more than once."),
+            None,
+        )),
+        _ => Err(Rejection::invalid(
+            format!("The header `{name}` names no model."),
+            None,
+        )),
     }
 }
 
@@ -196,8 +244,13 @@ fn splice_body(session: &Session, x: &mut Exchange) {
     let usage = path.ends_with("/completions");
     let Some(peek) = &x.peek else { return };
     let edits = Edits::plan(peek, x.alias(), usage);
-    x.meter = Meter::Planned { strip: edits.usage_injected() };
-    if let Body::Whole { original, outgoing, .. } = &mut x.body {
+    x.meter = Meter::Planned {
+        strip: edits.usage_injected(),
+    };
+    if let Body::Whole {
+        original, outgoing, ..
+    } = &mut x.body
+    {
         if !edits.is_empty() {
             *outgoing = splice(original, &edits);
         }
@@ -206,7 +259,10 @@ fn splice_body(session: &Session, x: &mut Exchange) {
 
 /// A body that passes unread is still held to its limit, where it announces its length.
 fn check_streamed(session: &mut Session, x: &mut Exchange) -> Result<(), Rejection> {
-    let limit = x.snapshot.as_ref().map_or(u64::MAX, |snapshot| snapshot.max_body);
+    let limit = x
+        .snapshot
+        .as_ref()
+        .map_or(u64::MAX, |snapshot| snapshot.max_body);
     match body::length(&session.req_header().headers) {
         Length::Known(bytes) if bytes > limit => return Err(Rejection::TooLarge(limit)),
         _ => {}
@@ -234,7 +290,10 @@ async fn linger(session: &mut Session, rejection: &Rejection) {
     const LONGEST: std::time::Duration = std::time::Duration::from_secs(5);
     const MOST: usize = 256 << 20;
     if *rejection == Rejection::RequestTimeout
-        || session.req_header().headers.contains_key(http::header::EXPECT)
+        || session
+            .req_header()
+            .headers
+            .contains_key(http::header::EXPECT)
         || session.as_downstream().is_http2()
     {
         return;

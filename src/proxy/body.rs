@@ -55,11 +55,18 @@ pub(super) struct BodyPermit {
 
 impl BodyMemory {
     pub(crate) fn new(limit: u64, gauge: IntGauge) -> Arc<BodyMemory> {
-        Arc::new(BodyMemory { used: AtomicU64::new(0), limit: AtomicU64::new(limit), gauge })
+        Arc::new(BodyMemory {
+            used: AtomicU64::new(0),
+            limit: AtomicU64::new(limit),
+            gauge,
+        })
     }
 
     fn permit(self: &Arc<Self>, bytes: u64) -> Result<BodyPermit, Rejection> {
-        let mut permit = BodyPermit { memory: self.clone(), held: 0 };
+        let mut permit = BodyPermit {
+            memory: self.clone(),
+            held: 0,
+        };
         permit.grow(bytes)?;
         Ok(permit)
     }
@@ -110,7 +117,9 @@ pub(super) async fn read(
     memory: &Arc<BodyMemory>,
     peek: bool,
 ) -> Result<(), Stop> {
-    let Some(snapshot) = x.snapshot.clone() else { return Ok(()) };
+    let Some(snapshot) = x.snapshot.clone() else {
+        return Ok(());
+    };
     let head = session.req_header();
     let length = length(&head.headers);
     if let Length::Known(bytes) = length {
@@ -126,7 +135,10 @@ pub(super) async fn read(
         Length::Open => 0,
     })?);
     if continues {
-        session.write_continue_response().await.map_err(Stop::Gone)?;
+        session
+            .write_continue_response()
+            .await
+            .map_err(Stop::Gone)?;
     }
     session.set_read_timeout(None);
     let mut reader = Reader {
@@ -151,7 +163,11 @@ pub(super) async fn read(
     let original = reader.whole.into_bytes();
     let native = session.as_mut().is_body_empty() || session.as_ref().get_retry_buffer().is_some();
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
-    x.body = Body::Whole { outgoing: original.clone(), original, native };
+    x.body = Body::Whole {
+        outgoing: original.clone(),
+        original,
+        native,
+    };
     Ok(())
 }
 
@@ -169,7 +185,10 @@ fn finish_peek(
     match result {
         Ok(peek) => Ok(peek),
         Err(_) if !strict => Ok(None),
-        Err(error) => Err(Rejection::invalid(format!("The request's JSON body is not usable: {error}."), None)),
+        Err(error) => Err(Rejection::invalid(
+            format!("The request's JSON body is not usable: {error}."),
+            None,
+        )),
     }
 }
 
@@ -258,11 +277,20 @@ impl Reader {
 /// Whether the body is said to be JSON; without a word it is taken to be.
 fn is_json(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_none_or(|value| {
-        let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+        let kind = value
+            .to_str()
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim();
+        kind.eq_ignore_ascii_case("application/json")
+            || kind.to_ascii_lowercase().ends_with("+json")
     })
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"multipart/"))
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"multipart/"))
 }

@@ -174,7 +174,10 @@ impl Watched {
 
     /// The alarm of the connection that `stream` is, if it is one of ours.
     pub(super) fn alarm_of(stream: &Stream) -> Option<Arc<Alarm>> {
-        (**stream).as_any().downcast_ref::<Watched>().map(|watched| watched.alarm.clone())
+        (**stream)
+            .as_any()
+            .downcast_ref::<Watched>()
+            .map(|watched| watched.alarm.clone())
     }
 
     fn sync_phase(&mut self) {
@@ -196,15 +199,20 @@ impl Watched {
             return;
         }
         self.phase = Phase::Head;
-        self.alarm.set(Instant::now() + self.alarm.header_timeout, Deadline::Total);
+        self.alarm
+            .set(Instant::now() + self.alarm.header_timeout, Deadline::Total);
     }
 
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(at) = self.alarm.deadline() else { return Poll::Pending };
+        let Some(at) = self.alarm.deadline() else {
+            return Poll::Pending;
+        };
         if at <= Instant::now() {
             return self.rings(cx);
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         // An earlier wake-up than needed is kept: it costs one look, re-arming costs the timer's lock.
         if timer.is_elapsed() || timer.deadline() > at {
             timer.as_mut().reset(at);
@@ -257,7 +265,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -330,7 +342,11 @@ impl Peek for Watched {
     async fn try_peek(&mut self, out: &mut [u8]) -> io::Result<bool> {
         out.fill(0);
         while self.peeked.len() < out.len()
-            && H2_PREFACE.starts_with(self.peeked.get(..self.peeked.len().min(H2_PREFACE.len())).unwrap_or_default())
+            && H2_PREFACE.starts_with(
+                self.peeked
+                    .get(..self.peeked.len().min(H2_PREFACE.len()))
+                    .unwrap_or_default(),
+            )
         {
             let mut buf = BytesMut::with_capacity(4096);
             let held = std::mem::take(&mut self.peeked);

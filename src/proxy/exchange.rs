@@ -147,10 +147,10 @@ impl RequestId {
     pub(super) fn of(client: Option<&HeaderValue>) -> RequestId {
         let sane = |value: &&HeaderValue| {
             (1..=128).contains(&value.len())
-                && value
-                    .as_bytes()
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
+                && value.as_bytes().iter().all(|b| {
+                    b.is_ascii_alphanumeric()
+                        || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=')
+                })
         };
         match client.filter(sane) {
             Some(value) => RequestId(value.clone()),
@@ -244,7 +244,9 @@ impl Exchange {
             return;
         }
         match self.deadline(now, cause) {
-            (_, cause) if cause != Deadline::Total && self.limit(cause) >= self.alarm_below => alarm.clear(),
+            (_, cause) if cause != Deadline::Total && self.limit(cause) >= self.alarm_below => {
+                alarm.clear()
+            }
             (at, cause) => alarm.set(at, cause),
         }
     }
@@ -270,12 +272,19 @@ impl Exchange {
     /// Counts bytes of a body that passes unread, which is held to the same limit.
     pub(super) fn streamed(&mut self, bytes: usize) -> pingora_core::Result<()> {
         self.streamed += bytes as u64;
-        let limit = self.snapshot.as_ref().map_or(u64::MAX, |snapshot| snapshot.max_body);
+        let limit = self
+            .snapshot
+            .as_ref()
+            .map_or(u64::MAX, |snapshot| snapshot.max_body);
         if self.streamed <= limit || self.unbounded {
             return Ok(());
         }
         self.refusal = Some(Rejection::TooLarge(limit));
-        Err(pingora_core::Error::explain(pingora_core::ErrorType::InvalidHTTPHeader, "body too large").into_down())
+        Err(pingora_core::Error::explain(
+            pingora_core::ErrorType::InvalidHTTPHeader,
+            "body too large",
+        )
+        .into_down())
     }
 
     /// The alias to send instead of the client's model name.

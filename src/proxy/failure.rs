@@ -25,7 +25,9 @@ pub(super) fn while_proxying(
         x.rung = Some(cause);
         error = Error::explain(ErrorType::ReadTimedout, "deadline").into_up();
     }
-    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let begun = session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational());
     let replayable = x.body.is_whole() || !session.as_ref().retry_buffer_truncated();
     if begun || !replayable || *error.esource() == ErrorSource::Downstream {
         error.set_retry(false);
@@ -37,7 +39,9 @@ pub(super) fn while_proxying(
 
 /// The exchange failed for good.
 pub(super) async fn end(session: &mut Session, x: &mut Exchange, error: &Error) {
-    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let begun = session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational());
     if client_left(x, error) {
         x.client_left = true;
         return;

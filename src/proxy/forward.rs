@@ -21,8 +21,12 @@ const FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// Turns the client's head into the one for the target of the attempt under way.
 pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Result<()> {
-    let Some((upstream, index)) = peer::target(x) else { return Ok(()) };
-    let Some(target) = upstream.targets.get(index) else { return Ok(()) };
+    let Some((upstream, index)) = peer::target(x) else {
+        return Ok(());
+    };
+    let Some(target) = upstream.targets.get(index) else {
+        return Ok(());
+    };
     set_path(x, head, target)?;
     set_origin(x, head, target, tls)?;
     set_credential(head, &upstream)?;
@@ -44,7 +48,11 @@ pub(super) fn body(x: &Exchange) -> Option<Bytes> {
 }
 
 fn set_path(x: &Exchange, head: &mut RequestHeader, target: &Target) -> Result<()> {
-    let base = if target.url.scheme == Scheme::Unix { "" } else { target.url.path.as_str() };
+    let base = if target.url.scheme == Scheme::Unix {
+        ""
+    } else {
+        target.url.path.as_str()
+    };
     if base.is_empty() && x.target_path.is_none() {
         return Ok(());
     }
@@ -67,9 +75,17 @@ fn set_origin(x: &Exchange, head: &mut RequestHeader, target: &Target, tls: bool
     });
     let client = x.client.to_string();
     if x.trusted_peer {
-        let known: Vec<&str> =
-            head.headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
-        let chain = if known.is_empty() { client } else { known.join(", ") };
+        let known: Vec<&str> = head
+            .headers
+            .get_all(FORWARDED_FOR)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .collect();
+        let chain = if known.is_empty() {
+            client
+        } else {
+            known.join(", ")
+        };
         head.insert_header(FORWARDED_FOR, chain)?;
     } else {
         head.insert_header(FORWARDED_FOR, client)?;
@@ -79,9 +95,10 @@ fn set_origin(x: &Exchange, head: &mut RequestHeader, target: &Target, tls: bool
     if !x.trusted_peer || !head.headers.contains_key(FORWARDED_PROTO) {
         head.insert_header(FORWARDED_PROTO, if tls { "https" } else { "http" })?;
     }
-    if let (Some(host), true) =
-        (&asked, !x.trusted_peer || !head.headers.contains_key(FORWARDED_HOST))
-    {
+    if let (Some(host), true) = (
+        &asked,
+        !x.trusted_peer || !head.headers.contains_key(FORWARDED_HOST),
+    ) {
         head.insert_header(FORWARDED_HOST, host.clone())?;
     }
     match asked {

@@ -31,7 +31,10 @@ pub(super) fn stream_alarm() -> Option<Arc<Alarm>> {
 
 /// Whether the client speaks TLS.
 pub(super) fn is_tls(session: &Session) -> bool {
-    session.as_downstream().digest().is_some_and(|digest| digest.ssl_digest.is_some())
+    session
+        .as_downstream()
+        .digest()
+        .is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 /// Wraps client connections and hands them on.
@@ -46,7 +49,12 @@ struct Front {
 }
 
 /// The service that accepts clients and serves them.
-pub fn serve(conf: &Arc<ServerConf>, proxy: Proxy, http2: bool, header_timeout: Duration) -> Service<Connections> {
+pub fn serve(
+    conf: &Arc<ServerConf>,
+    proxy: Proxy,
+    http2: bool,
+    header_timeout: Duration,
+) -> Service<Connections> {
     let mut proxy = http_proxy(conf, proxy);
     let mut options = HttpServerOptions::default();
     options.h2c = http2;
@@ -56,13 +64,25 @@ pub fn serve(conf: &Arc<ServerConf>, proxy: Proxy, http2: bool, header_timeout: 
     h2.max_concurrent_streams(256);
     h2.max_header_list_size(64 * 1024);
     proxy.h2_options = Some(h2);
-    let front = Arc::new(Front { proxy: Arc::new(proxy) });
-    Service::new("clients".into(), Connections { front, header_timeout })
+    let front = Arc::new(Front {
+        proxy: Arc::new(proxy),
+    });
+    Service::new(
+        "clients".into(),
+        Connections {
+            front,
+            header_timeout,
+        },
+    )
 }
 
 #[async_trait]
 impl ServerApp for Connections {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
         let watched: Stream = Box::new(Watched::new(stream, self.header_timeout));
         ServerApp::process_new(&self.front, watched, shutdown).await
     }
@@ -83,7 +103,10 @@ impl HttpServerApp for Front {
             return self.proxy.process_new_http(session, shutdown).await;
         }
         let alarm = Alarm::detached();
-        let exchange = STREAM_ALARM.scope(alarm.clone(), self.proxy.process_new_http(session, shutdown));
+        let exchange = STREAM_ALARM.scope(
+            alarm.clone(),
+            self.proxy.process_new_http(session, shutdown),
+        );
         tokio::select! {
             reused = exchange => reused,
             () = alarm.rung() => None,

@@ -18,7 +18,9 @@ use crate::snapshot::Snapshot;
 
 /// Fills in what the head and the connection tell.
 pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
-    let Some(snapshot) = x.snapshot.clone() else { return };
+    let Some(snapshot) = x.snapshot.clone() else {
+        return;
+    };
     x.alarm = alarm(session);
     if let Some(alarm) = &x.alarm {
         alarm.begin();
@@ -26,10 +28,17 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
     let peer = peer_address(session);
     let head = session.req_header();
     x.trusted_peer = is_trusted(&snapshot, peer);
-    x.client = if x.trusted_peer { client_behind(&snapshot, &head.headers, peer) } else { peer };
+    x.client = if x.trusted_peer {
+        client_behind(&snapshot, &head.headers, peer)
+    } else {
+        peer
+    };
     x.request_id = RequestId::of(head.headers.get("x-request-id"));
     x.dialect = Dialect::of_path(head.uri.path());
-    x.grpc = head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    x.grpc = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     if let Err(rejection) = find_gateway(session, x, &snapshot) {
         x.refusal = Some(rejection);
     }
@@ -51,10 +60,17 @@ fn find_gateway(session: &Session, x: &mut Exchange, snapshot: &Snapshot) -> Res
     let head = session.req_header();
     let host = match head.headers.get(HOST) {
         Some(host) => host.to_str().unwrap_or_default(),
-        None => head.uri.authority().map(|authority| authority.as_str()).unwrap_or_default(),
+        None => head
+            .uri
+            .authority()
+            .map(|authority| authority.as_str())
+            .unwrap_or_default(),
     };
     let entry = snapshot.hosts.find(host).ok_or(Rejection::UnknownHost)?;
-    let gateway = snapshot.gateways.get(entry.gateway).ok_or(Rejection::UnknownHost)?;
+    let gateway = snapshot
+        .gateways
+        .get(entry.gateway)
+        .ok_or(Rejection::UnknownHost)?;
     x.host_service = entry.service;
     x.gateway = Some(gateway.clone());
     Ok(())
@@ -67,13 +83,21 @@ fn check_framing(session: &Session) -> Result<(), Rejection> {
     if head.version == Version::HTTP_2 || !head.headers.contains_key(TRANSFER_ENCODING) {
         return Ok(());
     }
-    let raw = session.as_downstream().as_http1().map(|h1| h1.get_headers_raw_bytes()).unwrap_or_default();
+    let raw = session
+        .as_downstream()
+        .as_http1()
+        .map(|h1| h1.get_headers_raw_bytes())
+        .unwrap_or_default();
     let names_length = raw.split(|b| *b == b'\n').any(|line| {
         let name = line.split(|b| *b == b':').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
+        name.trim_ascii()
+            .eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
     });
     if names_length {
-        return Err(Rejection::invalid("A request has either Content-Length or Transfer-Encoding, not both.", None));
+        return Err(Rejection::invalid(
+            "A request has either Content-Length or Transfer-Encoding, not both.",
+            None,
+        ));
     }
     Ok(())
 }
@@ -87,16 +111,25 @@ fn peer_address(session: &Session) -> IpAddr {
 }
 
 fn is_trusted(snapshot: &Snapshot, address: IpAddr) -> bool {
-    !snapshot.trusted_proxies.is_empty() && snapshot.trusted_proxies.iter().any(|net| net.contains(&address))
+    !snapshot.trusted_proxies.is_empty()
+        && snapshot
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
 }
 
 /// The nearest address in `X-Forwarded-For` that no trusted proxy vouches for by being one itself.
 fn client_behind(snapshot: &Snapshot, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
     let mut client = peer;
-    let lines: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        let Ok(address) = hop.trim().trim_matches(['[', ']']).parse::<IpAddr>() else { break };
+        let Ok(address) = hop.trim().trim_matches(['[', ']']).parse::<IpAddr>() else {
+            break;
+        };
         client = address.to_canonical();
         if !is_trusted(snapshot, client) {
             break;
@@ -107,5 +140,8 @@ fn client_behind(snapshot: &Snapshot, headers: &HeaderMap, peer: IpAddr) -> IpAd
 
 /// Whether a request with this head may carry a body worth looking for a model in.
 pub(super) fn may_carry_model(method: &Method) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+    !matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    )
 }

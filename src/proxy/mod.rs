@@ -50,7 +50,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Serves what `control` holds.
-    pub fn new(control: Arc<Control>, access: AccessLog, body_memory: u64, threads: usize) -> Proxy {
+    pub fn new(
+        control: Arc<Control>,
+        access: AccessLog,
+        body_memory: u64,
+        threads: usize,
+    ) -> Proxy {
         let metrics = control.metrics().clone();
         Proxy {
             bodies: BodyMemory::new(body_memory, metrics.body_memory.clone()),
@@ -80,7 +85,9 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<()> {
-        session.as_downstream_mut().set_total_drain_timeout(Some(Duration::from_secs(5)));
+        session
+            .as_downstream_mut()
+            .set_total_drain_timeout(Some(Duration::from_secs(5)));
         if self.account.tells() {
             let head = session.req_header();
             x.method = head.method.to_string();
@@ -94,7 +101,11 @@ impl ProxyHttp for Proxy {
         admit::admit(session, x, &self.bodies).await
     }
 
-    async fn proxy_upstream_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<bool> {
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        x: &mut Self::CTX,
+    ) -> Result<bool> {
         if x.body.is_native() {
             return Ok(true);
         }
@@ -102,7 +113,11 @@ impl ProxyHttp for Proxy {
         Ok(false)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, x: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        x: &mut Self::CTX,
+    ) -> Result<Box<HttpPeer>> {
         peer::next(x, session.as_downstream().is_http2()).map_err(|rejection| {
             x.refusal = Some(rejection);
             Error::explain(ErrorType::InternalError, "no target")
@@ -160,7 +175,11 @@ impl ProxyHttp for Proxy {
                 stream::End::Whole(None) => {}
                 stream::End::Whole(Some(held)) => stream::append(body, held),
                 stream::End::Truncated => {
-                    return Err(Error::explain(ErrorType::ConnectionClosed, "stream without its end").into_up());
+                    return Err(Error::explain(
+                        ErrorType::ConnectionClosed,
+                        "stream without its end",
+                    )
+                    .into_up());
                 }
             }
         }
@@ -188,9 +207,17 @@ impl ProxyHttp for Proxy {
         failure::while_proxying(session, x, error, reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, x: &mut Self::CTX) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        x: &mut Self::CTX,
+    ) -> FailToProxy {
         failure::end(session, x, error).await;
-        FailToProxy { error_code: x.status, can_reuse_downstream: false }
+        FailToProxy {
+            error_code: x.status,
+            can_reuse_downstream: false,
+        }
     }
 
     async fn logging(&self, _session: &mut Session, _error: Option<&Error>, x: &mut Self::CTX) {

@@ -31,14 +31,25 @@ pub(super) fn next(x: &mut Exchange, is_h2: bool) -> Result<Box<HttpPeer>, Rejec
     // The last attempt's guard goes first: its target's load is no longer ours.
     x.attempt = None;
     let usable = |i: usize| {
-        upstream.targets.get(i).is_some_and(|t| t.url.is_local() || t.state.resolved())
+        upstream
+            .targets
+            .get(i)
+            .is_some_and(|t| t.url.is_local() || t.state.resolved())
     };
-    let (index, guard) =
-        upstream.policy.pick(&upstream.view, &usable).ok_or(Rejection::NoHealthyUpstream)?;
-    let target = upstream.targets.get(index).ok_or(Rejection::NoHealthyUpstream)?;
+    let (index, guard) = upstream
+        .policy
+        .pick(&upstream.view, &usable)
+        .ok_or(Rejection::NoHealthyUpstream)?;
+    let target = upstream
+        .targets
+        .get(index)
+        .ok_or(Rejection::NoHealthyUpstream)?;
     x.attempts += 1;
     x.served_by = Some(target.label.clone());
-    x.attempt = Some(Attempt { target: index, _guard: guard });
+    x.attempt = Some(Attempt {
+        target: index,
+        _guard: guard,
+    });
     let mut peer = describe(target, upstream)?;
     set_options(&mut peer.options, x, target, upstream);
     if is_h2 {
@@ -72,7 +83,11 @@ fn describe(target: &Target, upstream: &Upstream) -> Result<HttpPeer, Rejection>
             .map_err(|_| Rejection::NoHealthyUpstream);
     }
     let address: SocketAddr = target.state.address().ok_or(Rejection::NoHealthyUpstream)?;
-    let name = if tls { target.server_name.clone() } else { String::new() };
+    let name = if tls {
+        target.server_name.clone()
+    } else {
+        String::new()
+    };
     let mut peer = HttpPeer::new(address, tls, name);
     peer.options.verify_cert = upstream.tls.verify;
     peer.options.verify_hostname = upstream.tls.verify;

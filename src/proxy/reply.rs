@@ -16,14 +16,17 @@ use super::exchange::Exchange;
 
 /// What a client is told whose request head does not come to an end.
 pub(super) const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
-content-length: 140\r\nconnection: close\r\n\r\n\
-{\"error\":{\"message\":\"The request's head took too long to arrive.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"request_timeout\"}}      ";
+content-length: 136\r\nconnection: close\r\n\r\n\
+{\"error\":{\"message\":\"The request's head took too long to arrive.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"request_timeout\"}}";
 
 /// Why Tollgate answers itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
     /// The request is malformed; says how, and which field.
-    Invalid { message: String, param: Option<&'static str> },
+    Invalid {
+        message: String,
+        param: Option<&'static str>,
+    },
     /// The client's address may not ask.
     Forbidden,
     /// No service of the gateway answers to the model.
@@ -55,7 +58,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Rejection {
     pub(super) fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Rejection {
-        Rejection::Invalid { message: message.into(), param }
+        Rejection::Invalid {
+            message: message.into(),
+            param,
+        }
     }
 
     /// The HTTP status.
@@ -144,17 +150,34 @@ impl Rejection {
 
     /// The error as a body in this dialect.
     pub(super) fn body(&self, dialect: Dialect) -> String {
-        error_body(dialect, self.kind(dialect), self.code(), &self.message(), self.param())
+        error_body(
+            dialect,
+            self.kind(dialect),
+            self.code(),
+            &self.message(),
+            self.param(),
+        )
     }
 
     /// The error as the last event of a stream that has begun.
     pub(super) fn event(&self, dialect: Dialect) -> Bytes {
-        error_event(dialect, self.kind(dialect), self.code(), &self.message(), self.param()).into()
+        error_event(
+            dialect,
+            self.kind(dialect),
+            self.code(),
+            &self.message(),
+            self.param(),
+        )
+        .into()
     }
 }
 
 /// Answers with a rejection. Afterwards the exchange counts as answered, whatever the client made of it.
-pub(super) async fn reject(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
+pub(super) async fn reject(
+    session: &mut Session,
+    x: &mut Exchange,
+    rejection: &Rejection,
+) -> Result<()> {
     x.refused(rejection);
     if x.grpc {
         return reject_grpc(session, x, rejection).await;
@@ -182,7 +205,9 @@ pub(super) async fn send(
     head.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     head.insert_header("x-request-id", x.request_id.value())?;
     let bodiless = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(head), bodiless).await?;
+    session
+        .write_response_header(Box::new(head), bodiless)
+        .await?;
     if !bodiless {
         session.write_response_body(Some(body), true).await?;
     }
@@ -216,7 +241,11 @@ mod tests {
     fn the_answer_to_a_slow_head_is_well_formed() {
         let text = std::str::from_utf8(SLOW_HEAD).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
         let value: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(value["error"]["code"], "request_timeout");
     }

@@ -46,11 +46,19 @@ fn strip_hop_by_hop(head: &mut ResponseHeader) {
             }
         }
     }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "upgrade"] {
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "te",
+        "upgrade",
+    ] {
         head.remove_header(name);
     }
 }
 
 fn is_framing(name: &str) -> bool {
-    ["content-length", "transfer-encoding", "content-type"].iter().any(|n| name.eq_ignore_ascii_case(n))
+    ["content-length", "transfer-encoding", "content-type"]
+        .iter()
+        .any(|n| name.eq_ignore_ascii_case(n))
 }

@@ -42,11 +42,20 @@ impl Meter {
     pub(super) fn usage(&self, prompt_bytes: usize) -> Option<(Usage, bool)> {
         match self {
             Meter::Done(usage) => usage.map(|usage| (usage, false)),
-            Meter::Events { usage, .. } => usage.usage().map(|usage| (usage, false)).or_else(|| {
-                let output = usage.content_events();
-                let input = prompt_bytes as u64 / 4;
-                (output > 0).then_some((Usage { input, cached: 0, output }, true))
-            }),
+            Meter::Events { usage, .. } => {
+                usage.usage().map(|usage| (usage, false)).or_else(|| {
+                    let output = usage.content_events();
+                    let input = prompt_bytes as u64 / 4;
+                    (output > 0).then_some((
+                        Usage {
+                            input,
+                            cached: 0,
+                            output,
+                        },
+                        true,
+                    ))
+                })
+            }
             _ => None,
         }
     }
@@ -54,12 +63,20 @@ impl Meter {
 
 /// Chooses how the answer with this head is read.
 pub(super) fn begin(x: &mut Exchange, status: u16, head: &HeaderMap) {
-    let kind = head.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    let kind = head
+        .get(CONTENT_TYPE)
+        .map(|value| value.as_bytes())
+        .unwrap_or_default();
     x.event_stream = kind.starts_with(b"text/event-stream");
-    let Meter::Planned { strip } = x.meter else { return };
+    let Meter::Planned { strip } = x.meter else {
+        return;
+    };
     x.meter = if x.event_stream {
         let unframed = !head.contains_key(CONTENT_LENGTH) && !head.contains_key(TRANSFER_ENCODING);
-        Meter::Events { usage: Box::new(StreamUsage::new(StreamMode { strip })), unframed }
+        Meter::Events {
+            usage: Box::new(StreamUsage::new(StreamMode { strip })),
+            unframed,
+        }
     } else if status < 300 && kind.starts_with(b"application/json") {
         Meter::Document(Box::new(JsonUsage::new()))
     } else {
@@ -76,10 +93,18 @@ pub(super) fn chunk(x: &mut Exchange, chunk: Bytes) -> Bytes {
     if x.first_byte.is_none() {
         x.first_byte = Some(now);
         if let Some(offer) = &x.offer {
-            offer.metrics.handles().first_token.observe((now - x.started).as_secs_f64());
+            offer
+                .metrics
+                .handles()
+                .first_token
+                .observe((now - x.started).as_secs_f64());
         }
     } else if let (true, Some(last), Some(offer)) = (x.event_stream, x.last_chunk, &x.offer) {
-        offer.metrics.handles().inter_token.observe((now - last).as_secs_f64());
+        offer
+            .metrics
+            .handles()
+            .inter_token
+            .observe((now - last).as_secs_f64());
     }
     x.last_chunk = Some(now);
     x.set_deadline(now, Deadline::Idle);

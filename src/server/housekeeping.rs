@@ -36,7 +36,11 @@ impl Housekeeping {
     ) -> Housekeeping {
         Housekeeping {
             control,
-            listeners: config.listeners.iter().map(|listener| listener.address).collect(),
+            listeners: config
+                .listeners
+                .iter()
+                .map(|listener| listener.address)
+                .collect(),
             admin: config.admin.address,
             phases: Mutex::new(Some(phases)),
             open,
@@ -82,7 +86,11 @@ impl Housekeeping {
 #[async_trait]
 impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let phases = self.phases.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let phases = self
+            .phases
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take();
         let follow = async {
             match phases {
                 Some(phases) => self.follow(phases).await,
@@ -95,7 +103,12 @@ impl BackgroundService for Housekeeping {
             }
         };
         // None of them ends before the process does.
-        tokio::join!(admin, self.become_ready(), self.control.keep_resolving(), follow);
+        tokio::join!(
+            admin,
+            self.become_ready(),
+            self.control.keep_resolving(),
+            follow
+        );
     }
 }
 

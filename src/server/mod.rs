@@ -55,7 +55,10 @@ impl Ending {
     /// Unix signals end the process: SIGTERM drains, SIGINT stops at once.
     pub fn by_signals() -> Ending {
         // Pingora would sleep for the whole of `grace`; who has nothing left to do leaves.
-        Ending { signal: Box::new(UnixShutdownSignalWatch), drained: Some(|| std::process::exit(0)) }
+        Ending {
+            signal: Box::new(UnixShutdownSignalWatch),
+            drained: Some(|| std::process::exit(0)),
+        }
     }
 }
 
@@ -64,7 +67,9 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
     install_tls_provider();
     check_addresses(config)?;
     let metrics = Arc::new(Metrics::new());
-    metrics.started.set(jiff::Timestamp::now().as_second() as f64);
+    metrics
+        .started
+        .set(jiff::Timestamp::now().as_second() as f64);
     let (access, writer) = AccessLog::open(&destination(config), metrics.access_dropped.clone())
         .map_err(StartError::AccessLog)?;
     let control = Arc::new(start_control(config, &metrics)?);
@@ -75,13 +80,26 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config, threads));
     let phases = server.watch_execution_phase();
     server.bootstrap();
-    let proxy = Proxy::new(control.clone(), access, config.server.body_memory.bytes(), threads);
+    let proxy = Proxy::new(
+        control.clone(),
+        access,
+        config.server.body_memory.bytes(),
+        threads,
+    );
     let housekeeping = Housekeeping::new(control, config, phases, proxy.open(), ending.drained);
     server.add_service(background_service("housekeeping", housekeeping));
     for http2 in [true, false] {
-        let mut service =
-            proxy::serve(&server.configuration, proxy.clone(), http2, config.server.header_timeout);
-        let addresses = config.listeners.iter().filter(|l| l.http2 == http2).map(|l| l.address);
+        let mut service = proxy::serve(
+            &server.configuration,
+            proxy.clone(),
+            http2,
+            config.server.header_timeout,
+        );
+        let addresses = config
+            .listeners
+            .iter()
+            .filter(|l| l.http2 == http2)
+            .map(|l| l.address);
         let mut any = false;
         for address in addresses {
             service.add_tcp(&address.to_string());
@@ -96,7 +114,9 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
     for listener in &config.listeners {
         log::info!("listening on {}", listener.address);
     }
-    server.run(RunArgs { shutdown_signal: ending.signal });
+    server.run(RunArgs {
+        shutdown_signal: ending.signal,
+    });
     drop(writing);
     Ok(())
 }
@@ -108,10 +128,17 @@ fn install_tls_provider() {
 
 /// Pingora panics on an address it cannot bind; a clear error comes first.
 fn check_addresses(config: &Config) -> Result<(), StartError> {
-    let listeners = config.listeners.iter().map(|l| (l.address, format!("listener {}", l.name)));
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|l| (l.address, format!("listener {}", l.name)));
     let admin = (config.admin.address, "admin".to_owned());
     for (address, what) in listeners.chain([admin]) {
-        TcpListener::bind(address).map_err(|error| StartError::Listen { address, what, error })?;
+        TcpListener::bind(address).map_err(|error| StartError::Listen {
+            address,
+            what,
+            error,
+        })?;
     }
     Ok(())
 }

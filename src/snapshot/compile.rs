@@ -18,11 +18,21 @@ use crate::model::{
 use crate::telemetry::{Metrics, OfferMetrics};
 
 /// Compiles one revision. Live state comes from the registry by identity.
-pub fn compile(config: &Config, revision: u64, registry: &Registry, metrics: &Arc<Metrics>) -> Snapshot {
+pub fn compile(
+    config: &Config,
+    revision: u64,
+    registry: &Registry,
+    metrics: &Arc<Metrics>,
+) -> Snapshot {
     let upstreams: HashMap<&str, Arc<Upstream>> = config
         .upstreams
         .iter()
-        .map(|upstream| (upstream.name.as_str(), Arc::new(compile_upstream(upstream, registry))))
+        .map(|upstream| {
+            (
+                upstream.name.as_str(),
+                Arc::new(compile_upstream(upstream, registry)),
+            )
+        })
         .collect();
     let services: Vec<(&model::Service, Arc<Service>)> = config
         .services
@@ -34,7 +44,9 @@ pub fn compile(config: &Config, revision: u64, registry: &Registry, metrics: &Ar
     for (index, gateway) in config.gateways.iter().enumerate() {
         let offered: Vec<_> = services
             .iter()
-            .filter(|(service, _)| service.gateways.is_empty() || service.gateways.contains(&gateway.name))
+            .filter(|(service, _)| {
+                service.gateways.is_empty() || service.gateways.contains(&gateway.name)
+            })
             .map(|(service, compiled)| Offered::new(service, compiled, gateway, metrics))
             .collect();
         claim_hosts(&mut hosts, gateway, index, &offered);
@@ -76,7 +88,10 @@ impl<'c> Offered<'c> {
             service: service.clone(),
             metrics: OfferMetrics::new(metrics.clone(), names.0, names.1),
         };
-        Offered { document, offer: Arc::new(offer) }
+        Offered {
+            document,
+            offer: Arc::new(offer),
+        }
     }
 
     fn weighted(&self) -> (Arc<Offer>, u64) {
@@ -85,7 +100,10 @@ impl<'c> Offered<'c> {
 }
 
 fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offered: &[Offered<'_>]) {
-    let entry = HostEntry { gateway: index, service: None };
+    let entry = HostEntry {
+        gateway: index,
+        service: None,
+    };
     for pattern in &gateway.hosts {
         match pattern {
             HostPattern::Exact(host) => hosts.claim(host, entry),
@@ -100,7 +118,13 @@ fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offere
         hosts.claim(&format!("gateway.{domain}"), entry);
         for (service, offered) in offered.iter().enumerate() {
             let host = format!("{}.{domain}", offered.document.name);
-            hosts.claim(&host, HostEntry { service: Some(service), ..entry });
+            hosts.claim(
+                &host,
+                HostEntry {
+                    service: Some(service),
+                    ..entry
+                },
+            );
         }
     }
     if gateway.default {
@@ -109,12 +133,20 @@ fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offere
 }
 
 fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &Config) -> Gateway {
-    let explicit =
-        config.rules.iter().filter(|rule| rule.gateway == gateway.name).map(|rule| compile_rule(rule, offered));
-    let prefixes = offered.iter().filter_map(|offered| prefix_rule(gateway, offered));
+    let explicit = config
+        .rules
+        .iter()
+        .filter(|rule| rule.gateway == gateway.name)
+        .map(|rule| compile_rule(rule, offered));
+    let prefixes = offered
+        .iter()
+        .filter_map(|offered| prefix_rule(gateway, offered));
     let rules: Vec<Rule> = explicit.chain(prefixes).collect();
     let (models_list, models) = describe_models(offered);
-    let offers = offered.iter().map(|offered| offered.offer.clone()).collect();
+    let offers = offered
+        .iter()
+        .map(|offered| offered.offer.clone())
+        .collect();
     Gateway {
         name: gateway.name.clone().into(),
         routing: gateway.routing.clone(),
@@ -135,7 +167,9 @@ fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>]) -> Rule {
         .services
         .iter()
         .filter_map(|weighted| {
-            let offered = offered.iter().find(|offered| offered.document.name == weighted.name)?;
+            let offered = offered
+                .iter()
+                .find(|offered| offered.document.name == weighted.name)?;
             Some((offered.offer.clone(), u64::from(weighted.weight)))
         })
         .collect();
@@ -192,7 +226,10 @@ fn describe_models(offered: &[Offered<'_>]) -> (String, HashMap<Box<str>, bytes:
     }
     let data: Vec<_> = entries.values().collect();
     let list = json!({"object": "list", "data": data}).to_string();
-    let models = entries.iter().map(|(id, entry)| (id.as_str().into(), entry.to_string().into())).collect();
+    let models = entries
+        .iter()
+        .map(|(id, entry)| (id.as_str().into(), entry.to_string().into()))
+        .collect();
     (list, models)
 }
 
@@ -234,12 +271,18 @@ fn in_place(service: &model::Service, targets: &[model::Target]) -> model::Upstr
 
 fn compile_upstream(upstream: &model::Upstream, registry: &Registry) -> Upstream {
     let name: Arc<str> = upstream.name.clone().into();
-    let targets: Vec<Target> =
-        upstream.targets.iter().map(|target| compile_target(target, &name, upstream, registry)).collect();
+    let targets: Vec<Target> = upstream
+        .targets
+        .iter()
+        .map(|target| compile_target(target, &name, upstream, registry))
+        .collect();
     let view = targets
         .iter()
         .zip(&upstream.targets)
-        .map(|(target, document)| balance::Target { weight: document.weight, state: target.state.clone() })
+        .map(|(target, document)| balance::Target {
+            weight: document.weight,
+            state: target.state.clone(),
+        })
         .collect();
     let mut headers = upstream.headers.clone();
     if let Some(key) = &upstream.api_key {
@@ -252,7 +295,15 @@ fn compile_upstream(upstream: &model::Upstream, registry: &Registry) -> Upstream
         model::Policy::RoundRobin => Box::new(RoundRobin::default()),
         model::Policy::LeastConnections => Box::new(LeastConnections::default()),
     };
-    Upstream { name, targets, view, policy, headers, http2: upstream.http2, tls: upstream.tls.clone() }
+    Upstream {
+        name,
+        targets,
+        view,
+        policy,
+        headers,
+        http2: upstream.http2,
+        tls: upstream.tls.clone(),
+    }
 }
 
 fn compile_target(
@@ -283,7 +334,8 @@ fn compile_target(
     Target {
         url: url.clone(),
         label,
-        authority: HeaderValue::from_str(&authority).unwrap_or(HeaderValue::from_static("localhost")),
+        authority: HeaderValue::from_str(&authority)
+            .unwrap_or(HeaderValue::from_static("localhost")),
         server_name: settings.tls.server_name.clone().unwrap_or(host),
         state,
     }
@@ -314,12 +366,17 @@ pub(super) mod tests {
             timeouts: model::Timeouts::default(),
         };
         let metrics = OfferMetrics::new(Arc::new(Metrics::new()), "main".into(), name.into());
-        Arc::new(Offer { service: Arc::new(service), metrics })
+        Arc::new(Offer {
+            service: Arc::new(service),
+            metrics,
+        })
     }
 
     fn read(toml: &str) -> Config {
         let no_file = |file: &str| Err(file.to_owned());
-        config::parse("test", toml, config::Format::Toml, &|_| None, &no_file).unwrap().config
+        config::parse("test", toml, config::Format::Toml, &|_| None, &no_file)
+            .unwrap()
+            .config
     }
 
     fn snapshot(toml: &str) -> Snapshot {
@@ -352,10 +409,19 @@ pub(super) mod tests {
     fn decide(snapshot: &Snapshot, method: &str, path: &str, model: ModelName<'_>) -> String {
         let headers = http::HeaderMap::new();
         let method = method.parse().unwrap();
-        let head = Head { method: &method, path, headers: &headers, service: None };
+        let head = Head {
+            method: &method,
+            path,
+            headers: &headers,
+            service: None,
+        };
         match snapshot.gateways[0].router.decide(head, model) {
             Decision::Route(route) => {
-                format!("{}{}", route.offer.service.name, route.path.map(|p| format!(" {p}")).unwrap_or_default())
+                format!(
+                    "{}{}",
+                    route.offer.service.name,
+                    route.path.map(|p| format!(" {p}")).unwrap_or_default()
+                )
             }
             Decision::MethodNotAllowed(allow) => format!("405 {allow}"),
             other => format!("{other:?}"),
@@ -365,10 +431,23 @@ pub(super) mod tests {
     #[test]
     fn models_exact_then_longest_prefix() {
         let s = snapshot(BASE);
-        for (model, service) in [("m", "a"), ("big/q", "a"), ("big/xy", "c"), ("big/xz", "a"), ("other", "c")] {
-            assert_eq!(decide(&s, "POST", "/v1/chat/completions", ModelName::Is(model)), service, "{model}");
+        for (model, service) in [
+            ("m", "a"),
+            ("big/q", "a"),
+            ("big/xy", "c"),
+            ("big/xz", "a"),
+            ("other", "c"),
+        ] {
+            assert_eq!(
+                decide(&s, "POST", "/v1/chat/completions", ModelName::Is(model)),
+                service,
+                "{model}"
+            );
         }
-        assert_eq!(decide(&s, "POST", "/v1/chat/completions", ModelName::Unread), "NeedsModel");
+        assert_eq!(
+            decide(&s, "POST", "/v1/chat/completions", ModelName::Unread),
+            "NeedsModel"
+        );
         assert_eq!(decide(&s, "GET", "/v1/x", ModelName::Absent), "NoRoute");
     }
 
@@ -377,8 +456,14 @@ pub(super) mod tests {
         let s = snapshot(BASE);
         assert_eq!(decide(&s, "GET", "/files/a/b", ModelName::Unread), "b /a/b");
         assert_eq!(decide(&s, "GET", "/files", ModelName::Unread), "b /");
-        assert_eq!(decide(&s, "GET", "/filesystem", ModelName::Absent), "NoRoute");
-        assert_eq!(decide(&s, "GET", "/files/../secret", ModelName::Absent), "NoRoute");
+        assert_eq!(
+            decide(&s, "GET", "/filesystem", ModelName::Absent),
+            "NoRoute"
+        );
+        assert_eq!(
+            decide(&s, "GET", "/files/../secret", ModelName::Absent),
+            "NoRoute"
+        );
     }
 
     #[test]
@@ -440,7 +525,11 @@ pub(super) mod tests {
         let first = compile(&config, 1, &registry, &metrics);
         let second = compile(&config, 2, &registry, &metrics);
         let state = |s: &Snapshot| {
-            s.upstreams.iter().find(|u| &*u.name == "a").map(|u| u.targets[0].state.clone()).unwrap()
+            s.upstreams
+                .iter()
+                .find(|u| &*u.name == "a")
+                .map(|u| u.targets[0].state.clone())
+                .unwrap()
         };
         assert!(Arc::ptr_eq(&state(&first), &state(&second)));
     }

@@ -84,7 +84,10 @@ mod tests {
     use super::*;
 
     fn entry(gateway: usize) -> HostEntry {
-        HostEntry { gateway, service: None }
+        HostEntry {
+            gateway,
+            service: None,
+        }
     }
 
     #[test]

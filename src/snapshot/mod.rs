@@ -113,7 +113,10 @@ pub struct Service {
 impl Service {
     /// Whether request bodies are read before they are forwarded. Others stream both ways.
     pub fn buffers(&self) -> bool {
-        matches!(self.kind, model::ServiceKind::Openai | model::ServiceKind::Graphql)
+        matches!(
+            self.kind,
+            model::ServiceKind::Openai | model::ServiceKind::Graphql
+        )
     }
 
     /// Whether bodies are requests for tokens, to be metered.

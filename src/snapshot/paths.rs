@@ -47,8 +47,16 @@ mod tests {
             ("/", "/v1/models", "/v1/models"),
             ("/v1", "/v1/chat/completions", "/v1/chat/completions"),
             ("/api", "/v1/chat/completions", "/api/v1/chat/completions"),
-            ("/api/v3", "/v1/chat/completions", "/api/v3/chat/completions"),
-            ("/api/v3/", "/v1/chat/completions?x=/v1", "/api/v3/chat/completions?x=/v1"),
+            (
+                "/api/v3",
+                "/v1/chat/completions",
+                "/api/v3/chat/completions",
+            ),
+            (
+                "/api/v3/",
+                "/v1/chat/completions?x=/v1",
+                "/api/v3/chat/completions?x=/v1",
+            ),
             ("/api/v3", "/health", "/api/v3/health"),
             ("/api/v3", "/v1", "/api/v3"),
             ("/v1beta", "/v1/models", "/v1beta/models"),

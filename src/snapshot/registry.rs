@@ -16,13 +16,22 @@ pub struct Registry {
 impl Registry {
     /// The state of a target, new or as it was.
     pub fn target(&self, upstream: &Arc<str>, url: &Arc<str>) -> Arc<TargetState> {
-        let mut targets = self.targets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        targets.entry((upstream.clone(), url.clone())).or_default().clone()
+        let mut targets = self
+            .targets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        targets
+            .entry((upstream.clone(), url.clone()))
+            .or_default()
+            .clone()
     }
 
     /// Forgets states that nothing holds any more.
     pub fn sweep(&self) {
-        let mut targets = self.targets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut targets = self
+            .targets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         targets.retain(|_, state| Arc::strong_count(state) > 1);
     }
 }
@@ -41,6 +50,9 @@ mod tests {
         let address = Arc::as_ptr(&first) as usize;
         drop(first);
         registry.sweep();
-        assert!(registry.targets.lock().unwrap().is_empty(), "{address:x} should be gone");
+        assert!(
+            registry.targets.lock().unwrap().is_empty(),
+            "{address:x} should be gone"
+        );
     }
 }

@@ -116,7 +116,11 @@ impl Rule {
                 Some((name.clone(), predicate))
             })
             .collect();
-        Rule { rule, split, headers }
+        Rule {
+            rule,
+            split,
+            headers,
+        }
     }
 
     fn precedence(&self) -> impl Ord + use<> {
@@ -129,7 +133,12 @@ impl Rule {
         let predicates = self.headers.len()
             + usize::from(!self.rule.methods.is_empty())
             + usize::from(self.rule.model.is_some());
-        (Reverse(self.rule.priority), class, Reverse(length), Reverse(predicates))
+        (
+            Reverse(self.rule.priority),
+            class,
+            Reverse(length),
+            Reverse(predicates),
+        )
     }
 
     fn allows(&self, method: &Method) -> bool {
@@ -141,11 +150,14 @@ impl Rule {
 
     fn wants_headers(&self, headers: &HeaderMap) -> bool {
         self.headers.iter().all(|(name, predicate)| {
-            headers.get_all(name).iter().any(|value| match (predicate, value.to_str()) {
-                (Predicate::Is(want), Ok(value)) => want == value,
-                (Predicate::Matches(regex), Ok(value)) => regex.is_match(value),
-                (_, Err(_)) => false,
-            })
+            headers
+                .get_all(name)
+                .iter()
+                .any(|value| match (predicate, value.to_str()) {
+                    (Predicate::Is(want), Ok(value)) => want == value,
+                    (Predicate::Matches(regex), Ok(value)) => regex.is_match(value),
+                    (_, Err(_)) => false,
+                })
         })
     }
 
@@ -158,7 +170,11 @@ impl Rule {
         if !self.rule.strip_path {
             return None;
         }
-        Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
+        Some(if rest.starts_with('/') {
+            rest.to_owned()
+        } else {
+            format!("/{rest}")
+        })
     }
 }
 
@@ -167,7 +183,9 @@ impl Models {
     pub(super) fn new(patterns: Vec<(ModelPattern, Vec<(Arc<Offer>, u64)>)>) -> Models {
         let mut models = Models::default();
         for (pattern, offers) in patterns {
-            let Some(split) = Split::new(offers) else { continue };
+            let Some(split) = Split::new(offers) else {
+                continue;
+            };
             match pattern {
                 ModelPattern::Exact(name) => {
                     models.exact.insert(name.into(), split);
@@ -175,13 +193,18 @@ impl Models {
                 ModelPattern::Prefix(prefix) => models.prefixes.push((prefix.into(), split)),
             }
         }
-        models.prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+        models
+            .prefixes
+            .sort_by_key(|(prefix, _)| Reverse(prefix.len()));
         models
     }
 
     fn find(&self, model: &str) -> Option<&Split> {
         self.exact.get(model).or_else(|| {
-            self.prefixes.iter().find(|(prefix, _)| model.starts_with(&**prefix)).map(|(_, split)| split)
+            self.prefixes
+                .iter()
+                .find(|(prefix, _)| model.starts_with(&**prefix))
+                .map(|(_, split)| split)
         })
     }
 }
@@ -194,7 +217,12 @@ impl Router {
         offers: Vec<Arc<Offer>>,
     ) -> Router {
         rules.sort_by_key(|rule| rule.precedence());
-        Router { rules, models, by, offers }
+        Router {
+            rules,
+            models,
+            by,
+            offers,
+        }
     }
 
     /// Decides from the head and what is known of the model.
@@ -206,7 +234,10 @@ impl Router {
                     Some(matched) => matched,
                     None => continue,
                 },
-                None => Match { taken: 0, params: Vec::new() },
+                None => Match {
+                    taken: 0,
+                    params: Vec::new(),
+                },
             };
             if !rule.wants_headers(head.headers) {
                 continue;
@@ -227,7 +258,9 @@ impl Router {
             return self.through(rule, path, head, model);
         }
         match self.by_model(head, model) {
-            Decision::NoRoute if !allow.is_empty() => Decision::MethodNotAllowed(allow_value(&allow)),
+            Decision::NoRoute if !allow.is_empty() => {
+                Decision::MethodNotAllowed(allow_value(&allow))
+            }
             decision => decision,
         }
     }
@@ -269,7 +302,10 @@ impl Router {
             (_, ModelName::Is(name)) => (Cow::Borrowed(name), None),
         };
         match self.models.find(&name).and_then(Split::next) {
-            Some(offer) => Decision::Route(Route { path, ..plain(offer) }),
+            Some(offer) => Decision::Route(Route {
+                path,
+                ..plain(offer)
+            }),
             None => Decision::ModelNotFound,
         }
     }
@@ -292,7 +328,9 @@ pub(super) fn model_in_path(path: &str) -> Option<(Cow<'_, str>, &str)> {
     if segment.is_empty() {
         return None;
     }
-    let name = percent_encoding::percent_decode_str(segment).decode_utf8().ok()?;
+    let name = percent_encoding::percent_decode_str(segment)
+        .decode_utf8()
+        .ok()?;
     Some((name, if rest.is_empty() { "/" } else { rest }))
 }
 
@@ -301,13 +339,16 @@ fn match_path<'p>(pattern: &'p PathPattern, path: &'p str) -> Option<Match<'p>> 
         return None;
     }
     match pattern {
-        PathPattern::Exact(exact) => {
-            (exact == path).then(|| Match { taken: path.len(), params: Vec::new() })
-        }
+        PathPattern::Exact(exact) => (exact == path).then(|| Match {
+            taken: path.len(),
+            params: Vec::new(),
+        }),
         PathPattern::Prefix(prefix) => {
             let rest = path.strip_prefix(prefix.as_str())?;
-            (rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
-                .then(|| Match { taken: prefix.len(), params: Vec::new() })
+            (rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/')).then(|| Match {
+                taken: prefix.len(),
+                params: Vec::new(),
+            })
         }
         PathPattern::Params { segments, rest } => match_params(segments, *rest, path),
     }
@@ -327,15 +368,21 @@ fn match_params<'p>(segments: &'p [Segment], open: bool, path: &'p str) -> Optio
         }
         rest = after;
     }
-    (open || rest.is_empty()).then_some(Match { taken: path.len() - rest.len(), params })
+    (open || rest.is_empty()).then_some(Match {
+        taken: path.len() - rest.len(),
+        params,
+    })
 }
 
 fn render(rewrite: &model::Rewrite, params: &[(&str, &str)]) -> String {
     let piece = |piece: &RewritePiece| match piece {
         RewritePiece::Literal(text) => text.clone(),
-        RewritePiece::Param(name) => {
-            params.iter().find(|(known, _)| known == name).map(|(_, value)| *value).unwrap_or_default().to_owned()
-        }
+        RewritePiece::Param(name) => params
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| *value)
+            .unwrap_or_default()
+            .to_owned(),
     };
     rewrite.pieces.iter().map(piece).collect()
 }

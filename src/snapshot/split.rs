@@ -28,7 +28,9 @@ impl Split {
             .map(|(offer, weight)| (offer, if all_zero { 1 } else { weight }))
             .filter(|(_, weight)| *weight > 0)
             .collect();
-        let unit = shares.iter().fold(0, |unit, (_, weight)| gcd(unit, *weight));
+        let unit = shares
+            .iter()
+            .fold(0, |unit, (_, weight)| gcd(unit, *weight));
         if unit == 0 {
             return None;
         }
@@ -56,7 +58,8 @@ impl Split {
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.total;
         let place = turn * self.stride % self.total;
-        self.offers.get(self.ends.partition_point(|end| *end <= place))
+        self.offers
+            .get(self.ends.partition_point(|end| *end <= place))
     }
 
     /// All offers that get something.
@@ -72,7 +75,9 @@ fn gcd(a: u64, b: u64) -> u64 {
 /// A number prime to `total`, near 0.618 of it.
 fn stride(total: u64) -> u64 {
     let golden = (total as f64 * 0.618_034) as u64;
-    (golden.max(1)..=total.max(1)).find(|n| gcd(*n, total) == 1).unwrap_or(1)
+    (golden.max(1)..=total.max(1))
+        .find(|n| gcd(*n, total) == 1)
+        .unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -81,8 +86,11 @@ mod tests {
     use crate::snapshot::compile::tests::offer;
 
     fn counts(weights: &[u64], picks: usize) -> Vec<usize> {
-        let offers: Vec<_> =
-            weights.iter().enumerate().map(|(i, w)| (offer(&format!("s{i}")), *w)).collect();
+        let offers: Vec<_> = weights
+            .iter()
+            .enumerate()
+            .map(|(i, w)| (offer(&format!("s{i}")), *w))
+            .collect();
         let split = Split::new(offers).unwrap();
         let mut counts = vec![0; weights.len()];
         for _ in 0..picks {

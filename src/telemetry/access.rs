@@ -42,12 +42,26 @@ impl AccessLog {
     /// Opens the destination. `Writer` is `None` when there is nothing to write.
     pub fn open(to: &Destination, dropped: IntCounter) -> io::Result<(AccessLog, Option<Writer>)> {
         let out: Box<dyn Write + Send> = match to {
-            Destination::Off => return Ok((AccessLog { queue: None, dropped }, None)),
+            Destination::Off => {
+                return Ok((
+                    AccessLog {
+                        queue: None,
+                        dropped,
+                    },
+                    None,
+                ));
+            }
             Destination::Stdout => Box::new(BufWriter::with_capacity(1 << 16, io::stdout())),
             Destination::File(path) => Box::new(BufWriter::with_capacity(1 << 16, append(path)?)),
         };
         let (queue, lines) = sync_channel(QUEUE);
-        Ok((AccessLog { queue: Some(queue), dropped }, Some(Writer { lines, out })))
+        Ok((
+            AccessLog {
+                queue: Some(queue),
+                dropped,
+            },
+            Some(Writer { lines, out }),
+        ))
     }
 
     /// Whether anybody reads lines: rendering one costs more than a look.

@@ -22,14 +22,23 @@ pub fn install(level: LevelFilter, format: Format) {
     let mut builder = Builder::new();
     // Pingora tells at info what concerns only its authors.
     builder.filter(Some("pingora"), level.min(LevelFilter::Warn));
-    for module in ["pingora_core", "pingora_proxy", "pingora_load_balancing", "h2", "rustls", "hyper"] {
+    for module in [
+        "pingora_core",
+        "pingora_proxy",
+        "pingora_load_balancing",
+        "h2",
+        "rustls",
+        "hyper",
+    ] {
         builder.filter(Some(module), level.min(LevelFilter::Warn));
     }
     builder.filter_level(level);
     if let Ok(directives) = std::env::var("RUST_LOG") {
         builder.parse_filters(&directives);
     }
-    builder.target(Target::Stderr).write_style(WriteStyle::Never);
+    builder
+        .target(Target::Stderr)
+        .write_style(WriteStyle::Never);
     builder.format(move |out, record| match format {
         Format::Json => writeln!(out, "{}", json(record)),
         Format::Text => writeln!(out, "{}", text(record)),
@@ -40,20 +49,33 @@ pub fn install(level: LevelFilter, format: Format) {
 fn json(record: &Record<'_>) -> Value {
     let mut line = Map::new();
     line.insert("time".into(), now().into());
-    line.insert("level".into(), record.level().as_str().to_ascii_lowercase().into());
+    line.insert(
+        "level".into(),
+        record.level().as_str().to_ascii_lowercase().into(),
+    );
     line.insert("target".into(), record.target().into());
     line.insert("message".into(), record.args().to_string().into());
-    let _ = record.key_values().visit(&mut Keys(|key: String, value: String| {
-        line.entry(key).or_insert(Value::String(value));
-    }));
+    let _ = record
+        .key_values()
+        .visit(&mut Keys(|key: String, value: String| {
+            line.entry(key).or_insert(Value::String(value));
+        }));
     Value::Object(line)
 }
 
 fn text(record: &Record<'_>) -> String {
-    let mut line = format!("{} {:5} {}: {}", now(), record.level(), record.target(), record.args());
-    let _ = record.key_values().visit(&mut Keys(|key: String, value: String| {
-        line.push_str(&format!(" {key}={value}"));
-    }));
+    let mut line = format!(
+        "{} {:5} {}: {}",
+        now(),
+        record.level(),
+        record.target(),
+        record.args()
+    );
+    let _ = record
+        .key_values()
+        .visit(&mut Keys(|key: String, value: String| {
+            line.push_str(&format!(" {key}={value}"));
+        }));
     line
 }
 

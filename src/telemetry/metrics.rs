@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Statuses that have a slot of their own; others are looked up when they occur.
@@ -18,8 +18,8 @@ const COMMON: [u16; 24] = [
 ];
 
 const DURATION: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-    600.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    120.0, 300.0, 600.0,
 ];
 const OVERHEAD: &[f64] = &[
     0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25,
@@ -77,88 +77,138 @@ impl Metrics {
         let r = &registry;
         let offer = &["gateway", "service"][..];
         Metrics {
-            requests: add(r, counters(
-                "tollgate_requests_total",
-                "Requests answered, by status. 499: the client left first",
-                &["gateway", "service", "code"],
-            )),
-            duration: add(r, histograms(
-                "tollgate_request_duration_seconds",
-                "From the request's head to the end of its answer",
-                offer,
-                DURATION,
-            )),
-            overhead: add(r, histograms(
-                "tollgate_overhead_seconds",
-                "Tollgate's own part before the upstream was asked: without the time a client needs to send its body",
-                offer,
-                OVERHEAD,
-            )),
-            first_token: add(r, histograms(
-                "tollgate_time_to_first_token_seconds",
-                "From the request's head to the first body bytes of its answer",
-                offer,
-                FIRST_TOKEN,
-            )),
-            inter_token: add(r, histograms(
-                "tollgate_inter_token_seconds",
-                "Between chunks of a streamed answer",
-                offer,
-                INTER_TOKEN,
-            )),
-            tokens: add(r, counters(
-                "tollgate_tokens_total",
-                "Tokens as the upstreams reported them; cached ones are counted in input too",
-                &["gateway", "service", "direction"],
-            )),
-            in_flight: add(r, gauges("tollgate_in_flight", "Requests being served", &["service"])),
-            rejections: add(r, counters(
-                "tollgate_rejections_total",
-                "Answers of Tollgate's own, by error code",
-                &["gateway", "code"],
-            )),
-            client_disconnects: add(r, counter(
-                "tollgate_client_disconnects_total",
-                "Clients that left before their answer was complete",
-            )),
-            target_up: add(r, gauges(
-                "tollgate_target_up",
-                "Whether the target takes requests",
-                &["upstream", "target"],
-            )),
-            target_in_flight: add(r, gauges(
-                "tollgate_target_in_flight",
-                "Requests at the target",
-                &["upstream", "target"],
-            )),
-            config_revision: add(r, gauge(
-                "tollgate_config_revision",
-                "Number of the configuration in force",
-            )),
-            config_reloads: add(r, counters(
-                "tollgate_config_reloads_total",
-                "Attempts to bring a configuration into force",
-                &["result"],
-            )),
-            access_dropped: add(r, counter(
-                "tollgate_access_log_dropped_total",
-                "Access-log lines dropped because the writer could not follow",
-            )),
-            body_memory: add(r, gauge(
-                "tollgate_body_memory_bytes",
-                "Request bodies held in memory",
-            )),
-            started: add(r, declared(Gauge::with_opts(Opts::new(
-                "tollgate_start_time_seconds",
-                "Unix time at which the process started",
-            )))),
+            requests: add(
+                r,
+                counters(
+                    "tollgate_requests_total",
+                    "Requests answered, by status. 499: the client left first",
+                    &["gateway", "service", "code"],
+                ),
+            ),
+            duration: add(
+                r,
+                histograms(
+                    "tollgate_request_duration_seconds",
+                    "From the request's head to the end of its answer",
+                    offer,
+                    DURATION,
+                ),
+            ),
+            overhead: add(
+                r,
+                histograms(
+                    "tollgate_overhead_seconds",
+                    "Tollgate's own part before the upstream was asked: without the time a client needs to send its body",
+                    offer,
+                    OVERHEAD,
+                ),
+            ),
+            first_token: add(
+                r,
+                histograms(
+                    "tollgate_time_to_first_token_seconds",
+                    "From the request's head to the first body bytes of its answer",
+                    offer,
+                    FIRST_TOKEN,
+                ),
+            ),
+            inter_token: add(
+                r,
+                histograms(
+                    "tollgate_inter_token_seconds",
+                    "Between chunks of a streamed answer",
+                    offer,
+                    INTER_TOKEN,
+                ),
+            ),
+            tokens: add(
+                r,
+                counters(
+                    "tollgate_tokens_total",
+                    "Tokens as the upstreams reported them; cached ones are counted in input too",
+                    &["gateway", "service", "direction"],
+                ),
+            ),
+            in_flight: add(
+                r,
+                gauges("tollgate_in_flight", "Requests being served", &["service"]),
+            ),
+            rejections: add(
+                r,
+                counters(
+                    "tollgate_rejections_total",
+                    "Answers of Tollgate's own, by error code",
+                    &["gateway", "code"],
+                ),
+            ),
+            client_disconnects: add(
+                r,
+                counter(
+                    "tollgate_client_disconnects_total",
+                    "Clients that left before their answer was complete",
+                ),
+            ),
+            target_up: add(
+                r,
+                gauges(
+                    "tollgate_target_up",
+                    "Whether the target takes requests",
+                    &["upstream", "target"],
+                ),
+            ),
+            target_in_flight: add(
+                r,
+                gauges(
+                    "tollgate_target_in_flight",
+                    "Requests at the target",
+                    &["upstream", "target"],
+                ),
+            ),
+            config_revision: add(
+                r,
+                gauge(
+                    "tollgate_config_revision",
+                    "Number of the configuration in force",
+                ),
+            ),
+            config_reloads: add(
+                r,
+                counters(
+                    "tollgate_config_reloads_total",
+                    "Attempts to bring a configuration into force",
+                    &["result"],
+                ),
+            ),
+            access_dropped: add(
+                r,
+                counter(
+                    "tollgate_access_log_dropped_total",
+                    "Access-log lines dropped because the writer could not follow",
+                ),
+            ),
+            body_memory: add(
+                r,
+                gauge(
+                    "tollgate_body_memory_bytes",
+                    "Request bodies held in memory",
+                ),
+            ),
+            started: add(
+                r,
+                declared(Gauge::with_opts(Opts::new(
+                    "tollgate_start_time_seconds",
+                    "Unix time at which the process started",
+                ))),
+            ),
             registry,
         }
     }
 
     /// Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
     }
 
     /// Counts an answer of ours. `code` is one of the closed set of error codes.
@@ -168,7 +218,9 @@ impl Metrics {
 
     /// Counts a request that reached no service.
     pub fn unserved(&self, gateway: &str, status: u16) {
-        self.requests.with_label_values(&[gateway, "", status_label(status).as_str()]).inc();
+        self.requests
+            .with_label_values(&[gateway, "", status_label(status).as_str()])
+            .inc();
     }
 }
 
@@ -218,8 +270,10 @@ impl OfferMetrics {
         self.handles.get_or_init(|| {
             let m = &self.metrics;
             let offer = &[&*self.gateway, &*self.service];
-            let tokens =
-                |direction| m.tokens.with_label_values(&[&*self.gateway, &*self.service, direction]);
+            let tokens = |direction| {
+                m.tokens
+                    .with_label_values(&[&*self.gateway, &*self.service, direction])
+            };
             Handles {
                 duration: m.duration.with_label_values(offer),
                 overhead: m.overhead.with_label_values(offer),
@@ -237,9 +291,17 @@ impl OfferMetrics {
     pub fn answered(&self, status: u16) {
         let resolve = || {
             let code = status_label(status);
-            self.metrics.requests.with_label_values(&[&*self.gateway, &*self.service, code.as_str()])
+            self.metrics.requests.with_label_values(&[
+                &*self.gateway,
+                &*self.service,
+                code.as_str(),
+            ])
         };
-        match COMMON.iter().position(|code| *code == status).and_then(|i| self.codes.get(i)) {
+        match COMMON
+            .iter()
+            .position(|code| *code == status)
+            .and_then(|i| self.codes.get(i))
+        {
             Some(slot) => slot.get_or_init(resolve).inc(),
             None => resolve().inc(),
         }
@@ -257,7 +319,10 @@ fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
 }
 
 /// Names and labels are constants of this file; the test below registers them all.
-#[allow(clippy::expect_used, reason = "a constant name that Prometheus refuses is a bug found by the first test")]
+#[allow(
+    clippy::expect_used,
+    reason = "a constant name that Prometheus refuses is a bug found by the first test"
+)]
 fn declared<T>(metric: prometheus::Result<T>) -> T {
     metric.expect("metric names and labels are valid constants")
 }
@@ -279,7 +344,10 @@ fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
 }
 
 fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    declared(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    declared(HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        labels,
+    ))
 }
 
 #[cfg(test)]

@@ -39,16 +39,27 @@ pub(super) fn strip(head: &mut RequestHeader) {
 /// HTTP/2 has the host in its URI.
 pub(super) fn to_h2(head: &mut RequestHeader, tls: bool) -> Result<()> {
     let host = head.remove_header(&HOST);
-    let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = host
+        .as_ref()
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("localhost");
     let path = std::str::from_utf8(head.raw_path())
-        .or_err(ErrorType::InvalidHTTPHeader, "a path that HTTP/2 cannot carry")?
+        .or_err(
+            ErrorType::InvalidHTTPHeader,
+            "a path that HTTP/2 cannot carry",
+        )?
         .to_owned();
     let uri = http::Uri::builder()
         .scheme(if tls { "https" } else { "http" })
         .authority(host)
         .path_and_query(path)
         .build()
-        .map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "a target that HTTP/2 cannot carry"))?;
+        .map_err(|_| {
+            Error::explain(
+                ErrorType::InvalidHTTPHeader,
+                "a target that HTTP/2 cannot carry",
+            )
+        })?;
     head.set_uri(uri);
     head.set_version(Version::HTTP_2);
     Ok(())

@@ -10,8 +10,8 @@ use std::future::Future;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
-use pingora_core::connectors::http::Connector;
 use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession as Upstream;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::{Error, ErrorType, Result};
@@ -32,7 +32,9 @@ impl Road {
     pub(super) fn new(threads: usize) -> Road {
         let mut options = ConnectorOptions::new(128 * threads.max(1));
         options.offload_threadpool = None;
-        Road { connector: Connector::new(Some(options)) }
+        Road {
+            connector: Connector::new(Some(options)),
+        }
     }
 
     /// Serves the exchange from its buffered body. An error is for `fail_to_proxy`, which knows how to end
@@ -44,17 +46,24 @@ impl Road {
             Error::explain(ErrorType::InternalError, "no target")
         })?;
         let connect = self.connector.get_http_session(&*peer);
-        let (mut upstream, _reused) = while_present(session, connect).await?.map_err(|e| e.into_up())?;
+        let (mut upstream, _reused) = while_present(session, connect)
+            .await?
+            .map_err(|e| e.into_up())?;
         let head = self.ask(session, x, &mut upstream, &peer).await?;
         let bodiless = bodiless(session, &head);
         let plain = session.req_header().version != Version::HTTP_2;
         let head = hop::framed(head, plain, bodiless)?;
-        session.write_response_header(Box::new(head), bodiless).await.map_err(|e| e.into_down())?;
+        session
+            .write_response_header(Box::new(head), bodiless)
+            .await
+            .map_err(|e| e.into_down())?;
         if !bodiless {
             relay(session, x, &mut upstream).await?;
         }
         if upstream.response_done() {
-            self.connector.release_http_session(upstream, &*peer, peer.idle_timeout()).await;
+            self.connector
+                .release_http_session(upstream, &*peer, peer.idle_timeout())
+                .await;
         }
         Ok(())
     }
@@ -128,16 +137,20 @@ async fn relay(session: &mut Session, x: &mut Exchange, upstream: &mut Upstream<
             Some(chunk) => {
                 let chunk = stream::chunk(x, chunk);
                 if !chunk.is_empty() {
-                    session.write_response_body(Some(chunk), false).await.map_err(|e| e.into_down())?;
+                    session
+                        .write_response_body(Some(chunk), false)
+                        .await
+                        .map_err(|e| e.into_down())?;
                 }
             }
             None => break,
         }
     }
     match stream::end(x) {
-        stream::End::Whole(held) => {
-            session.write_response_body(Some(held.unwrap_or_default()), true).await.map_err(|e| e.into_down())
-        }
+        stream::End::Whole(held) => session
+            .write_response_body(Some(held.unwrap_or_default()), true)
+            .await
+            .map_err(|e| e.into_down()),
         stream::End::Truncated => {
             Err(Error::explain(ErrorType::ConnectionClosed, "stream without its end").into_up())
         }
@@ -151,7 +164,10 @@ fn rung(x: &mut Exchange, cause: Deadline) -> Box<Error> {
 
 fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
     session.req_header().method == Method::HEAD
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
 }
 
 /// Awaits `work` for as long as the client is there. Its request is read to the end, so whatever it

@@ -1,0 +1,55 @@
+# Tollgate's few commands. `make demo` and `make test` install what they need on Debian and Ubuntu.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo build test check fmt bench fuzz schema
+
+CARGO ?= cargo
+VENV := target/venv
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: ## a C compiler and cmake, if they are missing (zlib-ng and the allocator are C)
+	@missing=""; \
+	command -v cc >/dev/null || missing="$$missing build-essential"; \
+	command -v cmake >/dev/null || missing="$$missing cmake"; \
+	command -v curl >/dev/null || missing="$$missing curl"; \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "please install:$$missing"; exit 1; }; \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "installing$$missing"; \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	fi; \
+	command -v $(CARGO) >/dev/null || { echo "a Rust toolchain is missing: see https://rustup.rs"; exit 1; }
+
+demo: setup ## a gateway with simulated engines on 127.0.0.1:8080
+	$(CARGO) run --quiet --locked -- demo
+
+build: setup ## the release binary, target/release/tollgate (minutes: link-time optimisation)
+	$(CARGO) build --release --locked
+
+test: setup ## every test
+	bash tests/sdk/setup.sh $(VENV)
+	@if command -v cargo-nextest >/dev/null; then \
+	  $(CARGO) nextest run --workspace --locked --no-fail-fast; \
+	else \
+	  $(CARGO) test --workspace --locked --no-fail-fast; \
+	fi
+
+check: setup ## formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## put the formatting right
+	$(CARGO) fmt --all
+
+schema: ## write conf/schema.json anew
+	$(CARGO) run --quiet --locked -- schema > conf/schema.json
+
+bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy
+	python3 bench/measure/run.py
+
+fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
+	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done
