@@ -17,7 +17,7 @@ use super::identify::may_carry_model;
 use super::reply::{self, Rejection};
 use super::stream::Meter;
 use crate::model::By;
-use crate::snapshot::{Decision, Gateway, Head, ModelName, Route};
+use crate::snapshot::{Decision, Gateway, Head, ModelName, Route, model_in_path};
 
 /// Decides; `Ok(true)` when the exchange was answered here.
 pub(super) async fn admit(
@@ -162,9 +162,7 @@ fn settle(
     Err(match decision {
         Decision::Route(route) => return Ok(route),
         Decision::MethodNotAllowed(allow) => Rejection::MethodNotAllowed(allow),
-        Decision::ModelNotFound => {
-            Rejection::ModelNotFound(model.unwrap_or("in the path").to_owned())
-        }
+        Decision::ModelNotFound => Rejection::ModelNotFound(model.unwrap_or_default().to_owned()),
         Decision::NoRoute if model.is_some() => Rejection::RouteNotFound,
         Decision::NoRoute | Decision::NeedsModel => nameless(),
     }

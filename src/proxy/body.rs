@@ -130,10 +130,7 @@ pub(super) async fn read(
     let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let strict = is_json(&head.headers);
     let scanner = (peek && !is_form(&head.headers)).then(Scanner::new);
-    x.body_permit = Some(memory.permit(match length {
-        Length::Known(bytes) => bytes,
-        Length::Open => 0,
-    })?);
+    x.body_permit = Some(memory.permit(0)?);
     if continues {
         session
             .write_continue_response()
@@ -154,7 +151,8 @@ pub(super) async fn read(
         if reader.read > snapshot.max_body {
             return Err(Rejection::TooLarge(snapshot.max_body).into());
         }
-        if let (Length::Open, Some(permit)) = (length, &mut x.body_permit) {
+        // Counted as it comes: a head that only announces a body takes nothing from others.
+        if let Some(permit) = &mut x.body_permit {
             permit.grow(chunk.len() as u64)?;
         }
         reader.take(chunk);

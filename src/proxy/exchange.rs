@@ -40,6 +40,9 @@ pub struct Exchange {
     /// For the access line; empty when nobody reads it.
     pub(super) method: String,
     pub(super) path: String,
+    /// The connection's other end.
+    pub(super) peer: IpAddr,
+    /// Who asks: the peer, or whom a trusted proxy speaks for.
     pub(super) client: IpAddr,
     /// The peer's own address is among the trusted proxies.
     pub(super) trusted_peer: bool,
@@ -186,6 +189,7 @@ impl Exchange {
             request_id: RequestId(HeaderValue::from_static("-")),
             method: String::new(),
             path: String::new(),
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             trusted_peer: false,
             dialect: Dialect::OpenAi,

@@ -73,25 +73,22 @@ fn set_origin(x: &Exchange, head: &mut RequestHeader, target: &Target, tls: bool
         let authority = head.uri.authority()?;
         HeaderValue::from_str(authority.as_str()).ok()
     });
-    let client = x.client.to_string();
+    let mut chain = x.peer.to_string();
     if x.trusted_peer {
-        let known: Vec<&str> = head
+        let known = head
             .headers
             .get_all(FORWARDED_FOR)
             .iter()
-            .filter_map(|line| line.to_str().ok())
-            .collect();
-        let chain = if known.is_empty() {
-            client
-        } else {
-            known.join(", ")
-        };
-        head.insert_header(FORWARDED_FOR, chain)?;
+            .filter_map(|line| line.to_str().ok());
+        let known: Vec<&str> = known.filter(|line| !line.trim().is_empty()).collect();
+        if !known.is_empty() {
+            chain = format!("{}, {chain}", known.join(", "));
+        }
     } else {
-        head.insert_header(FORWARDED_FOR, client)?;
         head.remove_header(&FORWARDED);
         head.remove_header("x-real-ip");
     }
+    head.insert_header(FORWARDED_FOR, chain)?;
     if !x.trusted_peer || !head.headers.contains_key(FORWARDED_PROTO) {
         head.insert_header(FORWARDED_PROTO, if tls { "https" } else { "http" })?;
     }

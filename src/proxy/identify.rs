@@ -27,6 +27,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
     }
     let peer = peer_address(session);
     let head = session.req_header();
+    x.peer = peer;
     x.trusted_peer = is_trusted(&snapshot, peer);
     x.client = if x.trusted_peer {
         client_behind(&snapshot, &head.headers, peer)

@@ -28,10 +28,12 @@ use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::Instant;
 
 use self::account::Account;
 use self::body::BodyMemory;
+use self::connection::Deadline;
 use self::exchange::Exchange;
 use self::recover::Road;
 use crate::control::Control;
@@ -147,6 +149,9 @@ impl ProxyHttp for Proxy {
         }
         if end {
             peer::sent(x);
+        } else if x.unbounded && x.status != 0 {
+            // In a stream that goes both ways the client's word counts as life, too.
+            x.set_deadline(Instant::now(), Deadline::Idle);
         }
         Ok(())
     }
@@ -222,6 +227,16 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, _session: &mut Session, _error: Option<&Error>, x: &mut Self::CTX) {
         self.account.settle(x);
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _x: &Self::CTX,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
     }
 
     /// Failures have their place in the access line and the metrics; Pingora's own line would only repeat them.

@@ -59,7 +59,7 @@ pub(super) fn next(x: &mut Exchange, is_h2: bool) -> Result<Box<HttpPeer>, Rejec
         peer.options.read_timeout = Some(longer);
         x.alarm_below = longer;
     }
-    x.asked = Some(Instant::now());
+    x.asked.get_or_insert_with(Instant::now);
     Ok(Box::new(peer))
 }
 

@@ -27,7 +27,7 @@ pub use compile::compile;
 pub use hosts::{HostEntry, Hosts};
 pub use paths::join_target_path;
 pub use registry::Registry;
-pub use router::{Decision, Head, ModelName, Route, Router};
+pub use router::{Decision, Head, ModelName, Route, Router, model_in_path};
 pub use split::Split;
 
 /// One compiled revision.

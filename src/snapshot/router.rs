@@ -321,7 +321,7 @@ fn plain(offer: &Arc<Offer>) -> Route {
 }
 
 /// The first segment, decoded, and the rest of the path.
-pub(super) fn model_in_path(path: &str) -> Option<(Cow<'_, str>, &str)> {
+pub fn model_in_path(path: &str) -> Option<(Cow<'_, str>, &str)> {
     let path = path.strip_prefix('/')?;
     let end = path.find('/').unwrap_or(path.len());
     let (segment, rest) = path.split_at_checked(end)?;

@@ -4,7 +4,7 @@
 //! and notices departed clients like the real thing, and misbehaves on demand. It runs on
 //! threads of its own inside any process: tests and the demo start as many as they need.
 //!
-//! A request's way: `worker` accepts → `http1` or `http2` reads it → `exchange` serves it, by `call`
+//! A request's way: `worker` accepts → `http1` or `http2` reads it → `exchange` and `generate` serve it, by `call`
 //! (what is asked), `cache` and `counters` (what it costs), `reply` or `stream` (what is said). Faults
 //! come from `plan` and from the request itself. Nothing here knows the gateway.
 
@@ -17,6 +17,7 @@ mod control;
 mod counters;
 mod exchange;
 mod faults;
+mod generate;
 mod head;
 mod http1;
 mod http2;

@@ -68,7 +68,7 @@ fn a_delay_holds_the_head_back() {
 #[test]
 fn the_head_of_a_stream_comes_first_unless_told_otherwise() {
     let engine = plain();
-    for (faults, early) in [("ttft=80ms", true), ("ttft=80ms, late-head", false)] {
+    for (faults, early) in [("ttft=400ms", true), ("ttft=400ms, late-head", false)] {
         let mut client = Client::new(&engine);
         client.send_post(CHAT, &format!("x-sim: {faults}"), &streamed(1));
         let start = Instant::now();
@@ -79,7 +79,7 @@ fn the_head_of_a_stream_comes_first_unless_told_otherwise() {
             "{faults}"
         );
         client.chunk().unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(79));
+        assert!(start.elapsed() >= Duration::from_millis(399));
     }
 }
 
@@ -239,7 +239,7 @@ fn stamps_sizes_and_counts_are_as_asked() {
         .collect();
     assert_eq!(stamps.len(), 3);
     assert!(stamps[0] >= before && stamps[2] <= unix_nanos());
-    assert!(stamps.windows(2).all(|pair| pair[1] - pair[0] >= 1_000_000));
+    assert!(stamps.is_sorted() && stamps[2] - before >= 6_000_000);
     let reply = Client::new(&engine)
         .sim("chunk=100, tokens=2", &streamed(10))
         .unwrap();
