@@ -14,6 +14,11 @@ mod references;
 pub mod schema;
 mod sections;
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
 mod tests;
 mod yaml;
 

@@ -194,12 +194,8 @@ fn nothing_odd_reaches_the_terminal() {
         said.lines().all(|line| line.chars().count() < 170),
         "{said}"
     );
-    let windows = said_of_line(&"a = 1\r\nb = 2\r\n".repeat(2));
+    let windows = said(&"a = 1\r\nb = 2\r\n".repeat(2));
     assert!(!windows.contains('\r'));
-}
-
-fn said_of_line(text: &str) -> String {
-    said(text)
 }
 
 #[test]

@@ -133,7 +133,14 @@ async fn find_route(
         return settle(decision, name.as_deref(), || no_model_in_body(x));
     }
     let method = session.req_header().method.clone();
-    settle(decision, in_header.as_deref(), || {
+    let in_path = match gateway.routing.by {
+        By::Path => {
+            model_in_path(session.req_header().uri.path()).map(|(name, _)| name.into_owned())
+        }
+        _ => None,
+    };
+    let model = in_header.or(in_path);
+    settle(decision, model.as_deref(), || {
         match gateway.routing.by {
             By::Header if may_carry_model(&method) => no_model_in_header(gateway),
             By::Body if method == Method::POST => Rejection::invalid(

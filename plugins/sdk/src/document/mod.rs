@@ -15,6 +15,7 @@ mod read;
 mod reading;
 mod table;
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test that panics has failed")]
 mod tests;
 mod text;
 mod word;

@@ -14,7 +14,7 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// A help line: the nearest word, or all of them, or that there are none. `what` is the plural: "fields".
-pub fn suggest<'a>(typed: &str, known: &[&'a str], what: &str) -> String {
+pub fn suggest(typed: &str, known: &[&str], what: &str) -> String {
     match nearest(typed, known.iter().copied()) {
         Some(word) => format!("did you mean {}?", Quoted(word)),
         None if known.is_empty() => format!("there are no {what}"),

@@ -36,7 +36,7 @@ impl fmt::Display for Size {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         let whole = units
             .iter()
-            .find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
+            .find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit));
         match whole {
             Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),
@@ -101,8 +101,9 @@ impl FromText for Duration {
         // The unit a person would choose: 120s rather than 2m, but 10m rather than 600s.
         let seconds = self.as_secs();
         let units = [(86_400, 2, "d"), (3600, 2, "h"), (60, 5, "m")];
-        let fits =
-            |&&(unit, least, _): &&(u64, u64, _)| seconds % unit == 0 && seconds / unit >= least;
+        let fits = |&&(unit, least, _): &&(u64, u64, _)| {
+            seconds.is_multiple_of(unit) && seconds / unit >= least
+        };
         match units.iter().find(fits) {
             _ if self.subsec_millis() > 0 => format!("{}ms", self.as_millis()),
             Some((unit, _, name)) => format!("{}{name}", seconds / unit),
