@@ -68,11 +68,11 @@ class Process:
         with open(self.log, "rb") as log:
             return log.read()[-2000:].decode(errors="replace")
 
-    def stop(self):
+    def stop(self, patience=3):
         for sign in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.child.pid, sign)
-                self.child.wait(3)
+                self.child.wait(patience)
             except ProcessLookupError:
                 pass
             except subprocess.TimeoutExpired:
@@ -203,8 +203,6 @@ def install(programs):
         return
     print(f"installing {', '.join(missing)}", flush=True)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # The packages' own services must not start: they would take ports and processor time.
-    env["RUNLEVEL"] = "1"
     for command in (["apt-get", "update", "-qq"],
                     ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]):
         try:
@@ -212,6 +210,11 @@ def install(programs):
         except Failure as failure:
             print(f"cannot install: {failure}")
             return
+    if os.path.isdir("/run/systemd/system"):
+        # The packages start services of their own, which nobody asked for.
+        services = [name for name in missing if name in ("nginx", "haproxy")]
+        if services:
+            subprocess.run(["systemctl", "disable", "--now", *services], check=False, capture_output=True)
 
 
 def find(program):

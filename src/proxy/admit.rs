@@ -140,15 +140,13 @@ async fn find_route(
         _ => None,
     };
     let model = in_header.or(in_path);
-    settle(decision, model.as_deref(), || {
-        match gateway.routing.by {
-            By::Header if may_carry_model(&method) => no_model_in_header(gateway),
-            By::Body if method == Method::POST => Rejection::invalid(
-                "The request has no JSON body that names a `model`.",
-                Some("model"),
-            ),
-            _ => Rejection::RouteNotFound,
-        }
+    settle(decision, model.as_deref(), || match gateway.routing.by {
+        By::Header if may_carry_model(&method) => no_model_in_header(gateway),
+        By::Body if method == Method::POST => Rejection::invalid(
+            "The request has no JSON body that names a `model`.",
+            Some("model"),
+        ),
+        _ => Rejection::RouteNotFound,
     })
 }
 
@@ -299,7 +297,6 @@ async fn linger(session: &mut Session, rejection: &Rejection) {
             .req_header()
             .headers
             .contains_key(http::header::EXPECT)
-        || session.as_downstream().is_http2()
     {
         return;
     }

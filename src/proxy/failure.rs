@@ -23,7 +23,7 @@ pub(super) fn while_proxying(
     x.clear_deadline();
     if let Some(cause) = x.alarm.as_ref().and_then(|alarm| alarm.take()) {
         x.rung = Some(cause);
-        error = Error::explain(ErrorType::ReadTimedout, "deadline").into_up();
+        error = Error::explain(ErrorType::ReadTimedout, cause.name()).into_up();
     }
     let begun = session
         .response_written()

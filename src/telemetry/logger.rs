@@ -33,6 +33,8 @@ pub fn install(level: LevelFilter, format: Format) {
         builder.filter(Some(module), level.min(LevelFilter::Warn));
     }
     builder.filter_level(level);
+    // It takes a pooled connection that closes while it is being asked for to be an error; it just opens another.
+    builder.filter(Some("pingora_core::connectors"), LevelFilter::Off);
     if let Ok(directives) = std::env::var("RUST_LOG") {
         builder.parse_filters(&directives);
     }

@@ -71,10 +71,7 @@ impl Client {
     }
 
     /// Sends what it can, on another thread: the other side may stop reading.
-    pub(crate) fn send_aside(
-        &self,
-        bytes: Vec<u8>,
-    ) -> std::thread::JoinHandle<io::Result<()>> {
+    pub(crate) fn send_aside(&self, bytes: Vec<u8>) -> std::thread::JoinHandle<io::Result<()>> {
         let mut stream = self.stream.try_clone().unwrap();
         std::thread::spawn(move || stream.write_all(&bytes))
     }

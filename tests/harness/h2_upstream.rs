@@ -95,11 +95,7 @@ impl Drop for H2Upstream {
     }
 }
 
-async fn connection(
-    stream: tokio::net::TcpStream,
-    behaviour: H2Behaviour,
-    seen: Arc<Mutex<Seen>>,
-) {
+async fn connection(stream: tokio::net::TcpStream, behaviour: H2Behaviour, seen: Arc<Mutex<Seen>>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -115,7 +111,10 @@ async fn exchange(
     seen: Arc<Mutex<Seen>>,
 ) {
     let (parts, mut body) = request.into_parts();
-    seen.lock().unwrap().heads.push(Request::from_parts(parts, ()));
+    seen.lock()
+        .unwrap()
+        .heads
+        .push(Request::from_parts(parts, ()));
     if behaviour == H2Behaviour::Stall {
         let _ = poll_fn(|cx| respond.poll_reset(cx)).await;
         seen.lock().unwrap().resets.push(Instant::now());

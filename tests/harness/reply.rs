@@ -64,9 +64,7 @@ impl Reply {
     /// The data of every event, `[DONE]` as it stands.
     pub(crate) fn events(&self) -> Vec<String> {
         let text = self.text();
-        let events = text
-            .split("\n\n")
-            .filter(|event| !event.trim().is_empty());
+        let events = text.split("\n\n").filter(|event| !event.trim().is_empty());
         let data = |event: &str| {
             let line = event.lines().find_map(|line| line.strip_prefix("data: "));
             line.unwrap_or_default().to_owned()
@@ -85,7 +83,10 @@ impl Reply {
         assert!(self.header("x-request-id").is_some(), "{self:?}");
         let json = self.json();
         let error = &json["error"];
-        assert!(error["message"].is_string() && error["type"].is_string(), "{json}");
+        assert!(
+            error["message"].is_string() && error["type"].is_string(),
+            "{json}"
+        );
         match error["code"].as_str() {
             Some(code) => code.to_owned(),
             None => panic!("no code: {json}"),

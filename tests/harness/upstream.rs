@@ -77,8 +77,14 @@ impl Request {
         }
         for (name, value) in &self.headers {
             let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            assert!(!name.is_empty() && name.bytes().all(token), "header name {name:?}");
-            assert!(!value.bytes().any(|b| matches!(b, 0 | b'\r' | b'\n')), "value {value:?}");
+            assert!(
+                !name.is_empty() && name.bytes().all(token),
+                "header name {name:?}"
+            );
+            assert!(
+                !value.bytes().any(|b| matches!(b, 0 | b'\r' | b'\n')),
+                "value {value:?}"
+            );
         }
     }
 }
@@ -160,7 +166,10 @@ impl Upstream {
     /// Every byte, by connection.
     pub(crate) fn received(&self) -> Vec<Vec<u8>> {
         let connections = self.shared.connections.lock().unwrap();
-        connections.iter().map(|log| log.lock().unwrap().clone()).collect()
+        connections
+            .iter()
+            .map(|log| log.lock().unwrap().clone())
+            .collect()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -226,7 +235,8 @@ impl Connection {
     /// One chunk of a chunked body; empty at its end.
     pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
         let size = self.line()?;
-        let size = usize::from_str_radix(size.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+        let size =
+            usize::from_str_radix(size.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
         let chunk = self.take(size)?;
         self.line()?;
         Ok(chunk)

@@ -1,0 +1,1 @@
+//! Does it obey the protocols?
