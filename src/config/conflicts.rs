@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tollgate_sdk::document::{FromText, Quoted, Reading, Span, Value};
 
+use super::fallbacks;
 use super::sections::{Entry, Sections};
 use crate::model::{Admin, HostPattern};
 
@@ -13,6 +14,7 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     default_gateways(sections, r);
     addresses(sections, r);
     services_of_rules(sections, r);
+    fallbacks::check(sections, r);
     // A mistyped name leaves things unreachable that are not meant to be.
     if !r.failed() {
         unreachable(sections, r);
@@ -148,7 +150,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 /// Whether the gateway offers the service.
-fn offers(gateway: &str, service: &Entry<'_>) -> bool {
+pub(super) fn offers(gateway: &str, service: &Entry<'_>) -> bool {
     let gateways = service.texts("gateways", "");
     !service.has("gateways") || gateways.iter().any(|text| text.text == gateway)
 }
@@ -216,13 +218,19 @@ fn unreachable(sections: &Sections<'_>, r: &mut Reading<'_>) {
             let name = gateway.name.as_ref();
             gateway.has("domain") && name.is_some_and(|name| offers(name.as_str(), service))
         };
+        let falls_back = |entry: &Entry<'_>| {
+            let mut named = entry.texts("fallback", "").into_iter();
+            entry.span() != service.span() && named.any(|text| service.is(text.text))
+        };
         let reached = service.has("models")
             || service.has("path_prefix")
             || sections.all("rule").any(ruled)
-            || sections.all("gateway").any(has_host);
+            || sections.all("gateway").any(has_host)
+            || fallbacks::KINDS
+                .iter()
+                .any(|kind| sections.all(kind).any(falls_back));
         if !reached {
-            let message =
-                "no request can reach it: it has no models, no path_prefix, and no rule names it";
+            let message = "no request can reach it: it has no models, no path_prefix, and no rule or fallback names it";
             let help = format!(
                 "add: {}",
                 r.format.field("models", &serde_json::json!(["*"]))

@@ -6,6 +6,7 @@
 
 mod conflicts;
 mod diagnostic;
+mod fallbacks;
 mod interpolate;
 mod masking;
 mod parse;

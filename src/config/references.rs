@@ -6,11 +6,14 @@ use super::sections::{Entry, Sections};
 use crate::model::{KINDS, Name};
 
 /// Which field of which kind names resources of which kind.
-const REFERENCES: [(&str, &str, &str); 4] = [
+const REFERENCES: [(&str, &str, &str); 7] = [
     ("service", "gateways", "gateway"),
     ("service", "upstream", "upstream"),
+    ("service", "fallback", "service"),
+    ("gateway", "fallback", "service"),
     ("rule", "gateway", "gateway"),
     ("rule", "services", "service"),
+    ("rule", "fallback", "service"),
 ];
 
 /// Reports names that refer to nothing and names that are given twice.

@@ -1,5 +1,7 @@
 //! Reading as a whole: what is accepted, what is shown of what is not. Broken files are in `tests/documents`.
 
+mod reliability;
+
 use std::fs;
 use std::net::SocketAddr;
 
@@ -261,7 +263,7 @@ fn warnings_do_not_refuse() {
         firsts,
         [
             "t:14:8: warning: upstream[0]: no service uses it",
-            "t:17:8: warning: service[1]: no request can reach it: it has no models, no path_prefix, and no rule names it",
+            "t:17:8: warning: service[1]: no request can reach it: it has no models, no path_prefix, and no rule or fallback names it",
         ]
     );
 }

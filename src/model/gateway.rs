@@ -35,6 +35,9 @@ document! {
         auth: Auth,
         /// Where the model's name is: `{ by = "body" }`, `{ by = "path" }`, `{ by = "header", header = "X-Model-Name" }` or `{ by = "none" }`.
         routing: Routing = Routing::default(),
+        /// The services tried next, in order and after a service's own, when one cannot serve.
+        #[example = ["provider"]]
+        fallback: Vec<Name> = Vec::new(),
         /// Addresses that may use it; if empty, all may. Others get 403.
         allowed_ips: Vec<IpNet> = Vec::new(),
         /// Addresses that may not; they get 403.
@@ -44,7 +47,7 @@ document! {
         /// Its certificate. Only "none" is supported yet.
         certificate: Certificate = Certificate::None,
     }
-    later ["plugins", "fallback"]
+    later ["plugins"]
 }
 
 impl Gateway {

@@ -5,12 +5,17 @@
 //! refer to something is checked by `config`, which alone makes a [`Config`] from a document.
 
 mod gateway;
+mod health;
 mod listener;
 mod name;
 mod pattern;
+mod policy;
 mod process;
+mod queue;
+mod retry;
 mod rule;
 mod service;
+mod switch;
 mod target;
 mod upstream;
 
@@ -18,14 +23,19 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
 pub use gateway::{Auth, By, Certificate, Gateway, Routing, Status};
+pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
 pub use listener::Listener;
 pub use name::Name;
 pub use pattern::{HostPattern, ModelPattern, PathPattern, Rewrite, RewritePiece, Segment};
+pub use policy::{HashKey, Policy};
 pub use process::{AccessLog, Admin, Level, Log, LogFormat, Server, StateStore, Unset};
+pub use queue::{Queue, RetryLimit};
+pub use retry::{PartialRetry, Retry, RetryOn};
 pub use rule::{HeaderMatch, PartialTimeouts, Rule, Weighted};
 pub use service::{Pool, Service, ServiceKind, Timeouts};
+pub use switch::Switch;
 pub use target::{Host, Role, Scheme, Target, TargetUrl};
-pub use upstream::{Engine, Health, Policy, Upstream, UpstreamTls};
+pub use upstream::{Engine, Upstream, UpstreamTls};
 
 document! {
     /// The configuration of one process.

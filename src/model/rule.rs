@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Document, Field, FromNode, Json, Node, Reading, json, suggest};
 
-use super::{ModelPattern, Name, PathPattern, Rewrite};
+use super::{ModelPattern, Name, PartialRetry, PathPattern, Rewrite};
 
 document! {
     /// Explicit routing, tried before the model's name.
@@ -43,8 +43,13 @@ document! {
         preserve_host: bool = false,
         /// How long to wait, where it differs from the service's.
         timeouts: PartialTimeouts = PartialTimeouts::default(),
+        /// Further tries, where they differ from the service's; "off" makes none.
+        retry: PartialRetry = PartialRetry::default(),
+        /// The services tried next, in order and before the service's own, when one cannot serve.
+        #[example = ["provider"]]
+        fallback: Vec<Name> = Vec::new(),
     }
-    later ["fallback", "plugins", "retry"]
+    later ["plugins"]
 }
 
 impl Rule {

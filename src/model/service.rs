@@ -9,7 +9,7 @@ use tollgate_sdk::document::{
 };
 
 use super::pattern::check_path;
-use super::{Auth, ModelPattern, Name, Target};
+use super::{Auth, ModelPattern, Name, Queue, Retry, Switch, Target};
 
 document! {
     /// What is offered: a model, or any HTTP API.
@@ -39,6 +39,13 @@ document! {
         weight: u16 = 100,
         /// How long to wait.
         timeouts: Timeouts = Timeouts::default(),
+        /// Further tries on other targets, before anything has reached the client; "off" makes none.
+        retry: Retry = Retry::default(),
+        /// Where requests wait that were answered 429, or that no target has room for; `true` turns it on with the defaults.
+        queue: Switch<Queue> = Switch::Off,
+        /// The services tried next, in order, when this one cannot serve.
+        #[example = ["provider"]]
+        fallback: Vec<Name> = Vec::new(),
         /// Who may use it, if not decided by the gateway: "none" publishes this service alone.
         auth: Option<Auth>,
         /// Paths below this one are for this service.
@@ -57,7 +64,7 @@ document! {
         /// Who serves it.
         pool: Pool,
     }
-    later ["fallback", "retry", "queue", "rate_limits", "scaling", "plugins"]
+    later ["rate_limits", "scaling", "plugins"]
 }
 
 impl Service {

@@ -23,8 +23,12 @@ document! {
         labels: BTreeMap<String, String> = BTreeMap::new(),
         /// What it does. Only "both" is supported yet.
         role: Role = Role::Both,
+        /// How many requests it may have at once, if not decided by the upstream.
+        #[example = 64]
+        #[range(1..=1000000)]
+        max_in_flight: Option<u32>,
     }
-    later ["max_in_flight", "bootstrap_port"]
+    later ["bootstrap_port"]
 }
 
 document! {
@@ -70,6 +74,7 @@ impl Target {
             weight: 1,
             labels: BTreeMap::new(),
             role: Role::Both,
+            max_in_flight: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::secret::Secret;
 
 use super::service::refuse_no_targets;
-use super::{Name, Target};
+use super::{Breaker, Health, Name, Policy, Switch, Target};
 
 document! {
     /// A pool of interchangeable targets.
@@ -23,7 +23,7 @@ document! {
         labels: BTreeMap<String, String> = BTreeMap::new(),
         /// Where requests are sent: URLs, or `{ url = "http://…", weight = 1, labels = { … } }`.
         targets: Vec<Target>,
-        /// How a target is picked.
+        /// How a target is picked; "consistent_hash" is written `{ name = "consistent_hash", key = "header:X-Session" }`.
         policy: Policy = Policy::LeastConnections,
         /// The credential sent upstream, as `Authorization: Bearer`; `"${NAME}"` or `{ file = "path" }` keep it out of this file.
         #[example = "${PROVIDER_API_KEY}"]
@@ -36,13 +36,43 @@ document! {
         http2: bool = false,
         /// The engine whose metrics are read. Only "none" is supported yet.
         engine: Engine = Engine::None,
-        /// How targets are probed. Only "off" is supported yet.
-        health: Health = Health::Off,
+        /// How targets are asked whether they serve: a table, or "http", "tcp", "grpc" or "off" alone.
+        health: Health = Health::default(),
+        /// When a target that fails requests is left alone; "off" never does.
+        breaker: Switch<Breaker> = Switch::On(Breaker::default()),
+        /// How many requests each target may have at once, if limited; a target's own limit wins.
+        #[example = 64]
+        #[range(1..=1000000)]
+        max_in_flight: Option<u32>,
     }
-    later ["breaker", "max_in_flight", "disaggregation"]
+    later ["disaggregation"]
 }
 
 impl Upstream {
+    /// An upstream of these targets with everything else at its default.
+    pub fn of_targets(name: Name, targets: Vec<Target>) -> Self {
+        Self {
+            name,
+            description: None,
+            labels: BTreeMap::new(),
+            targets,
+            policy: Policy::LeastConnections,
+            api_key: None,
+            headers: Vec::new(),
+            tls: UpstreamTls::default(),
+            http2: false,
+            engine: Engine::None,
+            health: Health::default(),
+            breaker: Switch::On(Breaker::default()),
+            max_in_flight: None,
+        }
+    }
+
+    /// How many requests one of the targets may have at once, if limited.
+    pub fn limit_of(&self, target: &Target) -> Option<u32> {
+        target.max_in_flight.or(self.max_in_flight)
+    }
+
     /// What concerns several fields.
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
         if let Some(given) = node.entry("targets") {
@@ -50,17 +80,6 @@ impl Upstream {
         }
         self
     }
-}
-
-document! {
-    /// How a target is picked.
-    pub enum Policy ("name") {
-        /// Each in turn.
-        RoundRobin = "round_robin",
-        /// The one with the fewest requests in flight.
-        LeastConnections = "least_connections",
-    }
-    later ["random", "power_of_two", "consistent_hash", "cache_aware"]
 }
 
 document! {
@@ -82,13 +101,4 @@ document! {
         None = "none",
     }
     later ["vllm", "sglang", "tgi"]
-}
-
-document! {
-    /// How targets are probed.
-    pub enum Health ("type") {
-        /// Not at all.
-        Off = "off",
-    }
-    later ["http", "tcp", "grpc"]
 }

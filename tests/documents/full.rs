@@ -22,10 +22,16 @@ fn shown(table: &str, field: &str) -> Option<Json> {
     }
 }
 
+/// Whether a field that takes a table is by default a word instead: `queue = "off"`.
+fn is_word_for_a_table(field: &Field) -> bool {
+    !field.fields.is_empty() && field.default.as_ref().is_some_and(Json::is_string)
+}
+
 /// Writes one table: single values first, as TOML wants it, then tables within.
 fn write_table(out: &mut String, header: &str, path: &str, fields: &[Field]) {
     writeln!(out, "\n{header}").unwrap();
     let mut nested = Vec::new();
+    let mut alternatives = Vec::new();
     for field in fields {
         let is_table =
             !field.fields.is_empty() && field.default.as_ref().is_some_and(Json::is_object);
@@ -55,6 +61,21 @@ fn write_table(out: &mut String, header: &str, path: &str, fields: &[Field]) {
             None => writeln!(out, "# {}", Format::Toml.field(field.name, &field.example)),
         }
         .unwrap();
+        if is_word_for_a_table(field) {
+            alternatives.push(field);
+        }
+    }
+    for field in alternatives {
+        let path = format!("{path}.{}", field.name);
+        let mut table = String::new();
+        write_table(&mut table, &format!("[{path}]"), &path, &field.fields);
+        let value = field.default.as_ref().unwrap_or(&field.example);
+        let instead = Format::Toml.field(field.name, value);
+        write!(out, "\n# In place of `{instead}`:").unwrap();
+        for line in table.lines() {
+            let commented = line.is_empty() || line.starts_with('#');
+            writeln!(out, "{}{line}", if commented { "" } else { "# " }).unwrap();
+        }
     }
     for (field, listed) in nested {
         let path = format!("{path}.{}", field.name);
@@ -105,7 +126,10 @@ fn made() -> String {
             .and_then(|at| lines.get(at))
             .unwrap_or(&"");
         let after = lines.get(at + 1).unwrap_or(&"");
-        if line.is_empty() && before.starts_with("# ") && after.starts_with('[') {
+        if line.is_empty()
+            && before.starts_with("# ")
+            && after.trim_start_matches("# ").starts_with('[')
+        {
             continue;
         }
         writeln!(tidy, "{line}").unwrap();
