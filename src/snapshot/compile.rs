@@ -194,6 +194,8 @@ fn prefix_rule(gateway: &model::Gateway, offered: &Offered<'_>) -> Option<Rule> 
         rewrite: None,
         preserve_host: false,
         timeouts: model::PartialTimeouts::default(),
+        retry: model::PartialRetry::default(),
+        fallback: Vec::new(),
     };
     Some(Rule::new(rule, Split::new(vec![offered.weighted()])))
 }
@@ -255,17 +257,8 @@ fn compile_service(
 /// Targets given in a service are an upstream of its name with everything at its default.
 fn in_place(service: &model::Service, targets: &[model::Target]) -> model::Upstream {
     model::Upstream {
-        name: service.name.clone(),
-        description: None,
-        labels: BTreeMap::new(),
-        targets: targets.to_vec(),
-        policy: model::Policy::LeastConnections,
-        api_key: None,
-        headers: Vec::new(),
-        tls: model::UpstreamTls::default(),
         http2: service.kind == ServiceKind::Grpc,
-        engine: model::Engine::None,
-        health: model::Health::Off,
+        ..model::Upstream::of_targets(service.name.clone(), targets.to_vec())
     }
 }
 
@@ -293,7 +286,7 @@ fn compile_upstream(upstream: &model::Upstream, registry: &Registry) -> Upstream
     }
     let policy: Box<dyn Policy> = match upstream.policy {
         model::Policy::RoundRobin => Box::new(RoundRobin::default()),
-        model::Policy::LeastConnections => Box::new(LeastConnections::default()),
+        _ => Box::new(LeastConnections::default()),
     };
     Upstream {
         name,
