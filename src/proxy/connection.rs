@@ -51,6 +51,8 @@ pub(super) struct Alarm {
     at: AtomicU64,
     cause: AtomicU8,
     rang: AtomicBool,
+    /// Nothing that was written stays in a buffer while the exchange waits.
+    eager: AtomicBool,
     /// An exchange owns the deadline; otherwise the connection waits for a request.
     owned: AtomicBool,
     header_timeout: Duration,
@@ -63,6 +65,7 @@ impl Alarm {
             at: AtomicU64::new(0),
             cause: AtomicU8::new(0),
             rang: AtomicBool::new(false),
+            eager: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             header_timeout,
         })
@@ -79,9 +82,16 @@ impl Alarm {
         self.owned.store(true, Ordering::Relaxed);
     }
 
+    /// From here on the answer is flushed whenever the exchange waits. Pingora flushes bodies of known length only
+    /// at their end, which is right for documents and wrong for what is streamed.
+    pub(super) fn flush_eagerly(&self) {
+        self.eager.store(true, Ordering::Relaxed);
+    }
+
     /// The exchange is over; the connection waits for the next.
     pub(super) fn end(&self) {
         self.clear();
+        self.eager.store(false, Ordering::Relaxed);
         self.owned.store(false, Ordering::Relaxed);
     }
 
@@ -158,6 +168,8 @@ pub(super) struct Watched {
     peeked: BytesMut,
     phase: Phase,
     refused: bool,
+    /// Something was written and not flushed.
+    unflushed: bool,
 }
 
 impl Watched {
@@ -169,6 +181,7 @@ impl Watched {
             peeked: BytesMut::new(),
             phase: Phase::Quiet,
             refused: false,
+            unflushed: false,
         }
     }
 
@@ -259,7 +272,13 @@ impl AsyncRead for Watched {
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending => self.poll_alarm(cx),
+            Poll::Pending => {
+                if self.unflushed && self.alarm.eager.load(Ordering::Relaxed) {
+                    // An error shows at the next write.
+                    let _ = self.as_mut().poll_flush(cx);
+                }
+                self.poll_alarm(cx)
+            }
         }
     }
 }
@@ -270,11 +289,14 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unflushed &= flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,6 +308,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

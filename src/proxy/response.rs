@@ -21,6 +21,11 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
         x.meter = Meter::None;
     }
     stream::begin(x, status, &head.headers);
+    if let (Some(alarm), Some(offer)) = (&x.alarm, &x.offer) {
+        if !offer.service.buffers() {
+            alarm.flush_eagerly();
+        }
+    }
     if status != 101 {
         strip_hop_by_hop(head);
     }
