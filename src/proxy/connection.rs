@@ -193,6 +193,20 @@ impl Watched {
             .map(|watched| watched.alarm.clone())
     }
 
+    /// Whether the client speaks HTTP/2: it agreed to in its TLS handshake or, without TLS and if `clear` allows it,
+    /// begins with the preface.
+    pub(super) async fn speaks_h2(&mut self, clear: bool) -> io::Result<bool> {
+        if self.inner.get_ssl_digest().is_some() {
+            return Ok(matches!(self.inner.selected_alpn_proto(), Some(ALPN::H2)));
+        }
+        if !clear {
+            return Ok(false);
+        }
+        let mut begin = [0; H2_PREFACE.len()];
+        self.try_peek(&mut begin).await?;
+        Ok(begin == H2_PREFACE)
+    }
+
     fn sync_phase(&mut self) {
         match (self.alarm.owned.load(Ordering::Relaxed), self.phase) {
             (true, _) => self.phase = Phase::Exchange,

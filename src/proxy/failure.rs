@@ -96,7 +96,7 @@ pub(super) async fn break_off(session: &mut Session, x: &mut Exchange, rejection
         if inside {
             event.extend_from_slice(b"\n\n");
         }
-        event.extend_from_slice(&rejection.event(x.dialect));
+        event.extend_from_slice(&rejection.event(reply::dialect_of(session)));
         let _ = session.write_response_body(Some(event.into()), false).await;
     }
     if session.req_header().version == Version::HTTP_2 {

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Version};
 use pingora_proxy::Session;
-use tollgate_sdk::llm::dialect::Dialect;
 
 use super::connection::Watched;
 use super::exchange::{Exchange, RequestId};
@@ -35,7 +34,6 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
         peer
     };
     x.request_id = RequestId::of(head.headers.get("x-request-id"));
-    x.dialect = Dialect::of_path(head.uri.path());
     x.grpc = head
         .headers
         .get(CONTENT_TYPE)

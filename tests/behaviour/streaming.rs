@@ -31,7 +31,10 @@ fn delays(pieces: &[Piece]) -> Vec<Duration> {
 }
 
 fn paced() -> Engine {
-    engine_with(|config| config.itl = Duration::from_millis(15))
+    engine_with(|config| {
+        config.itl = Duration::from_millis(15);
+        config.tokens = 40;
+    })
 }
 
 #[test]

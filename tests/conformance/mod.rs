@@ -1,1 +1,3 @@
 //! Does it obey the protocols?
+
+mod http1;

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// Why a string is malformed.
 pub(super) type Flaw = &'static str;
@@ -27,55 +27,61 @@ pub(super) enum Skipped<'a> {
     Open { escaped: bool },
 }
 
-/// Passes over the rest of a string whose opening quote is behind. Its content is not looked at.
+/// Passes over the rest of a string whose opening quote is behind. Its content is not looked at: only quotes are, and
+/// before each the backslashes that may escape it, so that text full of `\n` costs no more than any other. Runs of
+/// backslashes before different quotes do not overlap, so the whole stays linear.
 #[inline]
-pub(super) fn skip(mut rest: &[u8], escaped: bool) -> Skipped<'_> {
-    if escaped {
-        match rest {
-            [_, tail @ ..] => rest = tail,
-            [] => return Skipped::Open { escaped },
+pub(super) fn skip(text: &[u8], escaped: bool) -> Skipped<'_> {
+    let mut from = 0;
+    while let Some(at) = quote(text.get(from..).unwrap_or_default()) {
+        let at = from + at;
+        let before = text.get(..at).unwrap_or_default();
+        if !ends_escaping(before, escaped) {
+            return Skipped::Closed(text.get(at + 1..).unwrap_or_default());
         }
+        from = at + 1;
     }
-    loop {
-        let Some(at) = quote_or_escape(rest) else {
-            return Skipped::Open { escaped: false };
-        };
-        match rest.get(at..) {
-            Some([b'"', after @ ..]) => return Skipped::Closed(after),
-            Some([_, _, after @ ..]) => rest = after,
-            _ => return Skipped::Open { escaped: true },
-        }
+    Skipped::Open {
+        escaped: ends_escaping(text, escaped),
     }
 }
 
-/// The first `"` or `\`. The call into memchr costs more than most keys and roles are long, so the first
-/// sixteen bytes are compared here, eight at a time.
+/// Whether the byte after `text` is escaped: `text` ends in an odd number of backslashes. `escaped` says so of its
+/// first byte, which then is no backslash that escapes.
 #[inline]
-fn quote_or_escape(text: &[u8]) -> Option<usize> {
+fn ends_escaping(text: &[u8], escaped: bool) -> bool {
+    let run = text.iter().rev().take_while(|&&b| b == b'\\').count();
+    let whole = run == text.len();
+    (run - usize::from(whole && escaped && run > 0)) % 2 == 1 || (escaped && text.is_empty())
+}
+
+/// The first `"`. The call into memchr costs more than most keys and roles are long, so the first sixteen bytes are
+/// compared here, eight at a time.
+#[inline]
+fn quote(text: &[u8]) -> Option<usize> {
     let Some((first, rest)) = text.split_first_chunk::<8>() else {
-        return text.iter().position(|&b| b == b'"' || b == b'\\');
+        return text.iter().position(|&b| b == b'"');
     };
     if let Some(at) = in_word(u64::from_le_bytes(*first)) {
         return Some(at);
     }
     let Some((second, rest)) = rest.split_first_chunk::<8>() else {
-        let at = rest.iter().position(|&b| b == b'"' || b == b'\\')?;
-        return Some(at + 8);
+        return rest.iter().position(|&b| b == b'"').map(|at| at + 8);
     };
     if let Some(at) = in_word(u64::from_le_bytes(*second)) {
         return Some(at + 8);
     }
-    memchr2(b'"', b'\\', rest).map(|at| at + 16)
+    memchr(b'"', rest).map(|at| at + 16)
 }
 
-/// The first byte of a little-endian word that is `"` or `\`.
+/// The first byte of a little-endian word that is `"`.
 #[inline]
 fn in_word(word: u64) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     // The lowest set bit is exact; a borrow can only set bits above a true one.
-    let zero = |w: u64| w.wrapping_sub(ONES) & !w & HIGH;
-    let hit = zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
+    let differs = word ^ (ONES * b'"' as u64);
+    let hit = differs.wrapping_sub(ONES) & !differs & HIGH;
     (hit != 0).then_some((hit.trailing_zeros() / 8) as usize)
 }
 
