@@ -1,10 +1,11 @@
 //! Phase 5: the answer's head: what kind of answer it is, and what the client is told beside it.
 
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts as RespParts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use super::connection::Deadline;
@@ -56,6 +57,16 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
         head.set_reason_phrase(Some(&reason))?;
     }
     Ok(())
+}
+
+/// Before HTTP/1.1 there are no chunks: the end of the connection is the end of the answer.
+pub(super) fn frame_for(session: &mut Session, head: &mut ResponseHeader) {
+    if session.req_header().version >= Version::HTTP_11 || head.status.is_informational() {
+        return;
+    }
+    if head.remove_header(&TRANSFER_ENCODING).is_some() {
+        session.set_keepalive(None);
+    }
 }
 
 /// The upstream's reason phrase, where it is not the usual one.
