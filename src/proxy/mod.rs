@@ -90,7 +90,7 @@ impl ProxyHttp for Proxy {
         session
             .as_downstream_mut()
             .set_total_drain_timeout(Some(Duration::from_secs(5)));
-        // Bytes after a request are the next one, not a reason to drop this.
+        // Bytes read behind this request's body are the next one, not a reason to close.
         session.as_downstream_mut().set_pipelining_enabled(true);
         if self.account.tells() {
             let head = session.req_header();

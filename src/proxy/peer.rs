@@ -17,7 +17,6 @@ use crate::snapshot::{Target, Upstream};
 /// Idle upstream connections are given up before common engines close them (uvicorn: 5 s).
 pub(super) const IDLE_POOL: Duration = Duration::from_secs(4);
 const WRITE: Duration = Duration::from_secs(60);
-const GRACE: Duration = Duration::from_secs(1);
 const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(15),
     interval: Duration::from_secs(5),
@@ -53,12 +52,11 @@ pub(super) fn next(x: &mut Exchange, is_h2: bool) -> Result<Box<HttpPeer>, Rejec
     });
     let mut peer = describe(target, upstream)?;
     set_options(&mut peer.options, x, target, upstream);
-    // What Pingora's one read timeout covers is the longer of the two limits. For an HTTP/2 stream, whose alarm can
-    // only reset it, that one is left to Pingora; on a connection it is only there in case its alarm is not
-    // looked at, as when the client has sent its next request already.
-    let longer = x.timeouts.first_byte.max(x.timeouts.idle);
-    peer.options.read_timeout = Some(if is_h2 { longer } else { longer + GRACE });
     if is_h2 {
+        // A stream's alarm can only reset it. What Pingora's one read timeout covers ends properly instead:
+        // the longer of the two limits; and the alarm sees to the other.
+        let longer = x.timeouts.first_byte.max(x.timeouts.idle);
+        peer.options.read_timeout = Some(longer);
         x.alarm_below = longer;
     }
     x.asked.get_or_insert_with(Instant::now);

@@ -8,6 +8,7 @@ mod h2_client;
 mod h2_frames;
 mod h2_upstream;
 mod metrics;
+mod process;
 mod reply;
 mod upstream;
 
@@ -25,6 +26,7 @@ pub(crate) use h2_client::{H2Client};
 pub(crate) use h2_frames::RawH2;
 pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
 pub(crate) use metrics::Metrics;
+pub(crate) use process::{PROGRAM, Process};
 pub(crate) use reply::{Piece, Reply};
 pub(crate) use upstream::{Connection, Upstream};
 

@@ -3,6 +3,7 @@
 mod broken_streams;
 mod broken_upstreams;
 mod client_gone;
+mod shutdown;
 mod storm;
 mod timeouts;
 

@@ -92,7 +92,7 @@ fn an_upstreams_header_does_not_split() {
 fn a_model_name_is_only_a_name() {
     let upstream = Upstream::obliging();
     let gateway = Gateway::start(&service("m", "m", &upstream.url()));
-    for name in [r#"a\"b"#, r"a\r\nx-injected: 1", r"a\u0000b", r"\ud83d\ude00", "a</script>", &"x".repeat(50_000)] {
+    for name in [r#"a\"b"#, r"a\r\nx-injected: 1", r"a\u0000b", r"\ud83d\ude00", "a</script>", &"x".repeat(200)] {
         let reply = gateway.client().chat(name, "");
         reply.assert_refused(404, "model_not_found");
         assert!(reply.header("x-injected").is_none());
