@@ -70,13 +70,15 @@ fn client_left(x: &Exchange, error: &Error) -> bool {
                 | ErrorType::ConnectError
                 | ErrorType::H2Error
                 | ErrorType::WriteTimedout
-                | ErrorType::ReadTimedout
         )
 }
 
 fn blame(x: &Exchange, error: &Error) -> Rejection {
     match (x.rung, error.etype()) {
         (Some(_), _) => Rejection::UpstreamTimeout,
+        (None, ErrorType::ReadTimedout) if *error.esource() == ErrorSource::Downstream => {
+            Rejection::RequestTimeout
+        }
         (None, ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout) => {
             Rejection::UpstreamTimeout
         }
