@@ -137,12 +137,23 @@ fn the_scan_sees_what_it_should() {
     assert_eq!(found, ["a", "b", "e", "g", "h"]);
 }
 
+/// Code without the content of its strings: a log's target is only a word.
+fn without_text(code: &str) -> String {
+    code.lines().map(|line| line.split('"').step_by(2).collect::<String>() + "\n").collect()
+}
+
+/// Tests of a file that stand beside it.
+fn is_test(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "tests.rs")
+}
+
 #[test]
 fn pingora_is_named_in_few_places() {
     for path in files("src") {
         let here = folder(&path);
         if !PINGORA.contains(&here.as_str()) {
-            assert!(!code(&path).contains("pingora"), "{} names pingora", shown(&path));
+            let code = without_text(&code(&path));
+            assert!(!code.contains("pingora"), "{} names pingora", shown(&path));
         }
     }
     for crate_of_ours in ["plugins", "bench"] {
@@ -162,7 +173,7 @@ fn files_are_short() {
             let text = fs::read_to_string(&path).unwrap();
             let tested = text.lines().position(|line| line.starts_with("#[cfg(test)]"));
             let lines = tested.unwrap_or(text.lines().count());
-            if lines > LONGEST {
+            if lines > LONGEST && !is_test(&path) {
                 long.push(format!("{}: {lines}", shown(&path)));
             }
         }
@@ -173,9 +184,9 @@ fn files_are_short() {
 #[test]
 fn every_file_says_what_it_is() {
     for folder in ["src", "plugins", "bench", "tests"] {
-        for path in files(folder) {
-            let text = fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("//!"), "{} begins without a word", shown(&path));
+        for path in files(folder).iter().filter(|path| !is_test(path)) {
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.starts_with("//!"), "{} begins without a word", shown(path));
         }
     }
 }

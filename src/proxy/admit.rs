@@ -258,11 +258,9 @@ fn splice_body(session: &Session, x: &mut Exchange) {
     if let Body::Whole {
         original, outgoing, ..
     } = &mut x.body
-    {
-        if !edits.is_empty() {
+        && !edits.is_empty() {
             *outgoing = splice(original, &edits);
         }
-    }
 }
 
 /// A body that passes unread is still held to its limit, where it announces its length.

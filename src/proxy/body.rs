@@ -122,11 +122,10 @@ pub(super) async fn read(
     };
     let head = session.req_header();
     let length = length(&head.headers);
-    if let Length::Known(bytes) = length {
-        if bytes > snapshot.max_body {
+    if let Length::Known(bytes) = length
+        && bytes > snapshot.max_body {
             return Err(Rejection::TooLarge(snapshot.max_body).into());
         }
-    }
     let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let strict = is_json(&head.headers);
     let scanner = (peek && !is_form(&head.headers)).then(Scanner::new);

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod addresses;
+mod balancing;
 mod admin;
 mod bodies;
 mod cli;
@@ -18,5 +19,6 @@ mod refusals;
 mod rules;
 mod sdk;
 mod streaming;
+mod targets;
 mod usage;
 mod weights;

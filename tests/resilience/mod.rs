@@ -4,6 +4,7 @@ mod broken_streams;
 mod broken_upstreams;
 mod client_gone;
 mod shutdown;
+mod slow_readers;
 mod storm;
 mod timeouts;
 
