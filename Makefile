@@ -48,8 +48,8 @@ fmt: ## put the formatting right
 schema: ## write conf/schema.json anew
 	$(CARGO) run --quiet --locked -- schema > conf/schema.json
 
-bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy
-	python3 bench/measure/run.py
+bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
+	python3 bench/measure/run.py $(ARGS)
 
 fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
 	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done

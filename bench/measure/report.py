@@ -54,7 +54,7 @@ def summarise(runs):
         pairs = [(run, bases[run["round"]]) for run in mine if run["round"] in bases]
         # Per chunk, because a proxy need not pass on as many events as another: Tollgate asks for usage.
         cpu = "cpu_us_per_chunk" if "chunks" in mine[0] else "cpu_us"
-        if pairs:
+        if pairs and peer != "engine":
             summary["cpu_ratio"] = spread([run[cpu] / base[cpu] for run, base in pairs])
             summary["throughput_ratio"] = spread([run["per_second"] / base["per_second"] for run, base in pairs])
         result.setdefault(case, {})[peer] = summary

@@ -27,8 +27,8 @@ pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
         .iter()
         .flat_map(|upstream| &upstream.targets)
     {
-        if let Host::Name(name) = &target.url.host {
-            if !name.is_empty() {
+        if let Host::Name(name) = &target.url.host
+            && !name.is_empty() {
                 lookups.spawn(one(
                     name.clone(),
                     target.url.port,
@@ -36,7 +36,6 @@ pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
                     patience,
                 ));
             }
-        }
     }
     lookups.join_all().await;
 }

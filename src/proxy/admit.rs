@@ -3,6 +3,7 @@
 //! Address rules, the body if anything needs it, then a rule or the model's name decides the service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -34,13 +35,17 @@ pub(super) async fn admit(
             Ok(true)
         }
         Err(Stop::Reject(rejection)) => {
+            if is_short(session) {
+                // What is left is read first, so that the connection can go on.
+                drain(session, Duration::from_secs(1)).await;
+            }
             let unread = !session.is_body_done();
-            if unread && !is_short(session) {
+            if unread {
                 session.set_keepalive(None);
             }
             reply::reject(session, x, &rejection).await?;
-            if unread {
-                linger(session, &rejection).await;
+            if unread && may_linger(session, &rejection) {
+                drain(session, Duration::from_secs(5)).await;
             }
             Ok(true)
         }
@@ -253,11 +258,9 @@ fn splice_body(session: &Session, x: &mut Exchange) {
     if let Body::Whole {
         original, outgoing, ..
     } = &mut x.body
-    {
-        if !edits.is_empty() {
+        && !edits.is_empty() {
             *outgoing = splice(original, &edits);
         }
-    }
 }
 
 /// A body that passes unread is still held to its limit, where it announces its length.
@@ -287,20 +290,20 @@ fn is_short(session: &Session) -> bool {
         && !headers.contains_key(http::header::EXPECT)
 }
 
-/// Lets a client that is still sending finish, within bounds: closing at once would reset the connection and destroy
-/// the answer before the client reads it.
-async fn linger(session: &mut Session, rejection: &Rejection) {
-    const LONGEST: std::time::Duration = std::time::Duration::from_secs(5);
-    const MOST: usize = 256 << 20;
-    if *rejection == Rejection::RequestTimeout
-        || session
+/// Whether a client that is still sending is let finish: closing at once would reset the connection and destroy the
+/// answer before the client reads it.
+fn may_linger(session: &Session, rejection: &Rejection) -> bool {
+    *rejection != Rejection::RequestTimeout
+        && !session
             .req_header()
             .headers
             .contains_key(http::header::EXPECT)
-    {
-        return;
-    }
-    let drain = async {
+}
+
+/// Reads what is left of the body, within bounds.
+async fn drain(session: &mut Session, longest: Duration) {
+    const MOST: usize = 256 << 20;
+    let read = async {
         let mut seen = 0;
         while let Ok(Some(chunk)) = session.read_request_body().await {
             seen += chunk.len();
@@ -309,5 +312,5 @@ async fn linger(session: &mut Session, rejection: &Rejection) {
             }
         }
     };
-    let _ = tokio::time::timeout(LONGEST, drain).await;
+    let _ = tokio::time::timeout(longest, read).await;
 }

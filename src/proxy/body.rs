@@ -122,11 +122,10 @@ pub(super) async fn read(
     };
     let head = session.req_header();
     let length = length(&head.headers);
-    if let Length::Known(bytes) = length {
-        if bytes > snapshot.max_body {
+    if let Length::Known(bytes) = length
+        && bytes > snapshot.max_body {
             return Err(Rejection::TooLarge(snapshot.max_body).into());
         }
-    }
     let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let strict = is_json(&head.headers);
     let scanner = (peek && !is_form(&head.headers)).then(Scanner::new);
@@ -141,6 +140,7 @@ pub(super) async fn read(
     let mut reader = Reader {
         whole: Whole::Nothing,
         left: length,
+        tail: None,
         scanner,
         failed: None,
         started: Instant::now(),
@@ -158,8 +158,8 @@ pub(super) async fn read(
         reader.take(chunk);
     }
     x.body_wait = reader.started.elapsed();
+    let native = session.as_mut().is_body_empty() || reader.has_tail(session);
     let original = reader.whole.into_bytes();
-    let native = session.as_mut().is_body_empty() || session.as_ref().get_retry_buffer().is_some();
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
     x.body = Body::Whole {
         outgoing: original.clone(),
@@ -193,6 +193,8 @@ fn finish_peek(
 struct Reader {
     whole: Whole,
     left: Length,
+    /// Bytes read since the retry buffer was switched on.
+    tail: Option<usize>,
     scanner: Option<Scanner>,
     failed: Option<PeekError>,
     started: Instant,
@@ -223,14 +225,19 @@ impl Reader {
             Length::Known(left) => left <= TAIL,
             Length::Open => true,
         };
-        if keep_tail {
+        if keep_tail && self.tail.is_none() {
             session.as_mut().enable_retry_buffering();
+            self.tail = Some(0);
+        }
+        if self.left == Length::Known(0) && self.read > 0 && session.is_body_done() {
+            return Ok(None);
         }
         let paced = Duration::from_millis(self.read.saturating_mul(1000) / MIN_PACE);
         let deadline = self.started + self.allowed + paced;
         match timeout_at(deadline, session.read_request_body()).await {
             Ok(Ok(Some(chunk))) => {
                 self.read += chunk.len() as u64;
+                self.tail = self.tail.map(|tail| tail + chunk.len());
                 if let Length::Known(left) = &mut self.left {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
@@ -240,6 +247,11 @@ impl Reader {
             Ok(Err(error)) => Err(Stop::Gone(error)),
             Err(_) => Err(Rejection::RequestTimeout.into()),
         }
+    }
+
+    /// Whether Pingora holds the end of the body. Asking it for the buffer itself would copy that.
+    fn has_tail(&self, session: &Session) -> bool {
+        self.tail.is_some_and(|tail| tail > 0) && !session.as_ref().retry_buffer_truncated()
     }
 
     fn take(&mut self, chunk: Bytes) {

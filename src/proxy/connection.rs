@@ -14,7 +14,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,6 +30,11 @@ use tokio::time::{Instant, Sleep};
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much Pingora reads to see whether the client is still there; bodies and heads are read in larger pieces.
+const PROBE: usize = 1;
+/// Bytes of following requests that are kept while one is served.
+const STASH: usize = 16 * 1024;
 
 /// Why a deadline was set; tells the answer when it rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub(super) struct Alarm {
     at: AtomicU64,
     cause: AtomicU8,
     rang: AtomicBool,
+    /// Nothing that was written stays in a buffer while the exchange waits.
+    eager: AtomicBool,
     /// An exchange owns the deadline; otherwise the connection waits for a request.
     owned: AtomicBool,
     header_timeout: Duration,
@@ -63,6 +70,7 @@ impl Alarm {
             at: AtomicU64::new(0),
             cause: AtomicU8::new(0),
             rang: AtomicBool::new(false),
+            eager: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             header_timeout,
         })
@@ -79,9 +87,16 @@ impl Alarm {
         self.owned.store(true, Ordering::Relaxed);
     }
 
+    /// From here on the answer is flushed whenever the exchange waits. Pingora flushes bodies of known length only
+    /// at their end, which is right for documents and wrong for what is streamed.
+    pub(super) fn flush_eagerly(&self) {
+        self.eager.store(true, Ordering::Relaxed);
+    }
+
     /// The exchange is over; the connection waits for the next.
     pub(super) fn end(&self) {
         self.clear();
+        self.eager.store(false, Ordering::Relaxed);
         self.owned.store(false, Ordering::Relaxed);
     }
 
@@ -154,10 +169,13 @@ enum Phase {
 pub(super) struct Watched {
     inner: Stream,
     alarm: Arc<Alarm>,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// And who is woken by it.
+    timer: Option<(Pin<Box<Sleep>>, Waker)>,
     peeked: BytesMut,
     phase: Phase,
     refused: bool,
+    /// Something was written and not flushed.
+    unflushed: bool,
 }
 
 impl Watched {
@@ -169,6 +187,7 @@ impl Watched {
             peeked: BytesMut::new(),
             phase: Phase::Quiet,
             refused: false,
+            unflushed: false,
         }
     }
 
@@ -178,6 +197,20 @@ impl Watched {
             .as_any()
             .downcast_ref::<Watched>()
             .map(|watched| watched.alarm.clone())
+    }
+
+    /// Whether the client speaks HTTP/2: it agreed to in its TLS handshake or, without TLS and if `clear` allows it,
+    /// begins with the preface.
+    pub(super) async fn speaks_h2(&mut self, clear: bool) -> io::Result<bool> {
+        if self.inner.get_ssl_digest().is_some() {
+            return Ok(matches!(self.inner.selected_alpn_proto(), Some(ALPN::H2)));
+        }
+        if !clear {
+            return Ok(false);
+        }
+        let mut begin = [0; H2_PREFACE.len()];
+        self.try_peek(&mut begin).await?;
+        Ok(begin == H2_PREFACE)
     }
 
     fn sync_phase(&mut self) {
@@ -203,27 +236,58 @@ impl Watched {
             .set(Instant::now() + self.alarm.header_timeout, Deadline::Total);
     }
 
+    /// Pingora asks whether the client is still there. Bytes are no answer to that: they are its next request, and wait
+    /// here for their turn.
+    fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.peeked.len() < STASH {
+            let mut bytes = [0; 2048];
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.peeked.extend_from_slice(buf.filled());
+                }
+                Poll::Ready(gone) => return Poll::Ready(gone),
+                Poll::Pending => break,
+            }
+        }
+        self.poll_waiting(cx)
+    }
+
+    /// Nothing to read: time to flush what streams, and to look at the clock.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unflushed && self.alarm.eager.load(Ordering::Relaxed) {
+            // An error shows at the next write.
+            let _ = Pin::new(&mut *self).poll_flush(cx);
+        }
+        self.poll_alarm(cx)
+    }
+
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(at) = self.alarm.deadline() else {
             return Poll::Pending;
         };
-        if at <= Instant::now() {
-            return self.rings(cx);
+        if let Some((timer, waker)) = &self.timer {
+            // An earlier wake-up than needed is kept: it costs one look, arming anew costs the timer's lock.
+            if timer.deadline() <= at && !timer.is_elapsed() && waker.will_wake(cx.waker()) {
+                return Poll::Pending;
+            }
         }
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        // An earlier wake-up than needed is kept: it costs one look, re-arming costs the timer's lock.
-        if timer.is_elapsed() || timer.deadline() > at {
-            timer.as_mut().reset(at);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
+        loop {
             if at <= Instant::now() {
                 return self.rings(cx);
             }
-            timer.as_mut().reset(at);
+            let waker = cx.waker().clone();
+            let (timer, known) = self
+                .timer
+                .get_or_insert_with(|| (Box::pin(tokio::time::sleep_until(at)), waker.clone()));
+            *known = waker;
+            if timer.is_elapsed() || timer.deadline() > at {
+                timer.as_mut().reset(at);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
         }
-        Poll::Pending
     }
 
     fn rings(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -244,13 +308,16 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.sync_phase();
+        if self.phase == Phase::Exchange && buf.remaining() == PROBE {
+            return self.poll_probe(cx);
+        }
         if !self.peeked.is_empty() {
             let n = self.peeked.len().min(buf.remaining());
             let bytes = self.peeked.split_to(n);
             buf.put_slice(&bytes);
             return Poll::Ready(Ok(()));
         }
-        self.sync_phase();
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
@@ -259,7 +326,7 @@ impl AsyncRead for Watched {
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending => self.poll_alarm(cx),
+            Poll::Pending => self.poll_waiting(cx),
         }
     }
 }
@@ -270,11 +337,14 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unflushed &= flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,6 +356,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

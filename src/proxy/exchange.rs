@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::HeaderValue;
 use prometheus::IntGauge;
 use tokio::time::Instant;
-use tollgate_sdk::llm::dialect::Dialect;
 use tollgate_sdk::llm::peek::Peek;
 use tollgate_sdk::llm::usage::Usage;
 
@@ -46,7 +45,6 @@ pub struct Exchange {
     pub(super) client: IpAddr,
     /// The peer's own address is among the trusted proxies.
     pub(super) trusted_peer: bool,
-    pub(super) dialect: Dialect,
     pub(super) grpc: bool,
     pub(super) alarm: Option<Arc<Alarm>>,
     /// The alarm only minds limits below this; others are somebody else's timers.
@@ -192,7 +190,6 @@ impl Exchange {
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             trusted_peer: false,
-            dialect: Dialect::OpenAi,
             grpc: false,
             alarm: None,
             alarm_below: Duration::MAX,

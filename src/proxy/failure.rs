@@ -70,13 +70,15 @@ fn client_left(x: &Exchange, error: &Error) -> bool {
                 | ErrorType::ConnectError
                 | ErrorType::H2Error
                 | ErrorType::WriteTimedout
-                | ErrorType::ReadTimedout
         )
 }
 
 fn blame(x: &Exchange, error: &Error) -> Rejection {
     match (x.rung, error.etype()) {
         (Some(_), _) => Rejection::UpstreamTimeout,
+        (None, ErrorType::ReadTimedout) if *error.esource() == ErrorSource::Downstream => {
+            Rejection::RequestTimeout
+        }
         (None, ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout) => {
             Rejection::UpstreamTimeout
         }
@@ -96,7 +98,7 @@ pub(super) async fn break_off(session: &mut Session, x: &mut Exchange, rejection
         if inside {
             event.extend_from_slice(b"\n\n");
         }
-        event.extend_from_slice(&rejection.event(x.dialect));
+        event.extend_from_slice(&rejection.event(reply::dialect_of(session)));
         let _ = session.write_response_body(Some(event.into()), false).await;
     }
     if session.req_header().version == Version::HTTP_2 {

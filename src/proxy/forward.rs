@@ -1,12 +1,16 @@
 //! Phase 4: the request as the upstream sees it.
 //!
 //! Path, headers, credential; the body was prepared in phase 2. Both roads to an upstream use [`prepare`].
+//!
+//! Pingora's setters keep the case in which each header was typed and parse every name anew; half a dozen of them would cost more than the rest of
+//! this file. So the head is taken apart, its map edited directly, and put together again with lower-case names.
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING,
 };
+use http::request::Parts as ReqParts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
@@ -15,9 +19,15 @@ use super::peer;
 use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream, join_target_path};
 
-const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
-const FORWARDED_HOST: &str = "x-forwarded-host";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers added at most.
+const ADDED: usize = 8;
 
 /// Turns the client's head into the one for the target of the attempt under way.
 pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Result<()> {
@@ -27,16 +37,23 @@ pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Resu
     let Some(target) = upstream.targets.get(index) else {
         return Ok(());
     };
-    set_path(x, head, target)?;
-    set_origin(x, head, target, tls)?;
-    set_credential(head, &upstream)?;
-    frame_body(x, head)?;
-    head.insert_header("x-request-id", x.request_id.value())?;
+    let odd_path = (!head.raw_path_is_utf8()).then(|| head.raw_path().to_vec());
+    let nothing = RequestHeader::from(Request::new(()).into_parts().0);
+    let mut parts = ReqParts::from(std::mem::replace(head, nothing));
+    parts.headers.reserve(ADDED);
+    set_origin(x, &mut parts, target, tls);
+    set_credential(&mut parts.headers, &upstream);
+    frame_body(x, &mut parts.headers);
+    parts.headers.insert(REQUEST_ID, x.request_id.value());
     if x.offer.as_ref().is_some_and(|offer| offer.service.meters()) {
         // What is used stands in the body, and must be readable there.
-        head.remove_header(&ACCEPT_ENCODING);
+        parts.headers.remove(ACCEPT_ENCODING);
     }
-    Ok(())
+    *head = RequestHeader::from(parts);
+    if let Some(path) = odd_path {
+        head.set_raw_path(&path)?;
+    }
+    set_path(x, head, target)
 }
 
 /// The body to send, if it was read.
@@ -58,68 +75,104 @@ fn set_path(x: &Exchange, head: &mut RequestHeader, target: &Target) -> Result<(
     }
     let path = x.target_path.as_deref().unwrap_or_else(|| head.uri.path());
     let mut path = join_target_path(base, path);
+    if path.is_empty() {
+        path.push('/');
+    }
     if let Some(query) = head.uri.query() {
         path.push('?');
         path.push_str(query);
     }
-    if path.is_empty() {
-        path.push('/');
-    }
     head.set_raw_path(path.as_bytes())
 }
 
-fn set_origin(x: &Exchange, head: &mut RequestHeader, target: &Target, tls: bool) -> Result<()> {
-    let asked = head.headers.get(HOST).cloned().or_else(|| {
-        let authority = head.uri.authority()?;
+fn set_origin(x: &Exchange, parts: &mut ReqParts, target: &Target, tls: bool) {
+    let asked = parts.headers.get(HOST).cloned().or_else(|| {
+        let authority = parts.uri.authority()?;
         HeaderValue::from_str(authority.as_str()).ok()
     });
-    let mut chain = x.peer.to_string();
+    let headers = &mut parts.headers;
     if x.trusted_peer {
-        let known = head
-            .headers
-            .get_all(FORWARDED_FOR)
-            .iter()
-            .filter_map(|line| line.to_str().ok());
-        let known: Vec<&str> = known.filter(|line| !line.trim().is_empty()).collect();
-        if !known.is_empty() {
-            chain = format!("{}, {chain}", known.join(", "));
+        let mut chain = String::new();
+        for line in headers.get_all(FORWARDED_FOR) {
+            if let Some(line) = line.to_str().ok().filter(|line| !line.trim().is_empty()) {
+                chain.push_str(line);
+                chain.push_str(", ");
+            }
+        }
+        chain.push_str(&x.peer.to_string());
+        if let Ok(chain) = HeaderValue::try_from(chain) {
+            headers.insert(FORWARDED_FOR, chain);
         }
     } else {
-        head.remove_header(&FORWARDED);
-        head.remove_header("x-real-ip");
+        headers.insert(FORWARDED_FOR, address(x.peer));
+        headers.remove(FORWARDED);
+        headers.remove(REAL_IP);
     }
-    head.insert_header(FORWARDED_FOR, chain)?;
-    if !x.trusted_peer || !head.headers.contains_key(FORWARDED_PROTO) {
-        head.insert_header(FORWARDED_PROTO, if tls { "https" } else { "http" })?;
+    if !x.trusted_peer || !headers.contains_key(FORWARDED_PROTO) {
+        let proto = if tls { "https" } else { "http" };
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
     if let (Some(host), true) = (
         &asked,
-        !x.trusted_peer || !head.headers.contains_key(FORWARDED_HOST),
+        !x.trusted_peer || !headers.contains_key(FORWARDED_HOST),
     ) {
-        head.insert_header(FORWARDED_HOST, host.clone())?;
+        headers.insert(FORWARDED_HOST, host.clone());
     }
-    match asked {
-        Some(host) if x.preserve_host => head.insert_header(HOST, host),
-        _ => head.insert_header(HOST, target.authority.clone()),
-    }
+    let host = asked.filter(|_| x.preserve_host);
+    headers.insert(HOST, host.unwrap_or_else(|| target.authority.clone()));
+}
+
+/// An address as a header, without the detour over the formatting machinery for the common family.
+fn address(ip: std::net::IpAddr) -> HeaderValue {
+    let text = match ip {
+        std::net::IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            let mut text = String::with_capacity(15);
+            for (i, octet) in [a, b, c, d].into_iter().enumerate() {
+                if i > 0 {
+                    text.push('.');
+                }
+                if octet >= 100 {
+                    text.push(char::from(b'0' + octet / 100));
+                }
+                if octet >= 10 {
+                    text.push(char::from(b'0' + octet / 10 % 10));
+                }
+                text.push(char::from(b'0' + octet % 10));
+            }
+            text
+        }
+        std::net::IpAddr::V6(v6) => v6.to_string(),
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// An upstream's own credential replaces the client's, which is never sent beside it.
-fn set_credential(head: &mut RequestHeader, upstream: &Upstream) -> Result<()> {
+fn set_credential(headers: &mut HeaderMap, upstream: &Upstream) {
     for (name, value) in &upstream.headers {
         if *name == AUTHORIZATION {
-            head.remove_header("x-api-key");
+            headers.remove(API_KEY);
         }
-        head.insert_header(name.clone(), value.clone())?;
+        headers.insert(name.clone(), value.clone());
     }
-    Ok(())
 }
 
-fn frame_body(x: &Exchange, head: &mut RequestHeader) -> Result<()> {
+fn frame_body(x: &Exchange, headers: &mut HeaderMap) {
     if let Body::Whole { outgoing, .. } = &x.body {
-        head.remove_header(&TRANSFER_ENCODING);
-        head.remove_header(&EXPECT);
-        head.insert_header(CONTENT_LENGTH, outgoing.len())?;
+        headers.remove(TRANSFER_ENCODING);
+        headers.remove(EXPECT);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(outgoing.len()));
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_as_the_standard_library_writes_them() {
+        for text in ["127.0.0.1", "10.20.100.255", "0.9.10.99", "2001:db8::1"] {
+            assert_eq!(address(text.parse().unwrap()), text);
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub(super) fn is_tls(session: &Session) -> bool {
 /// Wraps client connections and hands them on.
 pub struct Connections {
     front: Arc<Front>,
+    http2: bool,
     header_timeout: Duration,
 }
 
@@ -71,6 +72,7 @@ pub fn serve(
         "clients".into(),
         Connections {
             front,
+            http2,
             header_timeout,
         },
     )
@@ -83,8 +85,14 @@ impl ServerApp for Connections {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let watched: Stream = Box::new(Watched::new(stream, self.header_timeout));
-        ServerApp::process_new(&self.front, watched, shutdown).await
+        let mut watched = Watched::new(stream, self.header_timeout);
+        let h2 = watched.speaks_h2(self.http2).await.ok()?;
+        let watched: Stream = Box::new(watched);
+        if h2 {
+            return ServerApp::process_new(&self.front, watched, shutdown).await;
+        }
+        // One future less for every request on the connection.
+        ServerApp::process_new(&self.front.proxy, watched, shutdown).await
     }
 
     async fn cleanup(&self) {

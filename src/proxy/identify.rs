@@ -5,10 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora_proxy::Session;
-use tollgate_sdk::llm::dialect::Dialect;
 
 use super::connection::Watched;
 use super::exchange::{Exchange, RequestId};
@@ -21,6 +20,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
     let Some(snapshot) = x.snapshot.clone() else {
         return;
     };
+    forget_other_upgrades(session);
     x.alarm = alarm(session);
     if let Some(alarm) = &x.alarm {
         alarm.begin();
@@ -35,7 +35,6 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
         peer
     };
     x.request_id = RequestId::of(head.headers.get("x-request-id"));
-    x.dialect = Dialect::of_path(head.uri.path());
     x.grpc = head
         .headers
         .get(CONTENT_TYPE)
@@ -47,6 +46,24 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
         // What follows such a head cannot be told from a second request.
         session.set_keepalive(None);
         x.refusal = Some(rejection);
+    }
+}
+
+/// Only a WebSocket's handshake is an upgrade here. Other offers (`h2c`, which some clients make with every first
+/// request) are declined by being ignored, before Pingora takes the request's body for something else.
+fn forget_other_upgrades(session: &mut Session) {
+    let head = session.req_header();
+    let Some(offer) = head.headers.get(UPGRADE) else {
+        return;
+    };
+    let websocket = head.method == Method::GET
+        && offer.to_str().is_ok_and(|offer| {
+            offer
+                .split(',')
+                .any(|p| p.trim().eq_ignore_ascii_case("websocket"))
+        });
+    if !websocket {
+        session.req_header_mut().remove_header(&UPGRADE);
     }
 }
 

@@ -90,6 +90,8 @@ impl ProxyHttp for Proxy {
         session
             .as_downstream_mut()
             .set_total_drain_timeout(Some(Duration::from_secs(5)));
+        // Bytes read behind this request's body are the next one, not a reason to close.
+        session.as_downstream_mut().set_pipelining_enabled(true);
         if self.account.tells() {
             let head = session.req_header();
             x.method = head.method.to_string();
@@ -108,7 +110,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         x: &mut Self::CTX,
     ) -> Result<bool> {
-        if x.body.is_native() {
+        if !recover::wanted(session, x) {
             return Ok(true);
         }
         self.road.carry(session, x).await?;
@@ -163,6 +165,17 @@ impl ProxyHttp for Proxy {
         x: &mut Self::CTX,
     ) -> Result<()> {
         response::head(x, head)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        _x: &mut Self::CTX,
+    ) -> Result<()> {
+        // Pingora has framed the answer by now.
+        response::frame_for(session, head);
+        Ok(())
     }
 
     fn upstream_response_body_filter(

@@ -182,7 +182,7 @@ pub(super) async fn reject(
     if x.grpc {
         return reject_grpc(session, x, rejection).await;
     }
-    let body = rejection.body(x.dialect);
+    let body = rejection.body(dialect_of(session));
     let mut head = ResponseHeader::build(rejection.status(), Some(8))?;
     head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
     if let Rejection::MethodNotAllowed(allow) = rejection {
@@ -192,6 +192,11 @@ pub(super) async fn reject(
         head.insert_header(http::header::RETRY_AFTER, after.as_secs())?;
     }
     send(session, x, head, body.into()).await
+}
+
+/// What the caller speaks.
+pub(super) fn dialect_of(session: &Session) -> Dialect {
+    Dialect::of_path(session.req_header().uri.path())
 }
 
 /// Answers with a body of ours.

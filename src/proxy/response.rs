@@ -1,13 +1,20 @@
 //! Phase 5: the answer's head: what kind of answer it is, and what the client is told beside it.
 
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::response::Parts as RespParts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use super::connection::Deadline;
 use super::exchange::Exchange;
+use super::forward::REQUEST_ID;
 use super::stream::{self, Meter};
+
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
+const SERVICE: HeaderName = HeaderName::from_static("x-tollgate-service");
 
 /// Looks at the head, and makes it the client's. Both roads from an upstream pass here.
 pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
@@ -21,40 +28,73 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
         x.meter = Meter::None;
     }
     stream::begin(x, status, &head.headers);
+    if let (Some(alarm), Some(offer)) = (&x.alarm, &x.offer)
+        && !offer.service.buffers() {
+            alarm.flush_eagerly();
+        }
+    let reason = own_reason(head);
+    // Edited as a map for the reason that forward.rs gives.
+    let nothing = ResponseHeader::from(Response::new(()).into_parts().0);
+    let mut parts = RespParts::from(std::mem::replace(head, nothing));
+    parts.headers.reserve(4);
     if status != 101 {
-        strip_hop_by_hop(head);
+        strip_hop_by_hop(&mut parts.headers);
     }
     if let Meter::Events { .. } = x.meter {
         // An event may be left out, so the length is not known.
-        head.remove_header(&CONTENT_LENGTH);
+        parts.headers.remove(CONTENT_LENGTH);
     }
-    head.insert_header("x-request-id", x.request_id.value())?;
-    head.insert_header("x-tollgate-attempts", x.attempts)?;
+    parts.headers.insert(REQUEST_ID, x.request_id.value());
+    parts
+        .headers
+        .insert(ATTEMPTS, HeaderValue::from(x.attempts));
     if let Some(offer) = &x.offer {
-        head.insert_header("x-tollgate-service", offer.service.header.clone())?;
+        parts.headers.insert(SERVICE, offer.service.header.clone());
+    }
+    *head = ResponseHeader::from(parts);
+    if let Some(reason) = reason {
+        head.set_reason_phrase(Some(&reason))?;
     }
     Ok(())
 }
 
+/// Before HTTP/1.1 there are no chunks: the end of the connection is the end of the answer.
+pub(super) fn frame_for(session: &mut Session, head: &mut ResponseHeader) {
+    if session.req_header().version >= Version::HTTP_11 || head.status.is_informational() {
+        return;
+    }
+    if head.remove_header(&TRANSFER_ENCODING).is_some() {
+        session.set_keepalive(None);
+    }
+}
+
+/// The upstream's reason phrase, where it is not the usual one.
+fn own_reason(head: &ResponseHeader) -> Option<String> {
+    let reason = head.get_reason_phrase()?;
+    (head.status.canonical_reason() != Some(reason)).then(|| reason.to_owned())
+}
+
 /// Headers of the upstream's connection are no business of the client's. `Transfer-Encoding` and the version are
 /// Pingora's, which frames the answer anew.
-fn strip_hop_by_hop(head: &mut ResponseHeader) {
-    if let Some(named) = head.remove_header(&CONNECTION) {
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(named) = headers.remove(CONNECTION) {
         for name in named.to_str().unwrap_or_default().split(',').map(str::trim) {
             if !name.is_empty() && !is_framing(name) {
-                head.remove_header(name);
+                headers.remove(name);
             }
         }
     }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "te",
-        "upgrade",
-    ] {
-        head.remove_header(name);
+    // A look at each name costs less than looking for each of these.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "upgrade"
+    )
 }
 
 fn is_framing(name: &str) -> bool {

@@ -278,12 +278,11 @@ fn compile_upstream(upstream: &model::Upstream, registry: &Registry) -> Upstream
         })
         .collect();
     let mut headers = upstream.headers.clone();
-    if let Some(key) = &upstream.api_key {
-        if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose())) {
+    if let Some(key) = &upstream.api_key
+        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose())) {
             value.set_sensitive(true);
             headers.insert(0, (AUTHORIZATION, value));
         }
-    }
     let policy: Box<dyn Policy> = match upstream.policy {
         model::Policy::RoundRobin => Box::new(RoundRobin::default()),
         _ => Box::new(LeastConnections::default()),

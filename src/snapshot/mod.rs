@@ -144,6 +144,13 @@ pub struct Upstream {
     pub tls: model::UpstreamTls,
 }
 
+impl Upstream {
+    /// Whether any target is spoken to in HTTP/2.
+    pub fn speaks_h2(&self) -> bool {
+        self.http2 || self.targets.iter().any(|t| t.url.scheme == model::Scheme::H2c)
+    }
+}
+
 /// One address.
 #[derive(Debug)]
 pub struct Target {

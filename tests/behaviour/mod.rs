@@ -1,6 +1,24 @@
 //! Does a feature work, end to end?
 
+mod access_log;
+mod addresses;
+mod balancing;
+mod admin;
 mod bodies;
+mod cli;
+mod credentials;
+mod demo;
+mod examples;
+mod headers;
+mod hosts;
 mod large_bodies;
+mod limits;
+mod models;
+mod passthrough;
+mod refusals;
+mod rules;
+mod sdk;
 mod streaming;
+mod targets;
 mod usage;
+mod weights;

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tollgate_bench::engine::Engine;
 
 use crate::harness::{
-    CHAT, Client, Gateway, Piece, Upstream, engine_with, h2c, median, post, service, streamed,
+    CHAT, Client, Gateway, Piece, Reply, Upstream, chunked, engine_with, h2c, median, post, service, streamed,
 };
 
 const AT_ONCE: Duration = Duration::from_millis(5);
 
 /// How long after the engine sent each token the client saw it: the token's text is its time.
-fn delays(pieces: &[Piece]) -> Vec<Duration> {
+fn delays(pieces: &[Piece]) -> Result<Vec<Duration>, String> {
     let mut delays = Vec::new();
     for piece in pieces {
         let text = piece.text();
@@ -20,18 +20,46 @@ fn delays(pieces: &[Piece]) -> Vec<Duration> {
             .skip(1)
             .filter_map(|rest| rest.split('"').next()?.trim().parse().ok())
             .collect();
-        assert!(tokens.len() <= 1, "coalesced across a pause: {text}");
+        if tokens.len() > 1 {
+            return Err(format!("coalesced across a pause: {text}"));
+        }
         delays.extend(
             tokens
                 .iter()
                 .map(|sent| Duration::from_nanos(piece.unix.saturating_sub(*sent))),
         );
     }
-    delays
+    Ok(delays)
 }
 
+const PAUSE: Duration = Duration::from_millis(40);
+const TOKENS: usize = 20;
+
 fn paced() -> Engine {
-    engine_with(|config| config.itl = Duration::from_millis(15))
+    engine_with(|config| {
+        config.itl = PAUSE;
+        config.tokens = TOKENS;
+    })
+}
+
+/// A stream in which every token came at once. The machine may be busy with something else for as long as a pause
+/// lasts, so the best of three counts: what holds tokens back by design does so every time.
+#[track_caller]
+fn assert_at_once(what: &str, mut ask: impl FnMut() -> Reply) {
+    let mut seen = Err(String::new());
+    for _ in 0..3 {
+        let reply = ask();
+        reply.assert_ok();
+        seen = delays(&reply.pieces).and_then(|delays| {
+            assert_eq!(delays.len(), TOKENS, "{what}");
+            let middle = median(delays);
+            (middle < AT_ONCE).then_some(()).ok_or(format!("{middle:?}"))
+        });
+        if seen.is_ok() {
+            return;
+        }
+    }
+    panic!("{what}: {seen:?}");
 }
 
 #[test]
@@ -40,22 +68,15 @@ fn a_chunk_is_seen_when_it_is_sent() {
     let toml = service("h1", "h1", &engine.url()) + &service("h2", "h2", &h2c(&engine));
     let gateway = Gateway::start(&toml);
     for model in ["h1", "h2"] {
-        let mut client = gateway.client();
-        client.send(post(CHAT, "x-sim: stamp\r\n", streamed(model, 40)));
-        let reply = client.reply();
-        reply.assert_ok();
-        let seen = delays(&reply.pieces);
-        assert_eq!(seen.len(), 40, "{}", reply.text());
-        let middle = median(seen);
-        assert!(middle < AT_ONCE, "HTTP/1.1 from {model}: {middle:?}");
-
-        let fields = [("x-sim", "stamp")];
-        let reply = gateway.h2().post(CHAT, &fields, streamed(model, 40), true);
-        let reply = reply.unwrap();
-        let seen = delays(&reply.pieces);
-        assert_eq!(seen.len(), 40);
-        let middle = median(seen);
-        assert!(middle < AT_ONCE, "HTTP/2 from {model}: {middle:?}");
+        let body = streamed(model, TOKENS);
+        assert_at_once(&format!("HTTP/1.1 from {model}"), || {
+            let mut client = gateway.client();
+            client.send(post(CHAT, "x-sim: stamp\r\n", &body));
+            client.reply()
+        });
+        assert_at_once(&format!("HTTP/2 from {model}"), || {
+            gateway.h2().post(CHAT, &[("x-sim", "stamp")], body.clone(), true).unwrap()
+        });
     }
 }
 
@@ -64,23 +85,15 @@ fn a_chunk_is_seen_when_it_is_sent() {
 fn the_other_road_streams_too() {
     let engine = paced();
     let gateway = Gateway::start(&service("m", "m", &engine.url()));
-    let padding = "x".repeat(100_000);
-    let body = format!(
-        r#"{{"model":"m","stream":true,"max_tokens":40,"messages":[{{"role":"user","content":"{padding}"}}]}}"#
-    );
-    let mut client = gateway.client();
-    client.send(crate::harness::chunked(
-        CHAT,
-        "x-sim: stamp\r\n",
-        body.as_bytes(),
-        9_000,
-    ));
-    let reply = client.reply();
-    reply.assert_ok();
-    let seen = delays(&reply.pieces);
-    assert_eq!(seen.len(), 40);
-    let middle = median(seen);
-    assert!(middle < AT_ONCE, "{middle:?}");
+    let body = streamed("m", TOKENS).replace("go", &"x".repeat(100_000));
+    assert_at_once("chunked", || {
+        let mut client = gateway.client();
+        client.send(chunked(CHAT, "x-sim: stamp\r\n", body.as_bytes(), 9_000));
+        client.reply()
+    });
+    assert_at_once("HTTP/2", || {
+        gateway.h2().post(CHAT, &[("x-sim", "stamp")], body.clone(), false).unwrap()
+    });
 }
 
 /// A client waits for the head to learn that it was accepted; it is not held back for the first token.

@@ -130,7 +130,7 @@ fn only_what_must_change_changes() {
     let upstream = Upstream::obliging();
     let toml = service("m", "m", &upstream.url()) + "model = \"real\"\n";
     let gateway = Gateway::start(&toml);
-    let body = "{ \"z\" : 1e3,\"model\":\"m\" , \"stream\" : true,\n\"n\":1.0, \"dup\":1,\"dup\":2, \"text\":\"\\u00e9\\/\", \"nested\":{\"model\":\"m\",\"stream\":false} }";
+    let body = "{ \"z\" : 1e3,\"model\":\"m\" , \"stream\" : true,\n\"n\":1.0, \"text\":\"\\u00e9\\/\", \"nested\":{\"dup\":1,\"dup\":2,\"model\":\"m\",\"stream\":false} }";
     gateway.client().post(CHAT, body).assert_ok();
     let seen = String::from_utf8(upstream.last().body).unwrap();
     let value: Value = serde_json::from_str(&seen).unwrap();

@@ -1,1 +1,4 @@
 //! Does it obey the protocols?
+
+mod http1;
+mod http2;

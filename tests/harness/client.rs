@@ -21,8 +21,9 @@ pub(crate) fn get(path: &str, fields: &str) -> Vec<u8> {
 pub(crate) fn post(path: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
+    let kind = content_type(fields);
     let mut request = format!(
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n{fields}content-length: {length}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nhost: test\r\n{kind}{fields}content-length: {length}\r\n\r\n"
     )
     .into_bytes();
     request.extend_from_slice(body);
@@ -31,8 +32,9 @@ pub(crate) fn post(path: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> 
 
 /// The same, chunked: pieces of this many bytes.
 pub(crate) fn chunked(path: &str, fields: &str, body: &[u8], size: usize) -> Vec<u8> {
+    let kind = content_type(fields);
     let mut request = format!(
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n{fields}transfer-encoding: chunked\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nhost: test\r\n{kind}{fields}transfer-encoding: chunked\r\n\r\n"
     )
     .into_bytes();
     for chunk in body.chunks(size) {
@@ -42,6 +44,14 @@ pub(crate) fn chunked(path: &str, fields: &str, body: &[u8], size: usize) -> Vec
     }
     request.extend_from_slice(b"0\r\n\r\n");
     request
+}
+
+/// JSON, unless the fields say otherwise.
+fn content_type(fields: &str) -> &'static str {
+    match fields.contains("content-type:") {
+        true => "",
+        false => "content-type: application/json\r\n",
+    }
 }
 
 impl Client {

@@ -129,25 +129,22 @@ impl H2Stream {
     }
 
     pub(crate) fn head(&mut self) -> Result<Reply, Error> {
-        let head = timeout(2 * PATIENCE, self.answer.head());
         runtime()
-            .block_on(async { head.await })
+            .block_on(async { timeout(2 * PATIENCE, self.answer.head()).await })
             .expect("no answer in time")
     }
 
     /// The rest of the body. A reset is an error; what came before is in `reply`.
     pub(crate) fn body(&mut self, reply: &mut Reply) -> Result<(), Error> {
-        let body = timeout(2 * PATIENCE, self.answer.body(reply));
         runtime()
-            .block_on(async { body.await })
+            .block_on(async { timeout(2 * PATIENCE, self.answer.body(reply)).await })
             .expect("no end in time")
     }
 
     /// The next part of the body; `None` at its proper end.
     pub(crate) fn piece(&mut self) -> Result<Option<Piece>, Error> {
-        let piece = timeout(PATIENCE, self.answer.piece());
         runtime()
-            .block_on(async { piece.await })
+            .block_on(async { timeout(PATIENCE, self.answer.piece()).await })
             .expect("no piece in time")
     }
 

@@ -8,6 +8,7 @@ mod h2_client;
 mod h2_frames;
 mod h2_upstream;
 mod metrics;
+mod process;
 mod reply;
 mod upstream;
 
@@ -21,12 +22,13 @@ use tollgate_bench::engine::{Engine, EngineConfig, EngineState};
 
 pub(crate) use client::{Client, chunked, get, post};
 pub(crate) use gateway::{Gateway, service};
-pub(crate) use h2_client::{H2Client, H2Stream};
-pub(crate) use h2_frames::{Frame, RawH2};
+pub(crate) use h2_client::{H2Client};
+pub(crate) use h2_frames::RawH2;
 pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
 pub(crate) use metrics::Metrics;
+pub(crate) use process::{PROGRAM, Process};
 pub(crate) use reply::{Piece, Reply};
-pub(crate) use upstream::{Connection, Request, Upstream};
+pub(crate) use upstream::{Connection, Upstream};
 
 /// How long anything that should happen may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

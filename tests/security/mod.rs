@@ -1,1 +1,5 @@
 //! What must never happen.
+
+mod forbidden_frames;
+mod injection;
+mod smuggling;

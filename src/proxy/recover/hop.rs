@@ -4,6 +4,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderName, Version};
 use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use crate::proxy::response::frame_for;
 
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -65,9 +68,14 @@ pub(super) fn to_h2(head: &mut RequestHeader, tls: bool) -> Result<()> {
     Ok(())
 }
 
-/// Frames an answer for the client: an HTTP/1 answer of unknown length is chunked, an HTTP/2 one never is.
-pub(super) fn framed(mut head: ResponseHeader, h1: bool, bodiless: bool) -> Result<ResponseHeader> {
-    if !h1 {
+/// Frames an answer for the client: an HTTP/1.1 answer of unknown length is chunked, an HTTP/2 one never is, and an
+/// older client reads until the end of the connection.
+pub(super) fn framed(
+    session: &mut Session,
+    mut head: ResponseHeader,
+    bodiless: bool,
+) -> Result<ResponseHeader> {
+    if session.req_header().version == Version::HTTP_2 {
         head.remove_header(&TRANSFER_ENCODING);
         return Ok(head);
     }
@@ -75,5 +83,6 @@ pub(super) fn framed(mut head: ResponseHeader, h1: bool, bodiless: bool) -> Resu
     if !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
     }
+    frame_for(session, &mut head);
     Ok(head)
 }

@@ -14,7 +14,7 @@ use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession as Upstream;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
@@ -45,14 +45,20 @@ impl Road {
             x.refusal = Some(rejection);
             Error::explain(ErrorType::InternalError, "no target")
         })?;
-        let connect = self.connector.get_http_session(&*peer);
-        let (mut upstream, _reused) = while_present(session, connect)
-            .await?
-            .map_err(|e| e.into_up())?;
-        let head = self.ask(session, x, &mut upstream, &peer).await?;
+        let (mut upstream, head) = loop {
+            let connect = self.connector.get_http_session(&*peer);
+            let (mut upstream, reused) = while_present(session, connect)
+                .await?
+                .map_err(|e| e.into_up())?;
+            match self.ask(session, x, &mut upstream, &peer).await {
+                Ok(head) => break (upstream, head),
+                // The upstream closed a pooled connection between two requests. That is no attempt.
+                Err(error) if reused && is_stale(&error) => continue,
+                Err(error) => return Err(error),
+            }
+        };
         let bodiless = bodiless(session, &head);
-        let plain = session.req_header().version != Version::HTTP_2;
-        let head = hop::framed(head, plain, bodiless)?;
+        let head = hop::framed(session, head, bodiless)?;
         session
             .write_response_header(Box::new(head), bodiless)
             .await
@@ -104,6 +110,26 @@ impl Road {
         response::head(x, &mut head)?;
         Ok(head)
     }
+}
+
+/// Whether Pingora's own loop is to be passed by: because it does not hold the body, or because it could not end
+/// the exchange properly. It cannot interrupt an HTTP/2 client's stream but by a reset, and forgets an HTTP/2
+/// upstream's early answer when a long body does not go out.
+pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
+    let Some(offer) = &x.offer else { return false };
+    if session.is_upgrade_req() || (!x.body.is_whole() && !offer.service.buffers()) {
+        return false;
+    }
+    !x.body.is_native() || session.as_downstream().is_http2() || offer.service.upstream.speaks_h2()
+}
+
+/// The pool holds what was idle a moment ago, so this ends.
+fn is_stale(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Upstream
+        && matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+        )
 }
 
 async fn send_body(upstream: &mut Upstream<()>, body: Bytes) -> Result<()> {

@@ -551,6 +551,26 @@ fn usage_is_read_in_every_dialect() {
 }
 
 #[test]
+fn usage_is_found_however_the_answer_is_cut() {
+    let body = r#"{"choices":[{"message":{"content":"\"usage\": {\"prompt_tokens\":9}"}}],"usage" : {"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2}},"kv":null}"#;
+    let want = Some(Usage {
+        input: 3,
+        cached: 2,
+        output: 5,
+    });
+    for first in 0..body.len() {
+        for second in [first, first + 1, first + 9, body.len()] {
+            let second = second.min(body.len());
+            let mut usage = JsonUsage::new();
+            for part in [&body[..first], &body[first..second], &body[second..]] {
+                usage.push(part.as_bytes());
+            }
+            assert_eq!(usage.finish(), want, "cut at {first} and {second}");
+        }
+    }
+}
+
+#[test]
 fn a_stripped_stream_passes_at_once() {
     use super::stream::{StreamMode, StreamUsage};
     let mut stream = StreamUsage::new(StreamMode { strip: true });

@@ -1,0 +1,117 @@
+//! The command line as a user types it.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use crate::harness::{PROGRAM, free_port};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).env("NO_COLOR", "1").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn file(content: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tollgate.toml");
+    std::fs::write(&path, content).unwrap();
+    (folder, path.display().to_string())
+}
+
+#[test]
+fn version_tells_the_version() {
+    let output = run(&["version"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), format!("tollgate {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for arguments in [&["nonsense"][..], &["run", "--nonsense"], &["check", "-c"], &[]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for verb in ["run", "demo", "check", "schema", "version"] {
+        assert!(text(&output.stdout).contains(verb), "{verb}");
+    }
+}
+
+const GOOD: &str = "[[listener]]\naddress = \"127.0.0.1:8080\"\n[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\n[[service]]\nname = \"qwen\"\nmodels = [\"Qwen/Qwen3-8B\"]\ntargets = [\"http://127.0.0.1:8000\"]\n";
+
+#[test]
+fn check_accepts_what_is_right() {
+    let (_folder, path) = file(GOOD);
+    let output = run(&["check", "-c", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("ok"));
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn check_tells_every_mistake_at_once() {
+    let bad = GOOD.replace("hosts", "hots").replace("http://127.0.0.1:8000", "ftp://x");
+    let (_folder, path) = file(&bad);
+    let output = run(&["check", "-c", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains(&format!("{path}:5:1: ")), "{told}");
+    assert!(told.contains(&format!("{path}:10:")), "{told}");
+    assert!(told.contains("hosts"), "the nearest name: {told}");
+    assert!(told.contains('^'), "a caret: {told}");
+    assert!(output.stdout.is_empty());
+    let missing = run(&["check", "-c", "/does/not/exist.toml"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("/does/not/exist.toml"));
+}
+
+#[test]
+fn schema_prints_the_schema() {
+    let output = run(&["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(schema["properties"]["gateway"].is_object());
+}
+
+#[test]
+fn run_refuses_a_bad_file() {
+    let (_folder, path) = file("[[gateway]]\nnam = \"x\"\n");
+    let output = run(&["run", "-c", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nam"), "{}", text(&output.stderr));
+}
+
+/// A port that is taken is the commonest reason not to start: it is said which, and whose it was to be.
+#[test]
+fn run_says_which_port_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address.to_string())).unwrap();
+    let free = format!("127.0.0.1:{}", free_port());
+    for (listener, admin, whose) in
+        [(&taken.1, &free, "listener"), (&free, &taken.1, "admin")]
+    {
+        let toml = GOOD.replace("127.0.0.1:8080", listener) + &format!("[admin]\naddress = \"{admin}\"\n");
+        let (_folder, path) = file(&toml);
+        let output = run(&["run", "-c", &path]);
+        assert_eq!(output.status.code(), Some(1));
+        let told = text(&output.stderr);
+        assert!(told.contains(&taken.1) && told.contains(whose), "{told}");
+        assert!(!told.contains("panicked"), "{told}");
+    }
+}
+
+#[test]
+fn secrets_are_not_told() {
+    let toml = GOOD.to_owned() + "[[upstream]]\nname = \"p\"\ntargets = [\"http://127.0.0.1:1\"]\napi_key = \"s3cret-value\"\nnonsense = 1\n";
+    let (_folder, path) = file(&toml);
+    let output = run(&["check", "-c", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr) + &text(&output.stdout);
+    assert!(told.contains("nonsense") && !told.contains("s3cret"), "{told}");
+}

@@ -1,0 +1,30 @@
+//! Every configuration in the repository boots and serves.
+
+use std::path::Path;
+
+use tollgate::config;
+
+use crate::harness::{Gateway, get};
+
+#[test]
+fn every_example_boots() {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let examples = std::fs::read_dir(conf.join("examples")).unwrap();
+    let mut files: Vec<_> = examples.map(|entry| entry.unwrap().path()).collect();
+    files.extend([conf.join("tollgate.toml"), conf.join("full.toml")]);
+    assert!(files.len() > 8, "{files:?}");
+    for file in files {
+        let loaded = config::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        let config = loaded.config;
+        let host = config.gateways.first().unwrap().hosts.first().unwrap().to_string();
+        let host = host.replace('*', "example");
+        let gateway = Gateway::start_config(config);
+        assert_eq!(gateway.admin("/healthz").status, 200, "{}", file.display());
+        let mut client = gateway.client();
+        let request = String::from_utf8(get("/nowhere", "")).unwrap();
+        client.send(request.replace("host: test", &format!("host: {host}")));
+        let reply = client.reply();
+        // Nobody listens behind it, so this is as far as a request gets.
+        assert!(matches!(reply.status, 404 | 400), "{}: {}", file.display(), reply.text());
+    }
+}

@@ -1,0 +1,118 @@
+//! The built program as a process of its own.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use super::{Client, PATIENCE, free_port, get, until};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
+
+/// A running program. What is still running when this is dropped is killed.
+pub(crate) struct Process {
+    child: Child,
+    folder: tempfile::TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Process {
+    /// Runs `tollgate run` with this TOML, on free addresses, until it is ready.
+    pub(crate) fn run(toml: &str) -> Process {
+        let folder = tempfile::tempdir().unwrap();
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (address, admin) = (local(free_port()), local(free_port()));
+        let file = folder.path().join("tollgate.toml");
+        let text = format!(
+            "{toml}\n[admin]\naddress = \"{admin}\"\n[log]\naccess = \"./access.log\"\n[[listener]]\naddress = \"{address}\"\n[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let arguments = ["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let process = Self::spawn(&arguments, folder, address, admin);
+        until("the process to be ready", || process.is_ready().then_some(()));
+        process
+    }
+
+    /// Runs the program; both outputs go to files of `folder`.
+    pub(crate) fn spawn(
+        arguments: &[String],
+        folder: tempfile::TempDir,
+        address: SocketAddr,
+        admin: SocketAddr,
+    ) -> Process {
+        let file = |name: &str| File::create(folder.path().join(name)).unwrap();
+        let child = Command::new(PROGRAM)
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap();
+        Process {
+            child,
+            folder,
+            address,
+            admin,
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.admin_status("/readyz") == Some(200)
+    }
+
+    /// The status of a page of the admin listener, if it answers.
+    pub(crate) fn admin_status(&self, path: &str) -> Option<u16> {
+        let mut client = Client::try_connect(self.admin).ok()?;
+        client.try_send(&get(path, "")).ok()?;
+        client.try_reply().ok().map(|reply| reply.status)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([format!("-{name}"), pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end, and tells how long that took.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.has_ended() {
+                return (status, start.elapsed());
+            }
+            assert!(
+                start.elapsed() < 2 * PATIENCE,
+                "it does not end: {}",
+                self.read("stderr")
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
