@@ -11,6 +11,8 @@ pub mod config;
 
 pub mod balance;
 
+pub mod health;
+
 pub mod snapshot;
 
 pub mod control;

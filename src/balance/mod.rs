@@ -1,92 +1,124 @@
 //! How an upstream picks one of its targets.
 //!
-//! One file per policy, all over the same [`Target`] view. A pick returns a [`Guard`] that holds the load
-//! accounting: what it counted is given back when it is dropped, whatever ended the request.
+//! One file per policy, all over the same [`Target`] view. A pick chooses and counts in one step and returns a
+//! [`Guard`]: what it counted is given back when the guard is dropped, whatever ended the request. No policy takes a
+//! target that is at its limit, and none knows why a target is not usable: that is the asker's to say ([`Ask`]).
 
+mod budget;
+mod consistent_hash;
+mod freed;
 mod least_connections;
+mod power_of_two;
+mod queue;
+mod random;
 mod round_robin;
+mod smoothed;
+mod state;
+#[cfg(test)]
+mod tests;
 
-use std::net::SocketAddr;
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
-
+pub use budget::RetryBudget;
+pub use consistent_hash::{ConsistentHash, stable_hash};
+pub use freed::{Freed, Waiting};
 pub use least_connections::LeastConnections;
+pub use power_of_two::PowerOfTwo;
+pub use queue::{Place, Queue, Turn};
+pub use random::Random;
 pub use round_robin::RoundRobin;
-
-/// What is known of a target apart from its configuration. It is kept by identity (upstream and URL), so that it
-/// survives every change of configuration.
-#[derive(Debug, Default)]
-pub struct TargetState {
-    in_flight: AtomicUsize,
-    addresses: ArcSwap<Vec<SocketAddr>>,
-    turn: AtomicUsize,
-}
-
-impl TargetState {
-    /// Requests at the target now.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Where the target's host name led last; replaced in the background, never empty again once filled.
-    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty() {
-            self.addresses.store(Arc::new(addresses));
-        }
-    }
-
-    /// Whether an address is known.
-    pub fn resolved(&self) -> bool {
-        !self.addresses.load().is_empty()
-    }
-
-    /// The address to connect to, taking turns among several. `None`: the name was never resolved.
-    pub fn address(&self) -> Option<SocketAddr> {
-        let addresses = self.addresses.load();
-        match addresses.len() {
-            0 => None,
-            1 => addresses.first().copied(),
-            n => addresses
-                .get(self.turn.fetch_add(1, Ordering::Relaxed) % n)
-                .copied(),
-        }
-    }
-}
+pub use state::{Guard, TargetState};
 
 /// A target as a policy sees it.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its share relative to the others, at least 1.
     pub weight: u32,
+    /// What hashing policies know it by: the [`stable_hash`] of its URL, so that every process agrees.
+    pub id: u64,
     /// Its live state.
     pub state: Arc<TargetState>,
 }
 
-/// One request's hold on a target: counted while it lives.
-#[derive(Debug)]
-pub struct Guard {
-    state: Arc<TargetState>,
+/// What one request asks of a policy.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// Whether the target at an index may be chosen. Asked once per target and pick.
+    pub usable: &'a dyn Fn(usize) -> Usable,
+    /// The hash of what ties this request to others, for policies with affinity.
+    pub key: Option<u64>,
 }
 
-impl Guard {
-    fn hold(state: &Arc<TargetState>) -> Guard {
-        state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Guard {
-            state: state.clone(),
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Whether a target may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Usable {
+    /// Not by this request, or not now.
+    No,
+    /// With this share of its weight, from 0.0 to 1.0: less than 1 while it starts slowly. However small, it still
+    /// serves when nothing else does.
+    Yes(f32),
 }
 
 /// A way to choose among targets.
-pub trait Policy: Send + Sync + std::fmt::Debug {
-    /// The index of the chosen target and its guard. `usable` says which may be chosen; `None` when none may.
-    fn pick(&self, targets: &[Target], usable: &dyn Fn(usize) -> bool) -> Option<(usize, Guard)>;
+pub trait Policy: Send + Sync + Debug {
+    /// The index of the chosen target and its guard. `None` when none is usable, or all that are stand at their limit;
+    /// [`all_at_limit`] tells these apart.
+    fn pick(&self, targets: &[Target], ask: &Ask<'_>) -> Option<(usize, Guard)>;
+}
+
+/// Whether there are usable targets and every one of them is at its limit: waiting would help.
+pub fn all_at_limit(targets: &[Target], ask: &Ask<'_>) -> bool {
+    let mut usable = targets
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| matches!((ask.usable)(*i), Usable::Yes(_)))
+        .peekable();
+    usable.peek().is_some() && usable.all(|(_, target)| target.state.at_limit())
+}
+
+/// The smallest share of its weight that a usable target can have.
+const LEAST_SHARE: f32 = 0.001;
+
+/// The weight each target has for this pick; 0 for those that may not be chosen.
+fn weights(targets: &[Target], ask: &Ask<'_>) -> Vec<f64> {
+    let weigh = |(i, target): (usize, &Target)| match (ask.usable)(i) {
+        Usable::Yes(share) if !target.state.at_limit() => {
+            f64::from(target.weight.max(1)) * f64::from(share.clamp(LEAST_SHARE, 1.0))
+        }
+        _ => 0.0,
+    };
+    targets.iter().enumerate().map(weigh).collect()
+}
+
+/// Holds the target that `choose` finds. If another request took its last place first, it is struck out
+/// and the choice repeated.
+fn settle(
+    targets: &[Target],
+    weights: &mut [f64],
+    mut choose: impl FnMut(&[f64]) -> Option<usize>,
+) -> Option<(usize, Guard)> {
+    loop {
+        let chosen = choose(weights)?;
+        if let Some(guard) = targets.get(chosen).and_then(|t| t.state.try_hold()) {
+            return Some((chosen, guard));
+        }
+        *weights.get_mut(chosen)? = 0.0;
+    }
+}
+
+/// The index of one of `weights` at random, each as likely as it is heavy. `point` is uniform in [0, 1).
+fn draw(weights: &[f64], point: f64) -> Option<usize> {
+    let total: f64 = weights.iter().sum();
+    let mut left = point * total;
+    let mut last = None;
+    for (i, weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        if left < *weight {
+            return Some(i);
+        }
+        left -= weight;
+        // What rounding leaves over is the last one's.
+        last = Some(i);
+    }
+    last
 }
