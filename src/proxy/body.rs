@@ -2,8 +2,8 @@
 //!
 //! Pingora forwards what it reads itself; a body read here it knows only as far as its retry buffer holds it, 64 KiB. That
 //! buffer is switched on for bodies it can hold, and at their end makes Pingora call `request_body_filter` once, where what
-//! it holds is replaced by what is to be sent. Longer bodies stay in the pieces in which they came, none of
-//! them copied again, and go out by the exchange over our own connector; see `recover`.
+//! it holds is replaced by what is to be sent. Bodies that come in several reads stay in the pieces in which they came, none
+//! of them copied again, and go out by the exchange over our own connector; see `recover`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,7 +167,7 @@ pub(super) async fn read(
     }
     x.body_wait = reader.started.elapsed();
     // Asking Pingora for the buffer itself would copy it.
-    let held = short && !session.as_ref().retry_buffer_truncated();
+    let held = short && reader.pieces.is_one() && !session.as_ref().retry_buffer_truncated();
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
     x.body = match held || session.as_mut().is_body_empty() {
         true => {
@@ -250,12 +250,12 @@ impl Pieces {
         self.done
     }
 
+    fn is_one(&self) -> bool {
+        self.done.len() == 1 && self.open.is_empty()
+    }
+
     fn into_one(self) -> Bytes {
-        let mut list = self.into_list();
-        match list.len() {
-            0 | 1 => list.pop().unwrap_or_default(),
-            _ => list.concat().into(),
-        }
+        self.into_list().pop().unwrap_or_default()
     }
 }
 

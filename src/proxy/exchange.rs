@@ -101,7 +101,7 @@ pub(super) enum Body {
     /// The request has none, or it passes unread.
     #[default]
     Unread,
-    /// Read whole, and short enough for Pingora's own road.
+    /// Read whole at once: Pingora's own road can carry it.
     Short {
         /// As it came.
         original: Bytes,
