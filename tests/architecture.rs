@@ -50,7 +50,11 @@ fn shown(path: &Path) -> String {
 /// The code of a file, without comments, tests and the text of its documentation.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    let text = text
+        .split("#[cfg(test)]")
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let lines = text.lines().map(|line| match line.find("//") {
         // A URL in a string is no comment.
         Some(at) if !line[..at].ends_with(':') => &line[..at],
@@ -63,15 +67,27 @@ fn code(path: &Path) -> String {
 fn folder(path: &Path) -> String {
     let inside = path.strip_prefix(root().join("src")).unwrap();
     let mut parts = inside.components();
-    let first = parts.next().unwrap().as_os_str().to_string_lossy().into_owned();
-    if parts.next().is_some() { first } else { String::new() }
+    let first = parts
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
+    if parts.next().is_some() {
+        first
+    } else {
+        String::new()
+    }
 }
 
 /// Names that follow `crate::` anywhere in the code, also in braces.
 fn uses(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let word = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        text.trim_start()
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
     };
     for rest in code.split("crate::").skip(1) {
         let Some(group) = rest.strip_prefix('{') else {
@@ -117,7 +133,11 @@ fn folders_use_only_what_stands_above_them() {
             }
         }
     }
-    assert!(wrong.is_empty(), "against the order of folders:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "against the order of folders:\n{}",
+        wrong.join("\n")
+    );
 }
 
 /// A map that leaves a folder out leads astray.
@@ -125,8 +145,14 @@ fn folders_use_only_what_stands_above_them() {
 fn the_map_names_every_folder() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     for folder in ORDER.concat() {
-        assert!(map.contains(&format!("{folder}/")), "ARCHITECTURE.md does not name {folder}/");
-        assert!(root().join("src").join(folder).is_dir(), "src/{folder} is gone");
+        assert!(
+            map.contains(&format!("{folder}/")),
+            "ARCHITECTURE.md does not name {folder}/"
+        );
+        assert!(
+            root().join("src").join(folder).is_dir(),
+            "src/{folder} is gone"
+        );
     }
 }
 
@@ -139,7 +165,9 @@ fn the_scan_sees_what_it_should() {
 
 /// Code without the content of its strings: a log's target is only a word.
 fn without_text(code: &str) -> String {
-    code.lines().map(|line| line.split('"').step_by(2).collect::<String>() + "\n").collect()
+    code.lines()
+        .map(|line| line.split('"').step_by(2).collect::<String>() + "\n")
+        .collect()
 }
 
 /// Tests of a file that stand beside it.
@@ -160,7 +188,11 @@ fn pingora_is_named_in_few_places() {
         for path in files(crate_of_ours) {
             // The yardstick of the benchmarks is Pingora itself.
             let measured = shown(&path).contains("bare");
-            assert!(measured || !code(&path).contains("pingora"), "{}", shown(&path));
+            assert!(
+                measured || !code(&path).contains("pingora"),
+                "{}",
+                shown(&path)
+            );
         }
     }
 }
@@ -171,14 +203,20 @@ fn files_are_short() {
     for folder in ["src", "plugins", "bench", "tests"] {
         for path in files(folder) {
             let text = fs::read_to_string(&path).unwrap();
-            let tested = text.lines().position(|line| line.starts_with("#[cfg(test)]"));
+            let tested = text
+                .lines()
+                .position(|line| line.starts_with("#[cfg(test)]"));
             let lines = tested.unwrap_or(text.lines().count());
             if lines > LONGEST && !is_test(&path) {
                 long.push(format!("{}: {lines}", shown(&path)));
             }
         }
     }
-    assert!(long.is_empty(), "over {LONGEST} lines:\n{}", long.join("\n"));
+    assert!(
+        long.is_empty(),
+        "over {LONGEST} lines:\n{}",
+        long.join("\n")
+    );
 }
 
 #[test]
@@ -186,7 +224,11 @@ fn every_file_says_what_it_is() {
     for folder in ["src", "plugins", "bench", "tests"] {
         for path in files(folder).iter().filter(|path| !is_test(path)) {
             let text = fs::read_to_string(path).unwrap();
-            assert!(text.starts_with("//!"), "{} begins without a word", shown(path));
+            assert!(
+                text.starts_with("//!"),
+                "{} begins without a word",
+                shown(path)
+            );
         }
     }
 }
@@ -208,11 +250,25 @@ fn nothing_is_left_to_do() {
 #[test]
 fn no_path_of_one_machine_is_written_down() {
     let homes = ["home", "root", "Users", "work"].map(|home| format!("/{home}/"));
-    let mut texts: Vec<PathBuf> = ["src", "plugins", "bench", "tests"].iter().flat_map(|f| files(f)).collect();
-    for name in ["Cargo.toml", "Makefile", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", ".ci/run"] {
+    let mut texts: Vec<PathBuf> = ["src", "plugins", "bench", "tests"]
+        .iter()
+        .flat_map(|f| files(f))
+        .collect();
+    for name in [
+        "Cargo.toml",
+        "Makefile",
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        ".ci/run",
+    ] {
         texts.push(root().join(name));
     }
-    texts.extend(fs::read_dir(root().join("conf")).unwrap().map(|entry| entry.unwrap().path()));
+    texts.extend(
+        fs::read_dir(root().join("conf"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path()),
+    );
     for path in texts.iter().filter(|path| path.is_file()) {
         let text = fs::read_to_string(path).unwrap();
         for home in &homes {
@@ -230,12 +286,19 @@ fn no_path_of_one_machine_is_written_down() {
 fn every_crate_forbids_unsafe() {
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let manifest: toml::Table = workspace.parse().unwrap();
-    assert_eq!(manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+    assert_eq!(
+        manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(),
+        Some("forbid")
+    );
     for member in manifest["workspace"]["members"].as_array().unwrap() {
         let member = member.as_str().unwrap();
         let text = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
         let manifest: toml::Table = text.parse().unwrap();
-        assert_eq!(manifest["lints"]["workspace"].as_bool(), Some(true), "{member} has lints of its own");
+        assert_eq!(
+            manifest["lints"]["workspace"].as_bool(),
+            Some(true),
+            "{member} has lints of its own"
+        );
     }
 }
 
@@ -243,8 +306,20 @@ fn every_crate_forbids_unsafe() {
 #[test]
 fn there_is_one_kind_of_cryptography() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
-    for name in ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "boring", "boring-sys", "s2n-tls"] {
-        assert!(!lock.contains(&format!("name = \"{name}\"\n")), "{name} is built in");
+    for name in [
+        "aws-lc-rs",
+        "aws-lc-sys",
+        "openssl",
+        "openssl-sys",
+        "native-tls",
+        "boring",
+        "boring-sys",
+        "s2n-tls",
+    ] {
+        assert!(
+            !lock.contains(&format!("name = \"{name}\"\n")),
+            "{name} is built in"
+        );
     }
     assert!(lock.contains("name = \"ring\"\n"));
 }
@@ -252,34 +327,70 @@ fn there_is_one_kind_of_cryptography() {
 /// Crates the design asks for by name, each a dependency of ours and not only of another's.
 #[test]
 fn the_crates_of_the_design_are_ours() {
-    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
     let dependencies = manifest["dependencies"].as_table().unwrap();
     for name in [
-        "pingora", "pingora-proxy", "pingora-load-balancing", "async-trait", "serde", "serde_json", "toml", "once_cell",
-        "prometheus", "log",
+        "pingora",
+        "pingora-proxy",
+        "pingora-load-balancing",
+        "async-trait",
+        "serde",
+        "serde_json",
+        "toml",
+        "once_cell",
+        "prometheus",
+        "log",
     ] {
         assert!(dependencies.contains_key(name), "{name}");
     }
-    for name in ["pingora", "pingora-core", "pingora-proxy", "pingora-load-balancing"] {
+    for name in [
+        "pingora",
+        "pingora-core",
+        "pingora-proxy",
+        "pingora-load-balancing",
+    ] {
         let version = manifest["workspace"]["dependencies"][name]["version"].as_str();
-        assert!(version.is_some_and(|version| version.starts_with('=')), "{name} is not pinned");
+        assert!(
+            version.is_some_and(|version| version.starts_with('=')),
+            "{name} is not pinned"
+        );
     }
 }
 
 #[test]
 fn words_that_say_nothing_name_nothing() {
     let words = [
-        "manager", "handler", "util", "utils", "helper", "helpers", "common", "backend", "cluster", "node", "endpoint",
-        "middleware", "misc", "types",
+        "manager",
+        "handler",
+        "util",
+        "utils",
+        "helper",
+        "helpers",
+        "common",
+        "backend",
+        "cluster",
+        "node",
+        "endpoint",
+        "middleware",
+        "misc",
+        "types",
     ];
     for folder in ["src", "plugins", "bench", "tests"] {
         for path in files(folder) {
             let place = shown(&path);
-            let names = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+            let names = path
+                .components()
+                .map(|part| part.as_os_str().to_string_lossy().into_owned());
             for name in names.map(|name| name.trim_end_matches(".rs").to_owned()) {
                 // A document is a tree, and trees have nodes.
                 let tree = name == "node" && place.starts_with("plugins/sdk/src/document");
-                assert!(tree || !words.contains(&name.as_str()), "{place} is named {name}");
+                assert!(
+                    tree || !words.contains(&name.as_str()),
+                    "{place} is named {name}"
+                );
             }
         }
     }

@@ -20,6 +20,7 @@ from system import Failure
 
 def main():
     options = arguments()
+    system.end_on_signals()
     try:
         if options.build:
             build.build(options.profile)

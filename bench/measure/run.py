@@ -9,7 +9,6 @@ stopped here, on Ctrl-C too.
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 
@@ -23,7 +22,7 @@ from system import Failure
 
 def main():
     options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    system.end_on_signals()
     try:
         if options.build:
             build.build(options.profile)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -33,6 +34,12 @@ class Cores:
         if not self.pinned:
             return "nothing pinned"
         return f"proxy alone on core {self.proxy}, engine on core {self.engine}, load on core {self.load}"
+
+
+def end_on_signals():
+    """Ctrl-C and SIGTERM unwind, so that everything started is stopped; also where a shell had them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _end_with_parent():

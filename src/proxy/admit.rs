@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
-use tollgate_sdk::llm::splice::{Edits, splice};
+use tollgate_sdk::llm::splice::Edits;
 
 use super::body::{self, BodyMemory, Length, Stop};
 use super::exchange::{Body, Exchange, InFlight};
@@ -239,9 +239,9 @@ async fn take_route(
         body::read(session, x, memory, service.meters()).await?;
     }
     match (&x.body, service.meters()) {
-        (Body::Whole { .. }, true) => splice_body(session, x),
-        (Body::Whole { .. }, false) => {}
         (Body::Unread, _) => check_streamed(session, x)?,
+        (_, true) => splice_body(session, x),
+        (_, false) => {}
     }
     Ok(())
 }
@@ -255,12 +255,9 @@ fn splice_body(session: &Session, x: &mut Exchange) {
     x.meter = Meter::Planned {
         strip: edits.usage_injected(),
     };
-    if let Body::Whole {
-        original, outgoing, ..
-    } = &mut x.body
-        && !edits.is_empty() {
-            *outgoing = splice(original, &edits);
-        }
+    if !edits.is_empty() {
+        x.body.splice(edits);
+    }
 }
 
 /// A body that passes unread is still held to its limit, where it announces its length.

@@ -1,9 +1,9 @@
 //! Reading a request's body before it is forwarded: the early-body pattern.
 //!
-//! Pingora forwards what it reads itself; a body read here it knows only as far as its retry buffer holds it, 64 KiB. So
-//! that buffer is switched on for the last reads, and what it holds at the end, the body's tail, makes Pingora call
-//! `request_body_filter` once, where the tail is replaced by the whole body. When no tail can be kept (a long body without
-//! Content-Length) the exchange over our own connector serves the request instead; see `recover`.
+//! Pingora forwards what it reads itself; a body read here it knows only as far as its retry buffer holds it, 64 KiB. That
+//! buffer is switched on for bodies it can hold, and at their end makes Pingora call `request_body_filter` once, where what
+//! it holds is replaced by what is to be sent. Bodies that come in several reads stay in the pieces in which they came, none
+//! of them copied again, and go out by the exchange over our own connector; see `recover`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,7 @@ use pingora_proxy::Session;
 use prometheus::IntGauge;
 use tokio::time::{Instant, timeout_at};
 use tollgate_sdk::llm::peek::{Peek, PeekError, Scanner};
+use tollgate_sdk::llm::splice::Edits;
 
 use super::exchange::{Body, Exchange};
 use super::reply::Rejection;
@@ -123,9 +124,10 @@ pub(super) async fn read(
     let head = session.req_header();
     let length = length(&head.headers);
     if let Length::Known(bytes) = length
-        && bytes > snapshot.max_body {
-            return Err(Rejection::TooLarge(snapshot.max_body).into());
-        }
+        && bytes > snapshot.max_body
+    {
+        return Err(Rejection::TooLarge(snapshot.max_body).into());
+    }
     let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let strict = is_json(&head.headers);
     let scanner = (peek && !is_form(&head.headers)).then(Scanner::new);
@@ -137,10 +139,16 @@ pub(super) async fn read(
             .map_err(Stop::Gone)?;
     }
     session.set_read_timeout(None);
+    let short = match length {
+        Length::Known(bytes) => bytes <= TAIL,
+        Length::Open => true,
+    };
+    if short {
+        session.as_mut().enable_retry_buffering();
+    }
     let mut reader = Reader {
-        whole: Whole::Nothing,
+        pieces: Pieces::default(),
         left: length,
-        tail: None,
         scanner,
         failed: None,
         started: Instant::now(),
@@ -158,13 +166,22 @@ pub(super) async fn read(
         reader.take(chunk);
     }
     x.body_wait = reader.started.elapsed();
-    let native = session.as_mut().is_body_empty() || reader.has_tail(session);
-    let original = reader.whole.into_bytes();
+    // Asking Pingora for the buffer itself would copy it.
+    let held = short && reader.pieces.is_one() && !session.as_ref().retry_buffer_truncated();
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
-    x.body = Body::Whole {
-        outgoing: original.clone(),
-        original,
-        native,
+    x.body = match held || session.as_mut().is_body_empty() {
+        true => {
+            let original = reader.pieces.into_one();
+            Body::Short {
+                outgoing: original.clone(),
+                original,
+            }
+        }
+        false => Body::Long {
+            pieces: reader.pieces.into_list(),
+            bytes: reader.read as usize,
+            edits: Edits::default(),
+        },
     };
     Ok(())
 }
@@ -191,10 +208,8 @@ fn finish_peek(
 }
 
 struct Reader {
-    whole: Whole,
+    pieces: Pieces,
     left: Length,
-    /// Bytes read since the retry buffer was switched on.
-    tail: Option<usize>,
     scanner: Option<Scanner>,
     failed: Option<PeekError>,
     started: Instant,
@@ -202,33 +217,50 @@ struct Reader {
     allowed: Duration,
 }
 
-/// What has come: most bodies come in one piece, which is kept as it is.
-enum Whole {
-    Nothing,
-    One(Bytes),
-    Many(BytesMut),
+/// A body as it comes. Small pieces are put together: a list of single bytes would take fifty times their memory.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    open: BytesMut,
 }
 
-impl Whole {
-    fn into_bytes(self) -> Bytes {
-        match self {
-            Whole::Nothing => Bytes::new(),
-            Whole::One(bytes) => bytes,
-            Whole::Many(bytes) => bytes.freeze(),
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        const SMALL: usize = 4 * 1024;
+        const FULL: usize = 64 * 1024;
+        if piece.len() >= SMALL || (self.done.is_empty() && self.open.is_empty()) {
+            self.close();
+            self.done.push(piece);
+            return;
         }
+        self.open.extend_from_slice(&piece);
+        if self.open.len() >= FULL {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.done.push(self.open.split().freeze());
+        }
+    }
+
+    fn into_list(mut self) -> Vec<Bytes> {
+        self.close();
+        self.done
+    }
+
+    fn is_one(&self) -> bool {
+        self.done.len() == 1 && self.open.is_empty()
+    }
+
+    fn into_one(self) -> Bytes {
+        self.into_list().pop().unwrap_or_default()
     }
 }
 
 impl Reader {
     async fn next(&mut self, session: &mut Session) -> Result<Option<Bytes>, Stop> {
-        let keep_tail = match self.left {
-            Length::Known(left) => left <= TAIL,
-            Length::Open => true,
-        };
-        if keep_tail && self.tail.is_none() {
-            session.as_mut().enable_retry_buffering();
-            self.tail = Some(0);
-        }
         if self.left == Length::Known(0) && self.read > 0 && session.is_body_done() {
             return Ok(None);
         }
@@ -237,7 +269,6 @@ impl Reader {
         match timeout_at(deadline, session.read_request_body()).await {
             Ok(Ok(Some(chunk))) => {
                 self.read += chunk.len() as u64;
-                self.tail = self.tail.map(|tail| tail + chunk.len());
                 if let Length::Known(left) = &mut self.left {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
@@ -249,38 +280,12 @@ impl Reader {
         }
     }
 
-    /// Whether Pingora holds the end of the body. Asking it for the buffer itself would copy that.
-    fn has_tail(&self, session: &Session) -> bool {
-        self.tail.is_some_and(|tail| tail > 0) && !session.as_ref().retry_buffer_truncated()
-    }
-
     fn take(&mut self, chunk: Bytes) {
         if let (Some(scanner), None) = (&mut self.scanner, &self.failed) {
             // The chunk was just copied in by the socket: it is scanned while the cache still holds it.
             self.failed = scanner.push(&chunk).err();
         }
-        let left = match self.left {
-            Length::Known(left) => left as usize,
-            Length::Open => 0,
-        };
-        self.whole = match std::mem::replace(&mut self.whole, Whole::Nothing) {
-            Whole::Nothing if left == 0 => Whole::One(chunk),
-            Whole::Nothing => {
-                let mut whole = BytesMut::with_capacity(chunk.len() + left);
-                whole.extend_from_slice(&chunk);
-                Whole::Many(whole)
-            }
-            Whole::One(first) => {
-                let mut whole = BytesMut::with_capacity(2 * (first.len() + chunk.len()));
-                whole.extend_from_slice(&first);
-                whole.extend_from_slice(&chunk);
-                Whole::Many(whole)
-            }
-            Whole::Many(mut whole) => {
-                whole.extend_from_slice(&chunk);
-                Whole::Many(whole)
-            }
-        };
+        self.pieces.push(chunk);
     }
 }
 

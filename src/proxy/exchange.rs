@@ -13,6 +13,7 @@ use http::HeaderValue;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 use tollgate_sdk::llm::peek::Peek;
+use tollgate_sdk::llm::splice::{Edits, splice};
 use tollgate_sdk::llm::usage::Usage;
 
 use super::account::Account;
@@ -100,26 +101,73 @@ pub(super) enum Body {
     /// The request has none, or it passes unread.
     #[default]
     Unread,
-    /// Read whole.
-    Whole {
+    /// Read whole at once: Pingora's own road can carry it.
+    Short {
         /// As it came.
         original: Bytes,
         /// As it goes to the service: with the alias and `include_usage` spliced in.
         outgoing: Bytes,
-        /// Pingora holds a tail of it and can forward; otherwise the exchange over our own connector does.
-        native: bool,
+    },
+    /// Read whole, for the exchange over our own connector.
+    Long {
+        /// As it came.
+        pieces: Vec<Bytes>,
+        /// Their length.
+        bytes: usize,
+        /// What is spliced in on the way out.
+        edits: Edits,
     },
 }
 
 impl Body {
-    /// Whether Pingora's own road can carry it.
-    pub(super) fn is_native(&self) -> bool {
-        !matches!(self, Body::Whole { native: false, .. })
-    }
-
     /// Whether it was read, so that it can be sent again.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(self, Body::Whole { .. })
+        !matches!(self, Body::Unread)
+    }
+
+    /// Bytes read.
+    fn len(&self) -> usize {
+        match self {
+            Body::Unread => 0,
+            Body::Short { original, .. } => original.len(),
+            Body::Long { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Bytes to be sent, if it was read.
+    pub(super) fn outgoing_len(&self) -> Option<usize> {
+        match self {
+            Body::Unread => None,
+            Body::Short { outgoing, .. } => Some(outgoing.len()),
+            Body::Long { bytes, edits, .. } => Some(edits.edited_len(*bytes)),
+        }
+    }
+
+    /// Puts edits into the body as it is sent.
+    pub(super) fn splice(&mut self, wanted: Edits) {
+        match self {
+            Body::Unread => {}
+            Body::Short { original, outgoing } => *outgoing = splice(original, &wanted),
+            Body::Long { edits, .. } => *edits = wanted,
+        }
+    }
+
+    /// The pieces to send, none of them copied.
+    pub(super) fn outgoing(&self) -> Vec<Bytes> {
+        match self {
+            Body::Unread => Vec::new(),
+            Body::Short { outgoing, .. } => vec![outgoing.clone()],
+            Body::Long { pieces, edits, .. } if edits.is_empty() => pieces.clone(),
+            Body::Long { pieces, edits, .. } => {
+                let mut offset = 0;
+                let mut out = Vec::with_capacity(pieces.len() + 4);
+                for piece in pieces {
+                    out.extend(edits.pieces(piece, offset).filter(|part| !part.is_empty()));
+                    offset += piece.len();
+                }
+                out
+            }
+        }
     }
 }
 
@@ -300,10 +348,7 @@ impl Exchange {
 
     /// Tokens used, and whether they are our estimate.
     pub(super) fn usage(&self) -> Option<(Usage, bool)> {
-        self.meter.usage(match &self.body {
-            Body::Whole { original, .. } => original.len(),
-            Body::Unread => 0,
-        })
+        self.meter.usage(self.body.len())
     }
 }
 

@@ -56,11 +56,11 @@ pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Resu
     set_path(x, head, target)
 }
 
-/// The body to send, if it was read.
+/// The body to send by Pingora's road, if it was read.
 pub(super) fn body(x: &Exchange) -> Option<Bytes> {
     match &x.body {
-        Body::Whole { outgoing, .. } => Some(outgoing.clone()),
-        Body::Unread => None,
+        Body::Short { outgoing, .. } => Some(outgoing.clone()),
+        Body::Unread | Body::Long { .. } => None,
     }
 }
 
@@ -158,10 +158,10 @@ fn set_credential(headers: &mut HeaderMap, upstream: &Upstream) {
 }
 
 fn frame_body(x: &Exchange, headers: &mut HeaderMap) {
-    if let Body::Whole { outgoing, .. } = &x.body {
+    if let Some(bytes) = x.body.outgoing_len() {
         headers.remove(TRANSFER_ENCODING);
         headers.remove(EXPECT);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(outgoing.len()));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
 }
 

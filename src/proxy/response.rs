@@ -29,9 +29,10 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
     }
     stream::begin(x, status, &head.headers);
     if let (Some(alarm), Some(offer)) = (&x.alarm, &x.offer)
-        && !offer.service.buffers() {
-            alarm.flush_eagerly();
-        }
+        && !offer.service.buffers()
+    {
+        alarm.flush_eagerly();
+    }
     let reason = own_reason(head);
     // Edited as a map for the reason that forward.rs gives.
     let nothing = ResponseHeader::from(Response::new(()).into_parts().0);

@@ -36,7 +36,9 @@ fn every_exchange_has_its_line() {
     client.send(post(CHAT, "x-request-id: two\r\n", streamed("m", 7)));
     client.reply().assert_ok();
     client.chat("nobody", "x-request-id: three\r\n");
-    client.get("/v1/models", "x-request-id: four\r\n").assert_ok();
+    client
+        .get("/v1/models", "x-request-id: four\r\n")
+        .assert_ok();
     client.chat("m", "x-request-id: five\r\nx-sim: status=500\r\n");
     let lines = lines(&path, 5);
     let by_id = |id: &str| lines.iter().find(|line| line["request_id"] == id).unwrap();
@@ -53,10 +55,16 @@ fn every_exchange_has_its_line() {
     assert!(one["duration_ms"].as_f64().unwrap() > 0.0);
     assert!(one["time"].as_str().unwrap().starts_with("20"));
     let two = by_id("two");
-    assert_eq!((two["output_tokens"].as_u64(), two["estimated"].as_bool()), (Some(7), Some(false)));
+    assert_eq!(
+        (two["output_tokens"].as_u64(), two["estimated"].as_bool()),
+        (Some(7), Some(false))
+    );
     assert!(two["first_byte_ms"].as_f64().unwrap() <= two["duration_ms"].as_f64().unwrap());
     let three = by_id("three");
-    assert_eq!((three["status"].as_u64(), three["error"].as_str()), (Some(404), Some("model_not_found")));
+    assert_eq!(
+        (three["status"].as_u64(), three["error"].as_str()),
+        (Some(404), Some("model_not_found"))
+    );
     assert_eq!(by_id("four")["status"], 200);
     assert_eq!(by_id("five")["status"], 500);
 }
@@ -76,7 +84,11 @@ fn no_secret_is_written() {
     let body = chat("m").replace("Hello", "s3cret prompt");
     client.send(post(&format!("{CHAT}?key=s3cret-query"), fields, &body));
     client.reply().assert_ok();
-    client.send(post(&format!("{CHAT}?key=s3cret-query"), fields, "{\"model\":\"s3"));
+    client.send(post(
+        &format!("{CHAT}?key=s3cret-query"),
+        fields,
+        "{\"model\":\"s3",
+    ));
     client.reply();
     lines(&path, 2);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -103,7 +115,11 @@ fn a_client_that_left_is_a_499_with_its_tokens() {
     let engine = engine();
     let (gateway, path) = start(folder.path(), &service("m", "m", &engine.url()));
     let mut client = gateway.client();
-    client.send(post(CHAT, "x-sim: itl=20ms, tokens=1000\r\n", streamed("m", 1_000)));
+    client.send(post(
+        CHAT,
+        "x-sim: itl=20ms, tokens=1000\r\n",
+        streamed("m", 1_000),
+    ));
     client.head().unwrap();
     for _ in 0..4 {
         client.chunk().unwrap();
@@ -112,7 +128,11 @@ fn a_client_that_left_is_a_499_with_its_tokens() {
     engine_state(&engine, "the engine lets go", |state| state.aborted == 1);
     let lines = lines(&path, 1);
     assert_eq!(lines[0]["status"], 499, "{}", lines[0]);
-    assert!(lines[0]["output_tokens"].as_u64().unwrap() >= 3, "{}", lines[0]);
+    assert!(
+        lines[0]["output_tokens"].as_u64().unwrap() >= 3,
+        "{}",
+        lines[0]
+    );
     assert_eq!(lines[0]["estimated"], true);
 }
 
@@ -122,11 +142,20 @@ fn a_failure_tells_the_operator_why() {
     let folder = tempfile::tempdir().unwrap();
     let dead = crate::harness::closed_address();
     let (gateway, path) = start(folder.path(), &service("m", "m", &format!("http://{dead}")));
-    gateway.client().chat("m", "").assert_refused(502, "upstream_error");
+    gateway
+        .client()
+        .chat("m", "")
+        .assert_refused(502, "upstream_error");
     let lines = lines(&path, 1);
     let line = &lines[0];
     assert_eq!(line["status"], 502);
     assert_eq!(line["error"], "upstream_error");
-    assert!(line["target"].as_str().unwrap().contains(&dead.port().to_string()), "{line}");
+    assert!(
+        line["target"]
+            .as_str()
+            .unwrap()
+            .contains(&dead.port().to_string()),
+        "{line}"
+    );
     assert!(!line["cause"].as_str().unwrap().is_empty());
 }

@@ -19,7 +19,10 @@ fn an_address_that_is_not_allowed_gets_403() {
         ("denied_ips = [\"127.0.0.1/32\"]", false),
         ("denied_ips = [\"10.0.0.0/8\"]", true),
         // What is denied is denied, even within what is allowed.
-        ("allowed_ips = [\"127.0.0.0/8\"]\ndenied_ips = [\"127.0.0.1/32\"]", false),
+        (
+            "allowed_ips = [\"127.0.0.0/8\"]\ndenied_ips = [\"127.0.0.1/32\"]",
+            false,
+        ),
     ] {
         let gateway = gateway(&upstream, "", rules);
         let reply = gateway.client().chat("m", "");
@@ -27,7 +30,10 @@ fn an_address_that_is_not_allowed_gets_403() {
             assert_eq!(reply.status, 200, "{rules}");
         } else {
             reply.assert_refused(403, "permission_denied");
-            gateway.client().get("/v1/models", "").assert_refused(403, "permission_denied");
+            gateway
+                .client()
+                .get("/v1/models", "")
+                .assert_refused(403, "permission_denied");
         }
     }
 }
@@ -37,8 +43,15 @@ fn an_address_that_is_not_allowed_gets_403() {
 fn a_claimed_address_opens_nothing() {
     let upstream = Upstream::obliging();
     let gateway = gateway(&upstream, "", "allowed_ips = [\"10.0.0.0/8\"]");
-    for claim in ["x-forwarded-for: 10.1.2.3\r\n", "forwarded: for=10.1.2.3\r\n", "x-real-ip: 10.1.2.3\r\n"] {
-        gateway.client().chat("m", claim).assert_refused(403, "permission_denied");
+    for claim in [
+        "x-forwarded-for: 10.1.2.3\r\n",
+        "forwarded: for=10.1.2.3\r\n",
+        "x-real-ip: 10.1.2.3\r\n",
+    ] {
+        gateway
+            .client()
+            .chat("m", claim)
+            .assert_refused(403, "permission_denied");
     }
 }
 
@@ -57,7 +70,9 @@ fn a_trusted_proxy_is_believed() {
         ("10.9.9.9, nonsense", false),
         ("", false),
     ] {
-        let reply = gateway.client().chat("m", &format!("x-forwarded-for: {chain}\r\n"));
+        let reply = gateway
+            .client()
+            .chat("m", &format!("x-forwarded-for: {chain}\r\n"));
         assert_eq!(reply.status == 200, passes, "{chain}: {}", reply.text());
     }
     // Two lines are one list.

@@ -5,11 +5,23 @@ use crate::harness::{CHAT, Gateway, closed_address, engine, h2c, service, stream
 /// Labels and their origin: a client must not be able to make one up. With interface.md, section 9.
 const METRICS: [(&str, &[&str]); 13] = [
     ("tollgate_requests_total", &["code", "gateway", "service"]),
-    ("tollgate_request_duration_seconds_count", &["gateway", "service"]),
+    (
+        "tollgate_request_duration_seconds_count",
+        &["gateway", "service"],
+    ),
     ("tollgate_overhead_seconds_count", &["gateway", "service"]),
-    ("tollgate_time_to_first_token_seconds_count", &["gateway", "service"]),
-    ("tollgate_inter_token_seconds_count", &["gateway", "service"]),
-    ("tollgate_tokens_total", &["direction", "gateway", "service"]),
+    (
+        "tollgate_time_to_first_token_seconds_count",
+        &["gateway", "service"],
+    ),
+    (
+        "tollgate_inter_token_seconds_count",
+        &["gateway", "service"],
+    ),
+    (
+        "tollgate_tokens_total",
+        &["direction", "gateway", "service"],
+    ),
     ("tollgate_in_flight", &["service"]),
     ("tollgate_rejections_total", &["code", "gateway"]),
     ("tollgate_client_disconnects_total", &[]),
@@ -27,8 +39,14 @@ fn health_and_readiness() {
     assert_eq!(gateway.admin("/readyz").status, 200);
     assert_eq!(gateway.admin("/nothing").status, 404);
     // The traffic's listener has none of it.
-    gateway.client().get("/metrics", "").assert_refused(404, "route_not_found");
-    gateway.client().get("/healthz", "").assert_refused(404, "route_not_found");
+    gateway
+        .client()
+        .get("/metrics", "")
+        .assert_refused(404, "route_not_found");
+    gateway
+        .client()
+        .get("/healthz", "")
+        .assert_refused(404, "route_not_found");
 }
 
 #[test]
@@ -36,7 +54,10 @@ fn every_promised_metric_is_there() {
     let engine = engine();
     let gateway = Gateway::start(&service("m", "m", &engine.url()));
     gateway.client().post(CHAT, streamed("m", 5)).assert_ok();
-    gateway.client().chat("nobody", "").assert_refused(404, "model_not_found");
+    gateway
+        .client()
+        .chat("nobody", "")
+        .assert_refused(404, "model_not_found");
     gateway.wait_for("tollgate_requests_total", &[], |n| n == 2.0);
     let families = gateway.metrics().families();
     for (name, labels) in METRICS {
@@ -49,10 +70,18 @@ fn every_promised_metric_is_there() {
         }
     }
     let reply = gateway.admin("/metrics");
-    assert!(reply.header("content-type").unwrap().starts_with("text/plain"));
+    assert!(
+        reply
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain")
+    );
     // Ours have a prefix; what does not is the process's.
     for (name, _) in families {
-        assert!(name.starts_with("tollgate_") || name.starts_with("process_"), "{name}");
+        assert!(
+            name.starts_with("tollgate_") || name.starts_with("process_"),
+            "{name}"
+        );
     }
 }
 
@@ -70,13 +99,19 @@ fn numbers_tell_what_happened() {
     gateway.wait_for("tollgate_requests_total", &of("b", "503"), |n| n == 1.0);
     let metrics = gateway.metrics();
     let a = [("gateway", "main"), ("service", "a")];
-    assert_eq!(metrics.sum("tollgate_request_duration_seconds_count", &a), 3.0);
+    assert_eq!(
+        metrics.sum("tollgate_request_duration_seconds_count", &a),
+        3.0
+    );
     assert_eq!(metrics.sum("tollgate_overhead_seconds_count", &a), 3.0);
     let (overhead, duration) = (
         metrics.sum("tollgate_overhead_seconds_sum", &a),
         metrics.sum("tollgate_request_duration_seconds_sum", &a),
     );
-    assert!(overhead > 0.0 && overhead < duration, "{overhead} of {duration}");
+    assert!(
+        overhead > 0.0 && overhead < duration,
+        "{overhead} of {duration}"
+    );
     assert_eq!(metrics.sum("tollgate_config_revision", &[]), 1.0);
     assert_eq!(metrics.sum("tollgate_target_up", &[]), 2.0);
 }
@@ -86,7 +121,11 @@ fn what_is_being_served_shows() {
     let engine = engine();
     let gateway = Gateway::start(&service("m", "m", &engine.url()));
     let mut client = gateway.client();
-    client.send(crate::harness::post(CHAT, "x-sim: ttft=400ms\r\n", crate::harness::chat("m")));
+    client.send(crate::harness::post(
+        CHAT,
+        "x-sim: ttft=400ms\r\n",
+        crate::harness::chat("m"),
+    ));
     gateway.wait_for("tollgate_in_flight", &[("service", "m")], |n| n == 1.0);
     gateway.wait_for("tollgate_target_in_flight", &[], |n| n == 1.0);
     client.reply().assert_ok();
@@ -106,8 +145,14 @@ fn a_name_that_does_not_resolve_is_down() {
     let reply = gateway.client().chat("lost", "");
     reply.assert_refused(503, "no_healthy_upstream");
     assert!(reply.header("retry-after").is_some());
-    assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
-    let up = gateway.metrics().sum("tollgate_target_up", &[("upstream", "lost")]);
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    let up = gateway
+        .metrics()
+        .sum("tollgate_target_up", &[("upstream", "lost")]);
     assert_eq!(up, 0.0);
 }
 

@@ -17,7 +17,10 @@ fn gateway(policy: &str, targets: &str) -> Gateway {
 }
 
 fn served(engines: &[Engine]) -> Vec<u64> {
-    engines.iter().map(|engine| engine.state().finished).collect()
+    engines
+        .iter()
+        .map(|engine| engine.state().finished)
+        .collect()
 }
 
 #[test]
@@ -67,8 +70,10 @@ fn weights_count_in_every_policy() {
 fn least_connections_spares_the_busy() {
     let slow = engine_with(|config| config.ttft = Duration::from_millis(400));
     let fast = engine_with(|config| config.ttft = Duration::from_millis(10));
-    let gateway =
-        gateway("least_connections", &format!("\"{}\", \"{}\"", slow.url(), fast.url()));
+    let gateway = gateway(
+        "least_connections",
+        &format!("\"{}\", \"{}\"", slow.url(), fast.url()),
+    );
     std::thread::scope(|scope| {
         for _ in 0..6 {
             let gateway = &gateway;
@@ -82,5 +87,8 @@ fn least_connections_spares_the_busy() {
     });
     let (slow, fast) = (slow.state().finished, fast.state().finished);
     assert_eq!(slow + fast, 60);
-    assert!(fast > 2 * slow, "{slow} went to the slow one, {fast} to the fast one");
+    assert!(
+        fast > 2 * slow,
+        "{slow} went to the slow one, {fast} to the fast one"
+    );
 }

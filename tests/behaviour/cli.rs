@@ -6,7 +6,11 @@ use std::process::{Command, Output};
 use crate::harness::{PROGRAM, free_port};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).env("NO_COLOR", "1").output().unwrap()
+    Command::new(PROGRAM)
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -24,13 +28,21 @@ fn file(content: &str) -> (tempfile::TempDir, String) {
 fn version_tells_the_version() {
     let output = run(&["version"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(text(&output.stdout), format!("tollgate {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        text(&output.stdout),
+        format!("tollgate {}\n", env!("CARGO_PKG_VERSION"))
+    );
     assert!(output.stderr.is_empty());
 }
 
 #[test]
 fn usage_errors_exit_with_2() {
-    for arguments in [&["nonsense"][..], &["run", "--nonsense"], &["check", "-c"], &[]] {
+    for arguments in [
+        &["nonsense"][..],
+        &["run", "--nonsense"],
+        &["check", "-c"],
+        &[],
+    ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");
@@ -56,7 +68,9 @@ fn check_accepts_what_is_right() {
 
 #[test]
 fn check_tells_every_mistake_at_once() {
-    let bad = GOOD.replace("hosts", "hots").replace("http://127.0.0.1:8000", "ftp://x");
+    let bad = GOOD
+        .replace("hosts", "hots")
+        .replace("http://127.0.0.1:8000", "ftp://x");
     let (_folder, path) = file(&bad);
     let output = run(&["check", "-c", &path]);
     assert_eq!(output.status.code(), Some(1));
@@ -84,19 +98,25 @@ fn run_refuses_a_bad_file() {
     let (_folder, path) = file("[[gateway]]\nnam = \"x\"\n");
     let output = run(&["run", "-c", &path]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("nam"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("nam"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 /// A port that is taken is the commonest reason not to start: it is said which, and whose it was to be.
 #[test]
 fn run_says_which_port_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().map(|address| (taken, address.to_string())).unwrap();
+    let taken = taken
+        .local_addr()
+        .map(|address| (taken, address.to_string()))
+        .unwrap();
     let free = format!("127.0.0.1:{}", free_port());
-    for (listener, admin, whose) in
-        [(&taken.1, &free, "listener"), (&free, &taken.1, "admin")]
-    {
-        let toml = GOOD.replace("127.0.0.1:8080", listener) + &format!("[admin]\naddress = \"{admin}\"\n");
+    for (listener, admin, whose) in [(&taken.1, &free, "listener"), (&free, &taken.1, "admin")] {
+        let toml =
+            GOOD.replace("127.0.0.1:8080", listener) + &format!("[admin]\naddress = \"{admin}\"\n");
         let (_folder, path) = file(&toml);
         let output = run(&["run", "-c", &path]);
         assert_eq!(output.status.code(), Some(1));
@@ -108,10 +128,14 @@ fn run_says_which_port_is_taken() {
 
 #[test]
 fn secrets_are_not_told() {
-    let toml = GOOD.to_owned() + "[[upstream]]\nname = \"p\"\ntargets = [\"http://127.0.0.1:1\"]\napi_key = \"s3cret-value\"\nnonsense = 1\n";
+    let toml = GOOD.to_owned()
+        + "[[upstream]]\nname = \"p\"\ntargets = [\"http://127.0.0.1:1\"]\napi_key = \"s3cret-value\"\nnonsense = 1\n";
     let (_folder, path) = file(&toml);
     let output = run(&["check", "-c", &path]);
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stderr) + &text(&output.stdout);
-    assert!(told.contains("nonsense") && !told.contains("s3cret"), "{told}");
+    assert!(
+        told.contains("nonsense") && !told.contains("s3cret"),
+        "{told}"
+    );
 }

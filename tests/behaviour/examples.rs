@@ -16,7 +16,14 @@ fn every_example_boots() {
     for file in files {
         let loaded = config::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
         let config = loaded.config;
-        let host = config.gateways.first().unwrap().hosts.first().unwrap().to_string();
+        let host = config
+            .gateways
+            .first()
+            .unwrap()
+            .hosts
+            .first()
+            .unwrap()
+            .to_string();
         let host = host.replace('*', "example");
         let gateway = Gateway::start_config(config);
         assert_eq!(gateway.admin("/healthz").status, 200, "{}", file.display());
@@ -25,6 +32,11 @@ fn every_example_boots() {
         client.send(request.replace("host: test", &format!("host: {host}")));
         let reply = client.reply();
         // Nobody listens behind it, so this is as far as a request gets.
-        assert!(matches!(reply.status, 404 | 400), "{}: {}", file.display(), reply.text());
+        assert!(
+            matches!(reply.status, 404 | 400),
+            "{}: {}",
+            file.display(),
+            reply.text()
+        );
     }
 }

@@ -2,8 +2,14 @@
 
 use crate::harness::{CHAT, Client, Gateway, Upstream, chat, h2c, post, service};
 
-const HOP_BY_HOP: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "proxy-authorization"];
+const HOP_BY_HOP: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "upgrade",
+    "proxy-authorization",
+];
 
 fn http(upstream: &Upstream) -> String {
     format!(
@@ -23,7 +29,11 @@ fn origin_is_told_and_cannot_be_claimed() {
             client.send(post(path, claim, chat("m")));
             client.reply().assert_ok();
             let seen = upstream.last();
-            assert_eq!(seen.header("x-forwarded-for").as_deref(), Some("127.0.0.1"), "{path}");
+            assert_eq!(
+                seen.header("x-forwarded-for").as_deref(),
+                Some("127.0.0.1"),
+                "{path}"
+            );
             assert_eq!(seen.header("x-forwarded-proto").as_deref(), Some("http"));
             assert_eq!(seen.header("x-forwarded-host").as_deref(), Some("test"));
             assert_eq!(seen.header("forwarded"), None);
@@ -35,17 +45,27 @@ fn origin_is_told_and_cannot_be_claimed() {
 #[test]
 fn a_trusted_proxys_word_is_passed_on() {
     let upstream = Upstream::obliging();
-    let toml = "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n".to_owned() + &service("m", "m", &upstream.url());
+    let toml = "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n".to_owned()
+        + &service("m", "m", &upstream.url());
     let gateway = Gateway::start(&toml);
     let said = "x-forwarded-for: 198.51.100.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: public.example\r\n";
     gateway.client().chat("m", said).assert_ok();
     let seen = upstream.last();
     // As nginx's $proxy_add_x_forwarded_for: what was said, then who said it.
-    assert_eq!(seen.header("x-forwarded-for").as_deref(), Some("198.51.100.7, 127.0.0.1"));
+    assert_eq!(
+        seen.header("x-forwarded-for").as_deref(),
+        Some("198.51.100.7, 127.0.0.1")
+    );
     assert_eq!(seen.header("x-forwarded-proto").as_deref(), Some("https"));
-    assert_eq!(seen.header("x-forwarded-host").as_deref(), Some("public.example"));
+    assert_eq!(
+        seen.header("x-forwarded-host").as_deref(),
+        Some("public.example")
+    );
     gateway.client().chat("m", "").assert_ok();
-    assert_eq!(upstream.last().header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
+    assert_eq!(
+        upstream.last().header("x-forwarded-for").as_deref(),
+        Some("127.0.0.1")
+    );
 }
 
 #[test]
@@ -69,7 +89,10 @@ fn what_concerns_one_connection_stays_on_it() {
         for name in HOP_BY_HOP.iter().chain(&["x-mine", "http2-settings"]) {
             // Our own hop may have a `Connection` of its own, which names nothing of the client's.
             let ours = *name == "connection" && seen.header(name).as_deref() == Some("keep-alive");
-            assert!(seen.header(name).is_none() || ours, "{name} was sent: {seen:?}");
+            assert!(
+                seen.header(name).is_none() || ours,
+                "{name} was sent: {seen:?}"
+            );
         }
         assert_eq!(seen.header("x-passes").as_deref(), Some("yes"));
         for name in ["keep-alive", "proxy-connection", "x-theirs", "upgrade"] {
@@ -88,16 +111,32 @@ fn connection_does_not_name_away_the_origin() {
     let gateway = Gateway::start(&service("m", "m", &upstream.url()));
     // Nobody honest names these: such a request is refused, or goes on as it was.
     for name in [
-        "host", "content-length", "transfer-encoding", "content-type", "x-forwarded-for", "x-forwarded-host", "x-request-id",
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "content-type",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-request-id",
     ] {
         let before = upstream.requests().len();
-        let reply = gateway.client().chat("m", &format!("connection: {name}\r\n"));
+        let reply = gateway
+            .client()
+            .chat("m", &format!("connection: {name}\r\n"));
         if reply.status == 200 {
             let seen = upstream.last();
             seen.assert_unambiguous();
             assert_eq!(seen.body, chat("m").into_bytes(), "{name}");
-            assert_eq!(seen.header("x-forwarded-for").as_deref(), Some("127.0.0.1"), "{name}");
-            assert_eq!(seen.header("x-forwarded-host").as_deref(), Some("test"), "{name}");
+            assert_eq!(
+                seen.header("x-forwarded-for").as_deref(),
+                Some("127.0.0.1"),
+                "{name}"
+            );
+            assert_eq!(
+                seen.header("x-forwarded-host").as_deref(),
+                Some("test"),
+                "{name}"
+            );
             assert!(seen.header("x-request-id").is_some(), "{name}");
         } else {
             assert_eq!(reply.status, 400, "{name}");
@@ -112,7 +151,10 @@ fn a_request_id_is_kept_or_made() {
     let gateway = Gateway::start(&service("m", "m", &upstream.url()));
     let reply = gateway.client().chat("m", "x-request-id: my-id-1\r\n");
     assert_eq!(reply.header("x-request-id"), Some("my-id-1"));
-    assert_eq!(upstream.last().header("x-request-id").as_deref(), Some("my-id-1"));
+    assert_eq!(
+        upstream.last().header("x-request-id").as_deref(),
+        Some("my-id-1")
+    );
     let mut made = Vec::new();
     for _ in 0..3 {
         let reply = gateway.client().chat("m", "");
@@ -136,10 +178,16 @@ fn our_own_headers_are_our_own() {
     );
     let gateway = Gateway::start(&service("m", "m", &upstream.url()));
     let reply = gateway.client().chat("m", "x-request-id: mine\r\n");
-    for (name, value) in
-        [("x-tollgate-service", "m"), ("x-tollgate-attempts", "1"), ("x-request-id", "mine")]
-    {
-        let all: Vec<_> = reply.headers.iter().filter(|(known, _)| known == name).collect();
+    for (name, value) in [
+        ("x-tollgate-service", "m"),
+        ("x-tollgate-attempts", "1"),
+        ("x-request-id", "mine"),
+    ] {
+        let all: Vec<_> = reply
+            .headers
+            .iter()
+            .filter(|(known, _)| known == name)
+            .collect();
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(reply.header(name), Some(value));
     }
@@ -164,14 +212,28 @@ fn all_other_headers_pass() {
     }
     let upstream = Upstream::replying(head + "\r\nok");
     let gateway = Gateway::start(&service("m", "m", &upstream.url()));
-    let reply = gateway.client().chat("m", "openai-organization: org\r\ncookie: a=b\r\nuser-agent: sdk/1\r\n");
+    let reply = gateway.client().chat(
+        "m",
+        "openai-organization: org\r\ncookie: a=b\r\nuser-agent: sdk/1\r\n",
+    );
     for (name, value) in names {
         let passed = reply.headers.iter().any(|(n, v)| n == name && v == value);
         assert!(passed, "{name}: {reply:?}");
     }
-    assert_eq!(reply.headers.iter().filter(|(name, _)| name == "set-cookie").count(), 2);
+    assert_eq!(
+        reply
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "set-cookie")
+            .count(),
+        2
+    );
     let seen = upstream.last();
-    for (name, value) in [("openai-organization", "org"), ("cookie", "a=b"), ("user-agent", "sdk/1")] {
+    for (name, value) in [
+        ("openai-organization", "org"),
+        ("cookie", "a=b"),
+        ("user-agent", "sdk/1"),
+    ] {
         assert_eq!(seen.header(name).as_deref(), Some(value));
     }
 }
@@ -181,7 +243,12 @@ fn all_other_headers_pass() {
 fn http2_headers_pass_as_well() {
     let engine = crate::harness::engine();
     let gateway = Gateway::start(&service("m", "m", &h2c(&engine)));
-    let fields = [("x-request-id", "my-id"), ("x-thing", "a"), ("x-thing", "b"), ("te", "trailers")];
+    let fields = [
+        ("x-request-id", "my-id"),
+        ("x-thing", "a"),
+        ("x-thing", "b"),
+        ("te", "trailers"),
+    ];
     let reply = gateway.h2().post(CHAT, &fields, chat("m"), true).unwrap();
     reply.assert_ok();
     assert_eq!(reply.header("x-request-id"), Some("my-id"));
@@ -189,7 +256,11 @@ fn http2_headers_pass_as_well() {
     assert_eq!(reply.header("transfer-encoding"), None);
     let seen = engine.requests().pop().unwrap();
     let values = |name: &str| -> Vec<String> {
-        seen.headers.iter().filter(|(known, _)| known == name).map(|(_, v)| v.clone()).collect()
+        seen.headers
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, v)| v.clone())
+            .collect()
     };
     assert_eq!(values("x-thing"), ["a", "b"]);
     assert_eq!(values("x-forwarded-for"), ["127.0.0.1"]);

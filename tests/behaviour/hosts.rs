@@ -13,14 +13,20 @@ impl Tenants {
         let mut toml = String::new();
         let mut upstreams = Vec::new();
         for (name, hosts) in tenants {
-            let body = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+            let body = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
+                name.len()
+            );
             let upstream = Upstream::replying(body);
             toml += &format!("[[gateway]]\nname = \"{name}\"\nauth = \"none\"\n{hosts}\n");
             toml += &service(&format!("s-{name}"), "m", &upstream.url());
             toml += &format!("gateways = [\"{name}\"]\n");
             upstreams.push(upstream);
         }
-        Tenants { gateway: Gateway::start(&toml), _upstreams: upstreams }
+        Tenants {
+            gateway: Gateway::start(&toml),
+            _upstreams: upstreams,
+        }
     }
 
     fn ask(&self, host: &str) -> Reply {
@@ -68,13 +74,19 @@ fn the_closest_name_wins() {
 
 #[test]
 fn an_unknown_host_gets_421() {
-    let tenants = Tenants::new(&[("a", "hosts = [\"a.test\"]"), ("b", "hosts = [\"*.b.test\"]")]);
+    let tenants = Tenants::new(&[
+        ("a", "hosts = [\"a.test\"]"),
+        ("b", "hosts = [\"*.b.test\"]"),
+    ]);
     for host in ["c.test", "b.test", "a.test.evil", "", "127.0.0.1"] {
         tenants.ask(host).assert_refused(421, "unknown_host");
     }
     tenants.assert_served("a.test", "a");
     let rejections = tenants.gateway.metrics();
-    assert_eq!(rejections.sum("tollgate_rejections_total", &[("code", "unknown_host")]), 5.0);
+    assert_eq!(
+        rejections.sum("tollgate_rejections_total", &[("code", "unknown_host")]),
+        5.0
+    );
 }
 
 #[test]
@@ -92,10 +104,16 @@ fn a_default_gateway_takes_the_rest() {
 #[test]
 fn http2_has_hosts_too() {
     let tenants = Tenants::new(&[("a", "hosts = [\"a.test\"]"), ("b", "hosts = [\"test\"]")]);
-    let reply = tenants.gateway.h2().post("/v1/chat/completions", &[], chat("m"), true);
+    let reply = tenants
+        .gateway
+        .h2()
+        .post("/v1/chat/completions", &[], chat("m"), true);
     assert_eq!(reply.unwrap().text(), "b");
     let tenants = Tenants::new(&[("a", "hosts = [\"a.test\"]")]);
-    let reply = tenants.gateway.h2().post("/v1/chat/completions", &[], chat("m"), true);
+    let reply = tenants
+        .gateway
+        .h2()
+        .post("/v1/chat/completions", &[], chat("m"), true);
     reply.unwrap().assert_refused(421, "unknown_host");
 }
 
@@ -118,5 +136,7 @@ fn a_domain_gives_every_service_a_host() {
     for host in ["team.example.com", "gateway.example.com", "s-a.example.com"] {
         tenants.assert_served(host, "a");
     }
-    tenants.ask("nobody.example.com").assert_refused(421, "unknown_host");
+    tenants
+        .ask("nobody.example.com")
+        .assert_refused(421, "unknown_host");
 }

@@ -15,7 +15,11 @@ fn gateway(server: &str, target: &str) -> Gateway {
 fn a_slow_head_gets_408() {
     let engine = engine();
     let gateway = gateway("header_timeout = \"400ms\"", &engine.url());
-    for beginning in ["P", "POST /v1/chat/completions HTTP/1.1\r\n", "GET / HTTP/1.1\r\nhost: test\r\nx: "] {
+    for beginning in [
+        "P",
+        "POST /v1/chat/completions HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nhost: test\r\nx: ",
+    ] {
         let mut client = gateway.client();
         client.send(beginning);
         let start = Instant::now();
@@ -23,7 +27,10 @@ fn a_slow_head_gets_408() {
         assert_eq!(reply.status, 408, "{beginning:?}");
         assert_eq!(reply.json()["error"]["code"], "request_timeout");
         let took = start.elapsed();
-        assert!(took > Duration::from_millis(350) && took < Duration::from_secs(2), "{took:?}");
+        assert!(
+            took > Duration::from_millis(350) && took < Duration::from_secs(2),
+            "{took:?}"
+        );
         client.assert_closed();
     }
 }
@@ -73,7 +80,11 @@ fn a_stalled_body_gets_408() {
     client.send(&request[..30_000]);
     let start = Instant::now();
     client.reply().assert_refused(408, "request_timeout");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
     client.assert_closed();
     let request = chunked(CHAT, "", &padded("m", 50_000), 1_000);
     let mut client = gateway.client();
@@ -81,8 +92,13 @@ fn a_stalled_body_gets_408() {
     client.reply().assert_refused(408, "request_timeout");
     let client = gateway.h2();
     let mut stream = client.open("POST", CHAT, &[("content-type", "application/json")], false);
-    stream.send(padded("m", 50_000)[..30_000].to_vec(), false).unwrap();
-    stream.reply().unwrap().assert_refused(408, "request_timeout");
+    stream
+        .send(padded("m", 50_000)[..30_000].to_vec(), false)
+        .unwrap();
+    stream
+        .reply()
+        .unwrap()
+        .assert_refused(408, "request_timeout");
     assert_eq!(engine.state().started, 0);
     gateway.assert_gauges_zero();
 }
@@ -121,7 +137,11 @@ fn a_dripping_body_gets_408() {
     }
     gateway.assert_gauges_zero();
     assert_eq!(engine.state().started, 0);
-    gateway.wait_for("tollgate_rejections_total", &[("code", "request_timeout")], |n| n == 1.0);
+    gateway.wait_for(
+        "tollgate_rejections_total",
+        &[("code", "request_timeout")],
+        |n| n == 1.0,
+    );
 }
 
 /// A body that comes slowly but steadily is no attack: a long prompt over a phone's line.
@@ -161,7 +181,10 @@ fn bodies_beyond_the_memory_get_503() {
     gateway.client().chat("m", "").assert_ok();
     first.reply().assert_ok();
     gateway.wait_for(gauge, &[], |bytes| bytes == 0.0);
-    gateway.client().post(CHAT, padded("m", 200_000)).assert_ok();
+    gateway
+        .client()
+        .post(CHAT, padded("m", 200_000))
+        .assert_ok();
 }
 
 /// Memory is not taken by a client that only announces a large body.
@@ -174,19 +197,32 @@ fn bodies_that_pass_unread_take_no_memory() {
     let reply = client.reply();
     reply.assert_ok();
     assert_eq!(reply.json()["bytes"], 2 << 20);
-    assert_eq!(gateway.metrics().sum("tollgate_body_memory_bytes", &[]), 0.0);
+    assert_eq!(
+        gateway.metrics().sum("tollgate_body_memory_bytes", &[]),
+        0.0
+    );
 }
 
 /// Two listeners of one process, one of which speaks no HTTP/2.
 #[test]
 fn http2_can_be_switched_off() {
     let engine = engine();
-    let toml = "[[listener]]\naddress = \"$LISTENER\"\nhttp2 = false\n".to_owned() + &service("m", "m", &engine.url());
+    let toml = "[[listener]]\naddress = \"$LISTENER\"\nhttp2 = false\n".to_owned()
+        + &service("m", "m", &engine.url());
     let gateway = Gateway::start(&toml);
     let mut client = gateway.client();
     client.send(post(CHAT, "", chat("m")));
     client.reply().assert_ok();
     let mut raw = crate::harness::RawH2::connect(gateway.address());
-    raw.headers(1, &[(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/v1/models"), (b":authority", b"test")], true);
+    raw.headers(
+        1,
+        &[
+            (b":method", b"GET"),
+            (b":scheme", b"http"),
+            (b":path", b"/v1/models"),
+            (b":authority", b"test"),
+        ],
+        true,
+    );
     assert!(raw.outcome(1).is_none_or(|frame| frame.refuses()));
 }

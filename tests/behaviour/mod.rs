@@ -2,8 +2,8 @@
 
 mod access_log;
 mod addresses;
-mod balancing;
 mod admin;
+mod balancing;
 mod bodies;
 mod cli;
 mod credentials;

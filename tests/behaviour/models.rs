@@ -22,7 +22,12 @@ fn exact_wins_then_the_longest_prefix() {
     let gateway = gateway(
         &upstream,
         "{ by = \"body\" }",
-        &[("rest", "\"*\""), ("qwen", "\"Qwen/*\""), ("q3", "\"Qwen/Qwen3*\", \"other\""), ("exact", "\"Qwen/Qwen3-8B\"")],
+        &[
+            ("rest", "\"*\""),
+            ("qwen", "\"Qwen/*\""),
+            ("q3", "\"Qwen/Qwen3*\", \"other\""),
+            ("exact", "\"Qwen/Qwen3-8B\""),
+        ],
     );
     let mut client = gateway.client();
     for (model, by) in [
@@ -48,7 +53,11 @@ fn exact_wins_then_the_longest_prefix() {
 #[test]
 fn escapes_in_a_name_are_read() {
     let upstream = Upstream::obliging();
-    let gateway = gateway(&upstream, "{ by = \"body\" }", &[("s", "\"a/b \u{e9}\u{1F600}\\\"q\"")]);
+    let gateway = gateway(
+        &upstream,
+        "{ by = \"body\" }",
+        &[("s", "\"a/b \u{e9}\u{1F600}\\\"q\"")],
+    );
     let mut client = gateway.client();
     for model in [
         "a/b \u{e9}\u{1F600}\\\"q",
@@ -114,7 +123,9 @@ fn bodies_that_name_no_model_are_refused() {
     }
     assert!(upstream.requests().is_empty(), "{:?}", upstream.requests());
     // Bytes that are no UTF-8.
-    client.post(CHAT, b"{\"model\":\"\xff\"}").assert_refused(400, "invalid_request");
+    client
+        .post(CHAT, b"{\"model\":\"\xff\"}")
+        .assert_refused(400, "invalid_request");
 }
 
 /// Engines written in Go take `Model` for `model`: what is routed by must be what is served.
@@ -122,8 +133,14 @@ fn bodies_that_name_no_model_are_refused() {
 fn a_name_that_could_be_mistaken_is_refused() {
     let upstream = Upstream::obliging();
     let gateway = gateway(&upstream, "{ by = \"body\" }", &[("s", "\"m\"")]);
-    for body in [r#"{"Model":"x","model":"m"}"#, r#"{"model":"m","MODEL":"x"}"#] {
-        gateway.client().post(CHAT, body).assert_refused(400, "invalid_request");
+    for body in [
+        r#"{"Model":"x","model":"m"}"#,
+        r#"{"model":"m","MODEL":"x"}"#,
+    ] {
+        gateway
+            .client()
+            .post(CHAT, body)
+            .assert_refused(400, "invalid_request");
     }
     assert!(upstream.requests().is_empty());
 }
@@ -135,7 +152,10 @@ fn an_unknown_model_gets_404() {
     let reply = gateway.client().chat("gpt-9", "");
     reply.assert_refused(404, "model_not_found");
     let error = &reply.json()["error"];
-    assert!(error["message"].as_str().unwrap().contains("gpt-9"), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("gpt-9"),
+        "{error}"
+    );
     assert_eq!(error["param"], "model");
     assert_eq!(error["type"], "invalid_request_error");
     let labels = [("gateway", "main"), ("code", "model_not_found")];
@@ -146,7 +166,11 @@ fn an_unknown_model_gets_404() {
 fn a_header_names_the_model() {
     let upstream = Upstream::obliging();
     let routing = "{ by = \"header\", header = \"X-Model-Name\" }";
-    let gateway = gateway(&upstream, routing, &[("s", "\"Qwen/Qwen3-8B\""), ("t", "\"other*\"")]);
+    let gateway = gateway(
+        &upstream,
+        routing,
+        &[("s", "\"Qwen/Qwen3-8B\""), ("t", "\"other*\"")],
+    );
     let mut client = gateway.client();
     for (value, by) in [("Qwen/Qwen3-8B", "s"), ("  other-1 ", "t")] {
         // What the body says does not matter.
@@ -154,11 +178,19 @@ fn a_header_names_the_model() {
         reply.assert_ok();
         assert_eq!(reply.header("x-tollgate-service"), Some(by));
     }
-    client.chat("Qwen/Qwen3-8B", "").assert_refused(400, "invalid_request");
-    client.chat("m", "x-model-name: nobody\r\n").assert_refused(404, "model_not_found");
-    client.chat("m", "x-model-name:\r\n").assert_refused(400, "invalid_request");
+    client
+        .chat("Qwen/Qwen3-8B", "")
+        .assert_refused(400, "invalid_request");
+    client
+        .chat("m", "x-model-name: nobody\r\n")
+        .assert_refused(404, "model_not_found");
+    client
+        .chat("m", "x-model-name:\r\n")
+        .assert_refused(400, "invalid_request");
     let twice = "x-model-name: other\r\nx-model-name: Qwen/Qwen3-8B\r\n";
-    client.chat("m", twice).assert_refused(400, "invalid_request");
+    client
+        .chat("m", twice)
+        .assert_refused(400, "invalid_request");
     // A GET can name one too.
     client.send(get("/health", "x-model-name: other\r\n"));
     client.reply().assert_ok();
@@ -168,10 +200,18 @@ fn a_header_names_the_model() {
 #[test]
 fn the_path_names_the_model() {
     let upstream = Upstream::obliging();
-    let gateway = gateway(&upstream, "{ by = \"path\" }", &[("s", "\"Qwen/Qwen3-8B\""), ("t", "\"plain\"")]);
+    let gateway = gateway(
+        &upstream,
+        "{ by = \"path\" }",
+        &[("s", "\"Qwen/Qwen3-8B\""), ("t", "\"plain\"")],
+    );
     let mut client = gateway.client();
     for (path, by, sent) in [
-        ("/Qwen%2FQwen3-8B/v1/chat/completions?x=1&y=%2F", "s", "/v1/chat/completions?x=1&y=%2F"),
+        (
+            "/Qwen%2FQwen3-8B/v1/chat/completions?x=1&y=%2F",
+            "s",
+            "/v1/chat/completions?x=1&y=%2F",
+        ),
         ("/Qwen%2fQwen3%2D8B/v1/completions", "s", "/v1/completions"),
         ("/plain", "t", "/"),
         ("/plain/", "t", "/"),
@@ -184,15 +224,26 @@ fn the_path_names_the_model() {
         assert_eq!(reply.header("x-tollgate-service"), Some(by), "{path}");
         assert_eq!(upstream.last().path(), sent, "{path}");
     }
-    client.post("/nobody/v1/chat/completions", chat("plain")).assert_refused(404, "model_not_found");
-    client.post("/Qwen/Qwen3-8B/v1/x", chat("plain")).assert_refused(404, "model_not_found");
+    client
+        .post("/nobody/v1/chat/completions", chat("plain"))
+        .assert_refused(404, "model_not_found");
+    client
+        .post("/Qwen/Qwen3-8B/v1/x", chat("plain"))
+        .assert_refused(404, "model_not_found");
     client.get("/", "").assert_refused(404, "route_not_found");
 }
 
 #[test]
 fn the_list_shows_what_is_offered() {
     let upstream = Upstream::obliging();
-    let gateway = gateway(&upstream, "{ by = \"body\" }", &[("a", "\"Qwen/Qwen3-8B\", \"alias\""), ("b", "\"plain\", \"pre*\"")]);
+    let gateway = gateway(
+        &upstream,
+        "{ by = \"body\" }",
+        &[
+            ("a", "\"Qwen/Qwen3-8B\", \"alias\""),
+            ("b", "\"plain\", \"pre*\""),
+        ],
+    );
     let mut client = gateway.client();
     let reply = client.get("/v1/models", "");
     reply.assert_ok();
@@ -200,19 +251,27 @@ fn the_list_shows_what_is_offered() {
     let list = reply.json();
     assert_eq!(list["object"], "list");
     let data = list["data"].as_array().unwrap();
-    let mut ids: Vec<&str> = data.iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let mut ids: Vec<&str> = data
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
     ids.sort_unstable();
     assert_eq!(&ids[..3], ["Qwen/Qwen3-8B", "alias", "plain"], "{list}");
     for model in data {
         assert_eq!(model["object"], "model");
-        assert!(model["created"].is_u64() && model["owned_by"].is_string(), "{model}");
+        assert!(
+            model["created"].is_u64() && model["owned_by"].is_string(),
+            "{model}"
+        );
     }
     for id in ["Qwen%2FQwen3-8B", "Qwen/Qwen3-8B", "alias"] {
         let reply = client.get(&format!("/v1/models/{id}"), "");
         reply.assert_ok();
         assert_eq!(reply.json()["id"], id.replace("%2F", "/"));
     }
-    client.get("/v1/models/nobody", "").assert_refused(404, "model_not_found");
+    client
+        .get("/v1/models/nobody", "")
+        .assert_refused(404, "model_not_found");
     client.get("/v1/models?limit=5", "").assert_ok();
     assert!(upstream.requests().is_empty());
 }
@@ -221,8 +280,14 @@ fn the_list_shows_what_is_offered() {
 fn without_model_routing_there_is_no_list() {
     let upstream = Upstream::obliging();
     let gateway = gateway(&upstream, "{ by = \"none\" }", &[("a", "\"m\"")]);
-    gateway.client().get("/v1/models", "").assert_refused(404, "route_not_found");
-    gateway.client().chat("m", "").assert_refused(404, "route_not_found");
+    gateway
+        .client()
+        .get("/v1/models", "")
+        .assert_refused(404, "route_not_found");
+    gateway
+        .client()
+        .chat("m", "")
+        .assert_refused(404, "route_not_found");
 }
 
 /// A target's own path goes before the request's, and its version replaces the request's.
@@ -234,7 +299,11 @@ fn a_targets_path_goes_first() {
         ("/api/v3", CHAT, "/api/v3/chat/completions"),
         ("/v1", CHAT, CHAT),
         ("/v1/", CHAT, CHAT),
-        ("/api/v3", "/v1/chat/completions?api-version=/v1/x", "/api/v3/chat/completions?api-version=/v1/x"),
+        (
+            "/api/v3",
+            "/v1/chat/completions?api-version=/v1/x",
+            "/api/v3/chat/completions?api-version=/v1/x",
+        ),
         ("/api/v3", "/v10/x", "/api/v3/x"),
         ("/api/v3", "/other", "/api/v3/other"),
     ] {

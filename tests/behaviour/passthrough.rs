@@ -16,7 +16,9 @@ fn echo() -> Upstream {
         if connection.head().is_none() {
             return;
         }
-        connection.send("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n");
+        connection.send(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
         while let Ok(chunk) = connection.chunk() {
             connection.send_chunk(&chunk);
             if chunk.is_empty() {
@@ -32,7 +34,8 @@ fn chunks_come_back_one_by_one() {
     let upstream = echo();
     let gateway = gateway("http", &upstream.url());
     let mut client = gateway.client();
-    client.send("POST /x HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+    client
+        .send("POST /x HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
     let head = client.head().unwrap();
     assert_eq!(head.status, 200);
     assert_eq!(client.chunk().unwrap().unwrap(), b"first");
@@ -64,7 +67,11 @@ fn frames_come_back_one_by_one_with_trailers() {
         stream.send("last", true).unwrap();
         stream.body(&mut reply).unwrap();
         assert_eq!(reply.text(), "last");
-        assert_eq!(reply.trailer("grpc-status"), Some("0"), "{kind}: trailers pass");
+        assert_eq!(
+            reply.trailer("grpc-status"),
+            Some("0"),
+            "{kind}: trailers pass"
+        );
         assert_eq!(reply.trailer("grpc-message"), Some("done"));
         let head = upstream.heads().pop().unwrap();
         assert_eq!(head.uri().path(), "/pkg.Service/Method");
@@ -83,15 +90,25 @@ fn a_grpc_stream_has_no_length_limit() {
     ));
     let fields = [("content-type", "application/grpc"), ("te", "trailers")];
     let body = crate::harness::noise(500_000);
-    let reply = gateway.h2().post("/pkg.S/M", &fields, body.clone(), false).unwrap();
-    assert_eq!(reply.trailer("grpc-status"), Some("0"), "{}", reply.body.len());
+    let reply = gateway
+        .h2()
+        .post("/pkg.S/M", &fields, body.clone(), false)
+        .unwrap();
+    assert_eq!(
+        reply.trailer("grpc-status"),
+        Some("0"),
+        "{}",
+        reply.body.len()
+    );
     assert!(reply.body == body);
 }
 
 #[test]
 fn a_websocket_passes() {
     let upstream = Upstream::start(|connection| {
-        let Some(request) = connection.head() else { return };
+        let Some(request) = connection.head() else {
+            return;
+        };
         assert_eq!(request.header("upgrade").as_deref(), Some("websocket"));
         connection.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
         // Frames are only bytes to everybody between.
@@ -101,16 +118,27 @@ fn a_websocket_passes() {
     });
     for kind in ["http", "openai"] {
         let toml = match kind {
-            "http" => format!("type = \"http\"\npath_prefix = \"/ws\"\ntargets = [\"{}\"]\n", upstream.url()),
-            _ => format!("models = [\"m\"]\npath_prefix = \"/ws\"\ntargets = [\"{}\"]\n", upstream.url()),
+            "http" => format!(
+                "type = \"http\"\npath_prefix = \"/ws\"\ntargets = [\"{}\"]\n",
+                upstream.url()
+            ),
+            _ => format!(
+                "models = [\"m\"]\npath_prefix = \"/ws\"\ntargets = [\"{}\"]\n",
+                upstream.url()
+            ),
         };
-        let gateway = Gateway::start(&format!("[[service]]\nname = \"raw\"\n{toml}timeouts = {{ first_byte = \"400ms\" }}\n"));
+        let gateway = Gateway::start(&format!(
+            "[[service]]\nname = \"raw\"\n{toml}timeouts = {{ first_byte = \"400ms\" }}\n"
+        ));
         let mut client = gateway.client();
         client.send("GET /ws/live HTTP/1.1\r\nhost: test\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
         let head = client.head().unwrap();
         assert_eq!(head.status, 101, "{kind}");
         assert_eq!(head.header("upgrade"), Some("websocket"));
-        assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(
+            head.header("sec-websocket-accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
         for n in 0..20 {
             let frame = format!("\u{1}frame {n}\0");
             client.send(&frame);
@@ -160,7 +188,10 @@ fn an_offer_of_h2c_changes_nothing() {
     let upstream = Upstream::obliging();
     let toml = "[server]\nmax_body = \"64KiB\"\n".to_owned()
         + &service("m", "m", &upstream.url())
-        + &format!("[[service]]\nname = \"raw\"\ntype = \"http\"\npath_prefix = \"/raw\"\ntargets = [\"{}\"]\n", upstream.url());
+        + &format!(
+            "[[service]]\nname = \"raw\"\ntype = \"http\"\npath_prefix = \"/raw\"\ntargets = [\"{}\"]\n",
+            upstream.url()
+        );
     let gateway = Gateway::start(&toml);
     let offer = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n";
     for path in ["/v1/chat/completions", "/raw/x"] {
@@ -174,9 +205,19 @@ fn an_offer_of_h2c_changes_nothing() {
         for upgrade in ["h2c", "websocket", "x"] {
             let fields = format!("connection: upgrade\r\nupgrade: {upgrade}\r\n");
             let mut client = gateway.client();
-            let sending = client.send_aside(chunked(path, &fields, &crate::harness::noise(500_000), 9_000));
+            let sending = client.send_aside(chunked(
+                path,
+                &fields,
+                &crate::harness::noise(500_000),
+                9_000,
+            ));
             let reply = client.reply();
-            assert!(matches!(reply.status, 413 | 400), "{path}, {upgrade}: {} {}", reply.status, reply.text());
+            assert!(
+                matches!(reply.status, 413 | 400),
+                "{path}, {upgrade}: {} {}",
+                reply.status,
+                reply.text()
+            );
             drop(client);
             let _ = sending.join();
         }
@@ -190,7 +231,10 @@ fn methods_and_paths_pass() {
     let gateway = gateway("http", &upstream.url());
     let mut client = gateway.client();
     for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"] {
-        client.send(format!("{method} /a/b%20c//d;e=f?g=h&i=%2F%3f#  HTTP/1.1\r\n").replace("#  ", " ") + "host: test\r\ncontent-length: 0\r\n\r\n");
+        client.send(
+            format!("{method} /a/b%20c//d;e=f?g=h&i=%2F%3f#  HTTP/1.1\r\n").replace("#  ", " ")
+                + "host: test\r\ncontent-length: 0\r\n\r\n",
+        );
         client.reply().assert_ok();
         let seen = upstream.last();
         assert_eq!(seen.method(), method);
@@ -208,7 +252,10 @@ fn encodings_pass() {
     let reply = gateway.client().get("/x", "accept-encoding: gzip, br\r\n");
     assert_eq!(reply.header("content-encoding"), Some("gzip"));
     assert_eq!(reply.body, b"\x1f\x0b\x08\x00");
-    assert_eq!(upstream.last().header("accept-encoding").as_deref(), Some("gzip, br"));
+    assert_eq!(
+        upstream.last().header("accept-encoding").as_deref(),
+        Some("gzip, br")
+    );
 }
 
 /// A streamed request is not read ahead without end: a client is held back by a slow upstream.
@@ -224,7 +271,11 @@ fn a_slow_upstream_holds_the_client_back() {
     let start = std::time::Instant::now();
     let sending = client.send_aside(chunked("/x", "", &crate::harness::noise(24 << 20), 60_000));
     std::thread::sleep(Duration::from_millis(400));
-    assert!(!sending.is_finished(), "24 MiB were taken in {:?} for an upstream that reads nothing", start.elapsed());
+    assert!(
+        !sending.is_finished(),
+        "24 MiB were taken in {:?} for an upstream that reads nothing",
+        start.elapsed()
+    );
     drop(client);
     drop(gateway);
     let _ = sending.join().unwrap();
@@ -235,7 +286,10 @@ fn a_slow_upstream_holds_the_client_back() {
 fn models_and_apis_share_a_gateway() {
     let upstream = Upstream::obliging();
     let toml = service("m", "m", &upstream.url())
-        + &format!("[[service]]\nname = \"raw\"\ntype = \"http\"\npath_prefix = \"/api\"\ntargets = [\"{}\"]\n", upstream.url());
+        + &format!(
+            "[[service]]\nname = \"raw\"\ntype = \"http\"\npath_prefix = \"/api\"\ntargets = [\"{}\"]\n",
+            upstream.url()
+        );
     let gateway = Gateway::start(&toml);
     let mut client = gateway.client();
     client.get("/api/x", "").assert_ok();

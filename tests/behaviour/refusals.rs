@@ -17,7 +17,8 @@ fn an_openai_client_reads_openais_shape() {
 fn an_anthropic_client_reads_anthropics_shape() {
     let engine = engine();
     let dead = closed_address();
-    let toml = service("m", "m", &engine.url()) + &service("dead", "dead", &format!("http://{dead}"));
+    let toml =
+        service("m", "m", &engine.url()) + &service("dead", "dead", &format!("http://{dead}"));
     let gateway = Gateway::start(&toml);
     for (body, status, kind) in [
         (chat("nobody"), 404, "not_found_error"),
@@ -39,13 +40,23 @@ fn a_grpc_client_reads_grpc_status() {
     let engine = engine();
     let gateway = Gateway::start(&service("m", "m", &engine.url()));
     let fields = [("content-type", "application/grpc"), ("te", "trailers")];
-    let reply = gateway.h2().post("/inference.v1.Chat/Stream", &fields, &b"\0\0\0\0\0"[..], false);
+    let reply = gateway.h2().post(
+        "/inference.v1.Chat/Stream",
+        &fields,
+        &b"\0\0\0\0\0"[..],
+        false,
+    );
     let reply = reply.unwrap();
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), Some("application/grpc"));
     let status = reply.header("grpc-status").or(reply.trailer("grpc-status"));
     assert!(status.is_some_and(|status| status != "0"), "{reply:?}");
-    assert!(reply.header("grpc-message").or(reply.trailer("grpc-message")).is_some());
+    assert!(
+        reply
+            .header("grpc-message")
+            .or(reply.trailer("grpc-message"))
+            .is_some()
+    );
     assert!(reply.body.is_empty());
 }
 
@@ -69,12 +80,17 @@ fn rejections_are_counted_by_code() {
     client.chat("nobody", "");
     client.post("/v1/chat/completions", "{}");
     client.get("/nowhere", "");
-    for (code, status, count) in
-        [("model_not_found", "404", 2.0), ("invalid_request", "400", 1.0), ("route_not_found", "404", 1.0)]
-    {
+    for (code, status, count) in [
+        ("model_not_found", "404", 2.0),
+        ("invalid_request", "400", 1.0),
+        ("route_not_found", "404", 1.0),
+    ] {
         let labels = [("gateway", "main"), ("code", code)];
         gateway.wait_for("tollgate_rejections_total", &labels, |n| n == count);
-        let answered = gateway.metrics().sum("tollgate_requests_total", &[("gateway", "main"), ("code", status)]);
+        let answered = gateway.metrics().sum(
+            "tollgate_requests_total",
+            &[("gateway", "main"), ("code", status)],
+        );
         assert!(answered >= count, "{status}: {answered}");
     }
 }

@@ -21,8 +21,18 @@ fn rule(fields: &str) -> String {
 
 /// The service and the path that were reached.
 #[track_caller]
-fn assert_reaches(gateway: &Gateway, upstream: &Upstream, request: &[u8], service: &str, path: &str) {
-    let what = String::from_utf8_lossy(request).lines().next().unwrap_or_default().to_owned();
+fn assert_reaches(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    request: &[u8],
+    service: &str,
+    path: &str,
+) {
+    let what = String::from_utf8_lossy(request)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let mut client = gateway.client();
     client.send(request);
     let reply = client.reply();
@@ -68,7 +78,10 @@ fn a_prefix_ends_at_a_slash() {
         assert_reaches(&gateway, &upstream, &get(path, ""), "a", path);
     }
     for path in ["/apis", "/ap", "/", "/API/x", "/x/api/y", "//api/x"] {
-        gateway.client().get(path, "").assert_refused(404, "route_not_found");
+        gateway
+            .client()
+            .get(path, "")
+            .assert_refused(404, "route_not_found");
     }
 }
 
@@ -95,8 +108,9 @@ fn a_stripped_prefix_is_not_sent() {
 #[test]
 fn a_path_is_rewritten_with_its_parameters() {
     let upstream = Upstream::obliging();
-    let rules = rule("path = \"/users/{id}/posts/{post}\"\nrewrite = \"/v2/{post}/of/{id}\"\nservices = [\"a\"]")
-        + &rule("path = \"/old/*\"\nrewrite = \"/new\"\nservices = [\"b\"]");
+    let rules = rule(
+        "path = \"/users/{id}/posts/{post}\"\nrewrite = \"/v2/{post}/of/{id}\"\nservices = [\"a\"]",
+    ) + &rule("path = \"/old/*\"\nrewrite = \"/new\"\nservices = [\"b\"]");
     let gateway = gateway(&upstream, &rules);
     for (path, service, sent) in [
         ("/users/7/posts/hello", "a", "/v2/hello/of/7"),
@@ -108,7 +122,10 @@ fn a_path_is_rewritten_with_its_parameters() {
         assert_reaches(&gateway, &upstream, &get(path, ""), service, sent);
     }
     for path in ["/users/7/posts", "/users//posts/1", "/users/7/posts/1/2"] {
-        gateway.client().get(path, "").assert_refused(404, "route_not_found");
+        gateway
+            .client()
+            .get(path, "")
+            .assert_refused(404, "route_not_found");
     }
 }
 
@@ -126,7 +143,10 @@ fn methods_narrow_a_rule() {
     let reply = client.reply();
     reply.assert_refused(405, "method_not_allowed");
     let allow = reply.header("allow").unwrap();
-    let mut allowed: Vec<&str> = allow.split(", ").filter(|method| *method != "HEAD").collect();
+    let mut allowed: Vec<&str> = allow
+        .split(", ")
+        .filter(|method| *method != "HEAD")
+        .collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["DELETE", "GET", "PUT"]);
     client.send(b"PATCH /other HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n");
@@ -136,8 +156,11 @@ fn methods_narrow_a_rule() {
 #[test]
 fn headers_narrow_a_rule() {
     let upstream = Upstream::obliging();
-    let rules = rule("path = \"/h\"\nheaders = { X-Exact = \"one\", X-Also = \"two\" }\nservices = [\"a\"]")
-        + &rule("path = \"/h\"\nheaders = { X-Version = { regex = \"^v([2-9]|1[0-9])$\" } }\nservices = [\"b\"]");
+    let rules = rule(
+        "path = \"/h\"\nheaders = { X-Exact = \"one\", X-Also = \"two\" }\nservices = [\"a\"]",
+    ) + &rule(
+        "path = \"/h\"\nheaders = { X-Version = { regex = \"^v([2-9]|1[0-9])$\" } }\nservices = [\"b\"]",
+    );
     let gateway = gateway(&upstream, &rules);
     let both = "x-exact: one\r\nX-ALSO: two\r\n";
     assert_reaches(&gateway, &upstream, &get("/h", both), "a", "/h");
@@ -145,8 +168,17 @@ fn headers_narrow_a_rule() {
         let fields = format!("x-version: {version}\r\n");
         assert_reaches(&gateway, &upstream, &get("/h", &fields), "b", "/h");
     }
-    for fields in ["", "x-exact: one\r\n", "x-exact: One\r\nx-also: two\r\n", "x-version: v1\r\n", "x-version: v20\r\n"] {
-        gateway.client().get("/h", fields).assert_refused(404, "route_not_found");
+    for fields in [
+        "",
+        "x-exact: one\r\n",
+        "x-exact: One\r\nx-also: two\r\n",
+        "x-version: v1\r\n",
+        "x-version: v20\r\n",
+    ] {
+        gateway
+            .client()
+            .get("/h", fields)
+            .assert_refused(404, "route_not_found");
     }
 }
 
@@ -156,21 +188,42 @@ fn a_model_narrows_a_rule() {
     let rules = rule("model = \"special*\"\nservices = [\"a\"]")
         + &rule("path = \"/v1/embeddings\"\nmodel = \"m\"\nservices = [\"b\"]");
     let gateway = gateway(&upstream, &rules);
-    assert_reaches(&gateway, &upstream, &post(CHAT, "", chat("special-1")), "a", CHAT);
+    assert_reaches(
+        &gateway,
+        &upstream,
+        &post(CHAT, "", chat("special-1")),
+        "a",
+        CHAT,
+    );
     assert_reaches(&gateway, &upstream, &post(CHAT, "", chat("m")), "llm", CHAT);
     let embed = post("/v1/embeddings", "", chat("m"));
     assert_reaches(&gateway, &upstream, &embed, "b", "/v1/embeddings");
-    gateway.client().chat("nobody", "").assert_refused(404, "model_not_found");
+    gateway
+        .client()
+        .chat("nobody", "")
+        .assert_refused(404, "model_not_found");
 }
 
 /// A rule without services only says how; the model says where to.
 #[test]
 fn a_rule_without_services_goes_by_model() {
     let upstream = Upstream::obliging();
-    let gateway = gateway(&upstream, &rule("path = \"/team/*\"\nstrip_path = true\npreserve_host = true"));
-    assert_reaches(&gateway, &upstream, &post("/team/v1/chat/completions", "", chat("m")), "llm", CHAT);
+    let gateway = gateway(
+        &upstream,
+        &rule("path = \"/team/*\"\nstrip_path = true\npreserve_host = true"),
+    );
+    assert_reaches(
+        &gateway,
+        &upstream,
+        &post("/team/v1/chat/completions", "", chat("m")),
+        "llm",
+        CHAT,
+    );
     assert_eq!(upstream.last().header("host").as_deref(), Some("test"));
-    gateway.client().post("/team/v1/chat/completions", chat("x")).assert_refused(404, "model_not_found");
+    gateway
+        .client()
+        .post("/team/v1/chat/completions", chat("x"))
+        .assert_refused(404, "model_not_found");
 }
 
 #[test]
@@ -182,14 +235,18 @@ fn the_clients_host_is_sent_where_wanted() {
     gateway.client().get("/keep", "").assert_ok();
     assert_eq!(upstream.last().header("host").as_deref(), Some("test"));
     gateway.client().get("/own", "").assert_ok();
-    assert_eq!(upstream.last().header("host"), Some(upstream.address().to_string()));
+    assert_eq!(
+        upstream.last().header("host"),
+        Some(upstream.address().to_string())
+    );
 }
 
 /// A rule that takes any path comes after all that name one.
 #[test]
 fn rules_come_before_models_and_after_nothing() {
     let upstream = Upstream::obliging();
-    let rules = rule("methods = [\"GET\"]\nservices = [\"e\"]") + &rule("path = \"/a\"\nservices = [\"a\"]");
+    let rules = rule("methods = [\"GET\"]\nservices = [\"e\"]")
+        + &rule("path = \"/a\"\nservices = [\"a\"]");
     let gateway = gateway(&upstream, &rules);
     assert_reaches(&gateway, &upstream, &get("/a", ""), "a", "/a");
     assert_reaches(&gateway, &upstream, &get("/anything", ""), "e", "/anything");
@@ -212,5 +269,8 @@ fn a_service_has_a_prefix_of_its_own() {
     ] {
         assert_reaches(&gateway, &upstream, &get(path, ""), service, sent);
     }
-    gateway.client().get("/ticketsx", "").assert_refused(404, "route_not_found");
+    gateway
+        .client()
+        .get("/ticketsx", "")
+        .assert_refused(404, "route_not_found");
 }

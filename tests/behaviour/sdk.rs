@@ -8,7 +8,8 @@ use crate::harness::{Gateway, engine_with, service};
 #[test]
 fn the_openai_sdk_works() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let python = target.join("venv/bin/python");
     let has_sdk = Command::new(&python).args(["-c", "import openai"]).output();
     assert!(

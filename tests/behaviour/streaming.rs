@@ -5,7 +5,8 @@ use std::time::Duration;
 use tollgate_bench::engine::Engine;
 
 use crate::harness::{
-    CHAT, Client, Gateway, Piece, Reply, Upstream, chunked, engine_with, h2c, median, post, service, streamed,
+    CHAT, Client, Gateway, Piece, Reply, Upstream, chunked, engine_with, h2c, median, post,
+    service, streamed,
 };
 
 const AT_ONCE: Duration = Duration::from_millis(5);
@@ -53,7 +54,9 @@ fn assert_at_once(what: &str, mut ask: impl FnMut() -> Reply) {
         seen = delays(&reply.pieces).and_then(|delays| {
             assert_eq!(delays.len(), TOKENS, "{what}");
             let middle = median(delays);
-            (middle < AT_ONCE).then_some(()).ok_or(format!("{middle:?}"))
+            (middle < AT_ONCE)
+                .then_some(())
+                .ok_or(format!("{middle:?}"))
         });
         if seen.is_ok() {
             return;
@@ -75,7 +78,10 @@ fn a_chunk_is_seen_when_it_is_sent() {
             client.reply()
         });
         assert_at_once(&format!("HTTP/2 from {model}"), || {
-            gateway.h2().post(CHAT, &[("x-sim", "stamp")], body.clone(), true).unwrap()
+            gateway
+                .h2()
+                .post(CHAT, &[("x-sim", "stamp")], body.clone(), true)
+                .unwrap()
         });
     }
 }
@@ -92,7 +98,10 @@ fn the_other_road_streams_too() {
         client.reply()
     });
     assert_at_once("HTTP/2", || {
-        gateway.h2().post(CHAT, &[("x-sim", "stamp")], body.clone(), false).unwrap()
+        gateway
+            .h2()
+            .post(CHAT, &[("x-sim", "stamp")], body.clone(), false)
+            .unwrap()
     });
 }
 

@@ -53,7 +53,11 @@ fn tls_is_spoken_to_https_targets() {
 #[test]
 fn a_certificate_must_be_valid() {
     let engine = tls_engine();
-    for fields in ["", "tls = { verify = true }", "tls = { server_name = \"engine.test\" }"] {
+    for fields in [
+        "",
+        "tls = { verify = true }",
+        "tls = { server_name = \"engine.test\" }",
+    ] {
         let gateway = gateway(&engine, fields);
         let reply = gateway.client().chat("m", "");
         reply.assert_refused(502, "upstream_error");

@@ -44,7 +44,10 @@ fn ninety_to_ten_is_ninety_to_ten() {
     // A canary of one in ten is seen soon, not after ninety others.
     let gateway = Gateway::start(&weighted(&upstream, &[("stable", 90), ("canary", 10)]));
     let first = self::shares(&gateway, 30, &chat());
-    assert!((1..=6).contains(first.get("canary").unwrap_or(&0)), "{first:?}");
+    assert!(
+        (1..=6).contains(first.get("canary").unwrap_or(&0)),
+        "{first:?}"
+    );
 }
 
 #[test]

@@ -23,7 +23,12 @@ fn pipelined_requests_are_answered_in_order() {
     for n in 0..7 {
         let reply = client.reply();
         assert_eq!(reply.header("x-request-id"), Some(format!("n{n}").as_str()));
-        assert_eq!(reply.status, if n == 5 { 404 } else { 200 }, "{}", reply.text());
+        assert_eq!(
+            reply.status,
+            if n == 5 { 404 } else { 200 },
+            "{}",
+            reply.text()
+        );
     }
 }
 
@@ -41,7 +46,10 @@ fn a_connection_is_kept_unless_asked_otherwise() {
     // HTTP/1.0 closes by default.
     let mut old = gateway.client();
     let body = chat("m");
-    old.send(format!("POST {CHAT} HTTP/1.0\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    old.send(format!(
+        "POST {CHAT} HTTP/1.0\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
     old.reply().assert_ok();
     old.assert_closed();
 }
@@ -53,11 +61,18 @@ fn an_old_client_gets_no_chunks() {
     let gateway = Gateway::start(&service("m", "m", &engine.url()));
     let mut client = gateway.client();
     let body = crate::harness::streamed("m", 3);
-    client.send(format!("POST {CHAT} HTTP/1.0\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    client.send(format!(
+        "POST {CHAT} HTTP/1.0\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
     let reply = client.reply();
     reply.assert_ok();
     assert_eq!(reply.header("transfer-encoding"), None, "{reply:?}");
-    assert!(reply.text().ends_with("data: [DONE]\n\n"), "{}", reply.text());
+    assert!(
+        reply.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        reply.text()
+    );
 }
 
 /// An answer to HEAD has no body, whatever its head says.
@@ -65,8 +80,14 @@ fn an_old_client_gets_no_chunks() {
 fn head_has_no_body() {
     let upstream = Upstream::start(|connection| {
         while let Some(request) = connection.request() {
-            let body = if request.method() == "HEAD" { "" } else { "hello" };
-            connection.send(format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{body}"));
+            let body = if request.method() == "HEAD" {
+                ""
+            } else {
+                "hello"
+            };
+            connection.send(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{body}"
+            ));
         }
     });
     let raw = format!(
@@ -78,7 +99,11 @@ fn head_has_no_body() {
     for path in ["/raw/x", "/v1/models", "/nowhere"] {
         client.send(format!("HEAD {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
         let reply = client.head().unwrap();
-        assert_eq!(reply.status, if path == "/nowhere" { 404 } else { 200 }, "{path}");
+        assert_eq!(
+            reply.status,
+            if path == "/nowhere" { 404 } else { 200 },
+            "{path}"
+        );
         // The next answer begins right here.
         let next = client.get("/v1/models", "");
         next.assert_ok();
@@ -140,7 +165,10 @@ fn nonsense_gets_an_answer_or_an_end() {
         client.send(nonsense);
         client.half_close();
         let answer = String::from_utf8_lossy(&client.rest()).into_owned();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?}: {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{nonsense:?}: {answer}"
+        );
     }
     let mut client = gateway.client();
     client.send(get("/v1/models", ""));
@@ -158,16 +186,25 @@ fn a_head_has_a_limit() {
     let engine = engine();
     let gateway = Gateway::start(&service("m", "m", &engine.url()));
     let mut client = gateway.client();
-    let head = format!("GET /v1/models HTTP/1.1\r\nhost: test\r\nx: {}\r\n\r\n", "y".repeat(4 << 20));
+    let head = format!(
+        "GET /v1/models HTTP/1.1\r\nhost: test\r\nx: {}\r\n\r\n",
+        "y".repeat(4 << 20)
+    );
     let sending = client.send_aside(head.into_bytes());
     let answer = String::from_utf8_lossy(&client.rest()).into_owned();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+        "{answer}"
+    );
     let _ = sending.join();
     let many: String = (0..400).map(|n| format!("x-{n}: y\r\n")).collect();
     let mut client = gateway.client();
     client.send(get("/v1/models", &many));
     let answer = String::from_utf8_lossy(&client.rest()).into_owned();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -30,7 +30,10 @@ fn streams_do_not_wait_for_each_other() {
         assert_eq!(reply.header("x-request-id"), Some(id.as_str()));
     }
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(5), "100 waits of 300 ms took {took:?}");
+    assert!(
+        took < Duration::from_secs(5),
+        "100 waits of 300 ms took {took:?}"
+    );
     gateway.assert_gauges_zero();
 }
 
@@ -51,7 +54,11 @@ fn a_cancelled_stream_leaves_the_others_alone() {
         let abandoned = open("itl=30ms");
         abandoned.cancel();
         kept.body(&mut reply).unwrap();
-        assert!(reply.text().ends_with("data: [DONE]\n\n"), "{}", reply.text());
+        assert!(
+            reply.text().ends_with("data: [DONE]\n\n"),
+            "{}",
+            reply.text()
+        );
         open("itl=0ms").reply().unwrap().assert_ok();
     }
     gateway.assert_gauges_zero();
@@ -64,9 +71,14 @@ fn a_stalled_upload_blocks_nobody() {
     let gateway = both(&engine);
     let client = gateway.h2();
     let mut stalled = client.open("POST", CHAT, &[("content-type", "application/json")], false);
-    stalled.send(padded("h1", 300_000)[..200_000].to_vec(), false).unwrap();
+    stalled
+        .send(padded("h1", 300_000)[..200_000].to_vec(), false)
+        .unwrap();
     for _ in 0..3 {
-        client.post(CHAT, &[], padded("h1", 3 << 20), false).unwrap().assert_ok();
+        client
+            .post(CHAT, &[], padded("h1", 3 << 20), false)
+            .unwrap()
+            .assert_ok();
     }
     stalled.cancel();
     gateway.assert_gauges_zero();
@@ -78,10 +90,16 @@ fn answers_without_a_body_end_the_stream() {
     let engine = engine();
     let gateway = both(&engine);
     let client = gateway.h2();
-    let reply = client.open("HEAD", "/v1/models", &[], true).reply().unwrap();
+    let reply = client
+        .open("HEAD", "/v1/models", &[], true)
+        .reply()
+        .unwrap();
     assert_eq!((reply.status, reply.body.len()), (200, 0));
     client.get("/v1/models", &[]).unwrap().assert_ok();
-    client.get("/nowhere", &[]).unwrap().assert_refused(404, "route_not_found");
+    client
+        .get("/nowhere", &[])
+        .unwrap()
+        .assert_refused(404, "route_not_found");
 }
 
 /// A large answer keeps to the client's window and arrives whole.
@@ -91,7 +109,10 @@ fn a_large_answer_arrives() {
     let sent = body.clone();
     let upstream = crate::harness::Upstream::start(move |connection| {
         while connection.request().is_some() {
-            connection.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", sent.len()));
+            connection.send(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                sent.len()
+            ));
             connection.send(&sent);
         }
     });
@@ -114,7 +135,12 @@ fn broken_frames_end_their_connection_only() {
     let frames: [(&str, u8, u32, &[u8]); 5] = [
         ("data on no stream", 0, 0, b"x"),
         ("data before headers", 0, 1, b"x"),
-        ("half a compressed head", 1, 1, b"\xff\xff\xff\xff\xff\xff\xff"),
+        (
+            "half a compressed head",
+            1,
+            1,
+            b"\xff\xff\xff\xff\xff\xff\xff",
+        ),
         ("a window of zero", 8, 0, b"\0\0\0\0"),
         ("settings of odd length", 4, 0, b"\0\x04\0"),
     ];

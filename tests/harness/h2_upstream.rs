@@ -35,7 +35,6 @@ pub(crate) struct H2Upstream {
 #[derive(Default)]
 struct Seen {
     heads: Vec<Request<()>>,
-    trailers: Vec<HeaderMap>,
     resets: Vec<Instant>,
 }
 
@@ -76,11 +75,6 @@ impl H2Upstream {
             request
         };
         seen.heads.iter().map(copy).collect()
-    }
-
-    /// Trailers of requests.
-    pub(crate) fn trailers(&self) -> Vec<HeaderMap> {
-        self.seen.lock().unwrap().trailers.clone()
     }
 
     /// When streams were reset by the other side.
@@ -150,9 +144,6 @@ async fn exchange(
         };
         let _ = body.flow_control().release_capacity(data.len());
         let _ = send.send_data(data, false);
-    }
-    if let Ok(Some(trailers)) = body.trailers().await {
-        seen.lock().unwrap().trailers.push(trailers);
     }
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));

@@ -22,7 +22,7 @@ use tollgate_bench::engine::{Engine, EngineConfig, EngineState};
 
 pub(crate) use client::{Client, chunked, get, post};
 pub(crate) use gateway::{Gateway, service};
-pub(crate) use h2_client::{H2Client};
+pub(crate) use h2_client::H2Client;
 pub(crate) use h2_frames::RawH2;
 pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
 pub(crate) use metrics::Metrics;

@@ -29,9 +29,15 @@ impl Process {
             "{toml}\n[admin]\naddress = \"{admin}\"\n[log]\naccess = \"./access.log\"\n[[listener]]\naddress = \"{address}\"\n[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\n"
         );
         std::fs::write(&file, text).unwrap();
-        let arguments = ["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let arguments = [
+            "run".to_owned(),
+            "-c".to_owned(),
+            file.display().to_string(),
+        ];
         let process = Self::spawn(&arguments, folder, address, admin);
-        until("the process to be ready", || process.is_ready().then_some(()));
+        until("the process to be ready", || {
+            process.is_ready().then_some(())
+        });
         process
     }
 
@@ -84,7 +90,9 @@ impl Process {
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([format!("-{name}"), pid]).status();
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), pid])
+            .status();
         assert!(sent.unwrap().success());
     }
 

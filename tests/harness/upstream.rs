@@ -1,7 +1,7 @@
 //! An upstream that follows a script, byte by byte, and remembers every byte it was sent.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -263,10 +263,6 @@ impl Connection {
     pub(crate) fn wait_closed(&mut self) {
         while self.fill().is_ok() {}
         self.shared.closed.lock().unwrap().push(Instant::now());
-    }
-
-    pub(crate) fn half_close(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Ends the connection by RST.

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::assert_discreet;
 use crate::harness::{
-    CHAT, Gateway, H2Behaviour, H2Upstream, Reply, Upstream, chunked, engine, h2c, post, service, streamed,
+    CHAT, Gateway, H2Behaviour, H2Upstream, Reply, Upstream, chunked, engine, h2c, post, service,
+    streamed,
 };
 
 const HEAD: &str =
@@ -27,7 +28,10 @@ fn assert_broken_off(reply: &Reply, came: usize, code: &str) {
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!(last["error"]["code"], code, "{last}");
     assert!(last["error"]["message"].is_string() && last["error"]["type"].is_string());
-    assert!(reply.text().ends_with("\n\n"), "the last event is not ended");
+    assert!(
+        reply.text().ends_with("\n\n"),
+        "the last event is not ended"
+    );
     assert!(!reply.text().contains("[DONE]"));
     assert_discreet(reply, &[]);
 }
@@ -45,12 +49,22 @@ fn a_stream_that_stalls_ends_with_an_error() {
     let reply = gateway.client().post(CHAT, streamed("m", 5));
     assert_broken_off(&reply, 1, "upstream_timeout");
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(390) && took < Duration::from_millis(1500), "{took:?}");
-    crate::harness::until("the upstream connection to end", || upstream.closed().first().copied());
+    assert!(
+        took >= Duration::from_millis(390) && took < Duration::from_millis(1500),
+        "{took:?}"
+    );
+    crate::harness::until("the upstream connection to end", || {
+        upstream.closed().first().copied()
+    });
     gateway.assert_gauges_zero();
     let labels = [("code", "upstream_timeout")];
     gateway.wait_for("tollgate_rejections_total", &labels, |n| n == 1.0);
-    assert_eq!(gateway.metrics().sum("tollgate_client_disconnects_total", &[]), 0.0);
+    assert_eq!(
+        gateway
+            .metrics()
+            .sum("tollgate_client_disconnects_total", &[]),
+        0.0
+    );
 }
 
 /// As long as something comes in time, a stream may last for ever.
@@ -62,7 +76,12 @@ fn a_slow_stream_is_not_a_stalled_one() {
     let mut client = gateway.client();
     client.send(post(CHAT, fields, streamed("m", 6)));
     client.reply().assert_ok();
-    let reply = gateway.h2().post(CHAT, &[("x-sim", "itl=250ms, ttft=250ms")], streamed("m", 6), true);
+    let reply = gateway.h2().post(
+        CHAT,
+        &[("x-sim", "itl=250ms, ttft=250ms")],
+        streamed("m", 6),
+        true,
+    );
     reply.unwrap().assert_ok();
 }
 
@@ -130,7 +149,9 @@ fn a_break_inside_an_event_ends_that_event() {
     assert!(!reply.complete);
     let text = reply.text();
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
-    let data = last.strip_prefix("data: ").unwrap_or_else(|| panic!("{text}"));
+    let data = last
+        .strip_prefix("data: ")
+        .unwrap_or_else(|| panic!("{text}"));
     let value: Value = serde_json::from_str(data).unwrap();
     assert_eq!(value["error"]["code"], "upstream_error", "{text}");
     assert!(text.starts_with(EVENT), "{text}");
@@ -151,7 +172,11 @@ fn over_http2_a_broken_stream_is_reset_after_the_error() {
         stream.send(streamed("m", 5), true).unwrap();
         let mut reply = stream.head().unwrap();
         let ended = stream.body(&mut reply);
-        assert!(ended.is_err(), "{behaviour:?}: a clean end: {}", reply.text());
+        assert!(
+            ended.is_err(),
+            "{behaviour:?}: a clean end: {}",
+            reply.text()
+        );
         assert_broken_off(&reply, 1, code);
         gateway.assert_gauges_zero();
         // The same from an HTTP/1.1 client.
@@ -196,15 +221,27 @@ fn a_document_that_is_cut_is_not_complete() {
     let gateway = Gateway::start(&toml);
     for model in ["h1", "h2"] {
         let reply = gateway.client().chat(model, "x-sim: close-after=1\r\n");
-        assert!(!reply.complete || reply.status == 502, "{model}: {}", reply.text());
-        assert!(!reply.text().contains("upstream_error") || reply.status == 502, "{}", reply.text());
+        assert!(
+            !reply.complete || reply.status == 502,
+            "{model}: {}",
+            reply.text()
+        );
+        assert!(
+            !reply.text().contains("upstream_error") || reply.status == 502,
+            "{}",
+            reply.text()
+        );
         let body = crate::harness::chat(model);
         let client = gateway.h2();
         let mut stream = client.open("POST", CHAT, &[("x-sim", "close-after=1")], false);
         stream.send(body, true).unwrap();
         if let Ok(mut reply) = stream.head() {
             let ended = stream.body(&mut reply);
-            assert!(ended.is_err() || reply.status == 502, "{model}: {}", reply.text());
+            assert!(
+                ended.is_err() || reply.status == 502,
+                "{model}: {}",
+                reply.text()
+            );
         }
     }
     gateway.assert_gauges_zero();
@@ -220,6 +257,12 @@ fn a_malformed_event_passes() {
     let reply = client.reply();
     reply.assert_ok();
     assert!(reply.text().ends_with("data: [DONE]\n\n"));
-    let broken = |event: &&String| *event != "[DONE]" && serde_json::from_str::<Value>(event).is_err();
-    assert_eq!(reply.events().iter().filter(broken).count(), 1, "{}", reply.text());
+    let broken =
+        |event: &&String| *event != "[DONE]" && serde_json::from_str::<Value>(event).is_err();
+    assert_eq!(
+        reply.events().iter().filter(broken).count(),
+        1,
+        "{}",
+        reply.text()
+    );
 }

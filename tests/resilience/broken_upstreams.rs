@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::assert_discreet;
 use crate::harness::{
-    CHAT, Gateway, Upstream, chat, chunked, closed_address, engine, h2c, noise, padded, post, service,
+    CHAT, Gateway, Upstream, chat, chunked, closed_address, engine, h2c, noise, padded, post,
+    service,
 };
 
 /// Asks for the model in every way there is and wants the same refusal each time.
@@ -20,11 +21,21 @@ fn refused_everywhere(gateway: &Gateway, model: &str, status: u16, code: &str, s
     client.send(chunked(CHAT, "", &padded(model, 100_000), 10_000));
     check(&client.reply());
     check(&gateway.h2().post(CHAT, &[], chat(model), true).unwrap());
-    check(&gateway.h2().post(CHAT, &[], padded(model, 100_000), false).unwrap());
+    check(
+        &gateway
+            .h2()
+            .post(CHAT, &[], padded(model, 100_000), false)
+            .unwrap(),
+    );
     gateway.assert_gauges_zero();
     let labels = [("gateway", "main"), ("code", code)];
     gateway.wait_for("tollgate_rejections_total", &labels, |n| n == 5.0);
-    assert_eq!(gateway.metrics().sum("tollgate_client_disconnects_total", &[]), 0.0);
+    assert_eq!(
+        gateway
+            .metrics()
+            .sum("tollgate_client_disconnects_total", &[]),
+        0.0
+    );
 }
 
 #[test]
@@ -32,7 +43,13 @@ fn a_refused_connection_gets_502() {
     for scheme in ["http", "h2c"] {
         let address = closed_address();
         let gateway = Gateway::start(&service("m", "m", &format!("{scheme}://{address}")));
-        refused_everywhere(&gateway, "m", 502, "upstream_error", &address.port().to_string());
+        refused_everywhere(
+            &gateway,
+            "m",
+            502,
+            "upstream_error",
+            &address.port().to_string(),
+        );
     }
 }
 
@@ -45,10 +62,22 @@ fn an_upstream_that_talks_nonsense_gets_502() {
         ("half a head", "HTTP/1.1 200 OK\r\ncontent-le"),
         ("no HTTP", "upstream-secret garbage\r\n\r\n"),
         ("no status", "HTTP/1.1 abc OK\r\ncontent-length: 0\r\n\r\n"),
-        ("a space in a name", "HTTP/1.1 200 OK\r\nupstream secret: 1\r\ncontent-length: 0\r\n\r\n"),
-        ("two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"),
-        ("a length that is none", "HTTP/1.1 200 OK\r\ncontent-length: ten\r\n\r\nab"),
-        ("a negative length", "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nab"),
+        (
+            "a space in a name",
+            "HTTP/1.1 200 OK\r\nupstream secret: 1\r\ncontent-length: 0\r\n\r\n",
+        ),
+        (
+            "two lengths",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        ),
+        (
+            "a length that is none",
+            "HTTP/1.1 200 OK\r\ncontent-length: ten\r\n\r\nab",
+        ),
+        (
+            "a negative length",
+            "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nab",
+        ),
         ("a status of HTTP/2", "\0\0\x12\x04\0\0\0\0\0"),
         ("an endless head", &long),
     ];
@@ -111,9 +140,8 @@ fn an_upstreams_own_error_passes() {
 #[test]
 fn an_early_answer_reaches_a_client_that_still_sends() {
     let engine = engine();
-    let http = |name: &str, target: &str| {
-        format!("{}type = \"http\"\n", service(name, name, target))
-    };
+    let http =
+        |name: &str, target: &str| format!("{}type = \"http\"\n", service(name, name, target));
     let mut toml = "[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\nrouting = { by = \"header\", header = \"X-Model\" }\n".to_owned();
     toml += &service("json1", "json1", &engine.url());
     toml += &service("json2", "json2", &h2c(&engine));
@@ -126,7 +154,10 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
                 "x-model: {model}\r\nx-sim: early={status}\r\ncontent-type: application/octet-stream\r\n"
             );
             let body = noise(8 << 20);
-            for request in [post(CHAT, &fields, &body), chunked(CHAT, &fields, &body, 50_000)] {
+            for request in [
+                post(CHAT, &fields, &body),
+                chunked(CHAT, &fields, &body, 50_000),
+            ] {
                 let mut client = gateway.client();
                 let sending = client.send_aside(request);
                 match client.try_reply() {
@@ -185,8 +216,16 @@ fn a_kept_connection_that_closes_costs_nothing() {
             let reply = client.reply();
             assert_eq!(reply.status, 200, "{what}: {}", reply.text());
         }
-        assert_eq!(upstream.connections(), 2, "{what}: the first connection was not kept");
-        assert_eq!(upstream.last().body.len(), length, "{what}: sent again whole");
+        assert_eq!(
+            upstream.connections(),
+            2,
+            "{what}: the first connection was not kept"
+        );
+        assert_eq!(
+            upstream.last().body.len(),
+            length,
+            "{what}: sent again whole"
+        );
         gateway.assert_gauges_zero();
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tollgate_bench::engine::{Engine, EngineConfig};
 
 use crate::harness::{
-    CHAT, Gateway, chat, chunked, engine_state, engine_with, h2c, noise, padded, post, service, streamed,
-    unix_nanos,
+    CHAT, Gateway, chat, chunked, engine_state, engine_with, h2c, noise, padded, post, service,
+    streamed, unix_nanos,
 };
 
 const SOON: Duration = Duration::from_millis(100);
@@ -26,7 +26,9 @@ fn setup(change: impl FnOnce(&mut EngineConfig)) -> (Engine, Gateway) {
 #[track_caller]
 fn leaves(what: &str, engine: &Engine, gateway: &Gateway, leave: impl FnOnce()) {
     let before = engine.state().aborted;
-    let gone = gateway.metrics().sum("tollgate_client_disconnects_total", &[]);
+    let gone = gateway
+        .metrics()
+        .sum("tollgate_client_disconnects_total", &[]);
     engine_state(engine, what, |state| state.running + state.waiting == 1);
     let left = unix_nanos();
     leave();
@@ -47,24 +49,37 @@ fn before_the_first_byte() {
     for model in ["h1", "h2"] {
         let mut client = gateway.client();
         client.send(post(CHAT, "", chat(model)));
-        leaves(&format!("h1 to {model}"), &engine, &gateway, || drop(client));
+        leaves(&format!("h1 to {model}"), &engine, &gateway, || {
+            drop(client)
+        });
 
         let mut client = gateway.client();
         client.send(post(CHAT, "", padded(model, 500_000)));
-        leaves(&format!("large to {model}"), &engine, &gateway, || drop(client));
+        leaves(&format!("large to {model}"), &engine, &gateway, || {
+            drop(client)
+        });
 
         let mut client = gateway.client();
         client.send(chunked(CHAT, "", &padded(model, 100_000), 9_999));
-        leaves(&format!("other road to {model}"), &engine, &gateway, || drop(client));
+        leaves(&format!("other road to {model}"), &engine, &gateway, || {
+            drop(client)
+        });
 
         let client = gateway.h2();
         let mut stream = client.open("POST", CHAT, &[], false);
         stream.send(chat(model), true).unwrap();
-        leaves(&format!("h2 to {model}"), &engine, &gateway, || stream.cancel());
+        leaves(&format!("h2 to {model}"), &engine, &gateway, || {
+            stream.cancel()
+        });
 
         let mut stream = client.open("POST", CHAT, &[], false);
         stream.send(padded(model, 100_000), true).unwrap();
-        leaves(&format!("h2, other road to {model}"), &engine, &gateway, || stream.cancel());
+        leaves(
+            &format!("h2, other road to {model}"),
+            &engine,
+            &gateway,
+            || stream.cancel(),
+        );
     }
     let mut client = gateway.client();
     client.send(post("/raw/v1/chat/completions", "", chat("x")));
@@ -82,24 +97,35 @@ fn in_a_stream() {
         client.send(post(CHAT, "", streamed(model, 5_000)));
         client.head().unwrap();
         client.chunk().unwrap();
-        leaves(&format!("h1 to {model}"), &engine, &gateway, || drop(client));
+        leaves(&format!("h1 to {model}"), &engine, &gateway, || {
+            drop(client)
+        });
 
         let body = streamed(model, 5_000).replace("go", &"x".repeat(100_000));
         let mut client = gateway.client();
         client.send(chunked(CHAT, "", body.as_bytes(), 9_999));
         client.head().unwrap();
         client.chunk().unwrap();
-        leaves(&format!("other road to {model}"), &engine, &gateway, || drop(client));
+        leaves(&format!("other road to {model}"), &engine, &gateway, || {
+            drop(client)
+        });
 
         let client = gateway.h2();
         let mut stream = client.open("POST", CHAT, &[], false);
         stream.send(streamed(model, 5_000), true).unwrap();
         stream.head().unwrap();
         stream.piece().unwrap();
-        leaves(&format!("h2 to {model}"), &engine, &gateway, || stream.cancel());
+        leaves(&format!("h2 to {model}"), &engine, &gateway, || {
+            stream.cancel()
+        });
     }
     // What was produced is metered, though no usage was told: an estimate, a token an event.
-    assert!(gateway.metrics().sum("tollgate_tokens_total", &[("direction", "output")]) > 0.0);
+    assert!(
+        gateway
+            .metrics()
+            .sum("tollgate_tokens_total", &[("direction", "output")])
+            > 0.0
+    );
 }
 
 /// An engine that has a request waiting in its queue has nothing to say to the gateway for a long time.
@@ -132,7 +158,10 @@ fn while_its_body_is_being_read() {
     let count = "tollgate_client_disconnects_total";
     let body = padded("h1", 1 << 20);
     let whole = post(CHAT, "", &body);
-    for (n, part) in [whole.len() / 2, 300, whole.len() - 1].into_iter().enumerate() {
+    for (n, part) in [whole.len() / 2, 300, whole.len() - 1]
+        .into_iter()
+        .enumerate()
+    {
         let mut client = gateway.client();
         client.send(&whole[..part]);
         drop(client);
@@ -162,7 +191,9 @@ fn while_its_body_is_being_read() {
         engine_state(&engine, "half a body", |state| state.started == started);
         let left = unix_nanos();
         drop(client);
-        let state = engine_state(&engine, "the end of half a body", |state| state.aborted == before + 1);
+        let state = engine_state(&engine, "the end of half a body", |state| {
+            state.aborted == before + 1
+        });
         let noticed = Duration::from_nanos(state.last_abort.unwrap().saturating_sub(left));
         assert!(noticed < SOON, "{noticed:?}");
     }
@@ -180,5 +211,10 @@ fn a_client_that_pipelines_has_not_left() {
     client.reply().assert_ok();
     client.reply().assert_ok();
     assert_eq!(engine.state().aborted, 0);
-    assert_eq!(gateway.metrics().sum("tollgate_client_disconnects_total", &[]), 0.0);
+    assert_eq!(
+        gateway
+            .metrics()
+            .sum("tollgate_client_disconnects_total", &[]),
+        0.0
+    );
 }

@@ -19,13 +19,25 @@ pub(crate) fn assert_discreet(reply: &Reply, secrets: &[&str]) {
     }
     let told = told.to_lowercase();
     let words = [
-        "127.0.0.1", "localhost:", "refused", "os error", "pingora", "connect", "reset by", "hyper", "h2 error", "src/",
-        "panicked", "upstream-secret",
+        "127.0.0.1",
+        "localhost:",
+        "refused",
+        "os error",
+        "pingora",
+        "connect",
+        "reset by",
+        "hyper",
+        "h2 error",
+        "src/",
+        "panicked",
+        "upstream-secret",
     ];
     for secret in words.iter().chain(secrets) {
         let secret = secret.to_lowercase();
         // `connection: close` is the protocol's.
-        let told = told.replace("connection: close", "").replace("connection: keep-alive", "");
+        let told = told
+            .replace("connection: close", "")
+            .replace("connection: keep-alive", "");
         assert!(!told.contains(&secret), "`{secret}` shows in: {told}");
     }
 }

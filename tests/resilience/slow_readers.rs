@@ -14,7 +14,9 @@ fn flood() -> (Upstream, Arc<AtomicUsize>) {
     let count = sent.clone();
     let event = format!("data: {{\"x\":\"{}\"}}\n\n", "y".repeat(60_000));
     let upstream = Upstream::start(move |connection| {
-        let Some(request) = connection.request() else { return };
+        let Some(request) = connection.request() else {
+            return;
+        };
         if request.header("x-small").is_some() {
             connection.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
             return;
@@ -50,7 +52,10 @@ fn an_http1_client_that_does_not_read_holds_its_upstream_back() {
     client.head().unwrap();
     let buffered = taken(&sent);
     // Socket buffers hold some megabytes; the rest must not pile up in the gateway.
-    assert!(buffered < ALL / 2, "{buffered} bytes were taken for a client that reads nothing");
+    assert!(
+        buffered < ALL / 2,
+        "{buffered} bytes were taken for a client that reads nothing"
+    );
     gateway.client().chat("m", "x-small: 1\r\n").assert_ok();
     drop(client);
     gateway.assert_gauges_zero();
@@ -65,9 +70,14 @@ fn an_http2_client_that_does_not_read_holds_its_upstream_back() {
     stream.send(padded("m", 100_000), true).unwrap();
     stream.head().unwrap();
     let buffered = taken(&sent);
-    assert!(buffered < ALL / 2, "{buffered} bytes were taken for a client that reads nothing");
+    assert!(
+        buffered < ALL / 2,
+        "{buffered} bytes were taken for a client that reads nothing"
+    );
     // Another stream of the same connection is served meanwhile.
-    let reply = client.post(CHAT, &[("x-small", "1")], chat("m"), true).unwrap();
+    let reply = client
+        .post(CHAT, &[("x-small", "1")], chat("m"), true)
+        .unwrap();
     reply.assert_ok();
     stream.cancel();
     gateway.assert_gauges_zero();

@@ -26,7 +26,12 @@ fn visit(gateway: &Gateway, turn: usize) {
             let _ = client.try_send(&whole[..150_000]);
         }
         3 => {
-            let _ = client.try_send(&chunked(CHAT, "x-sim: ttft=5s\r\n", &padded(model, 80_000), 9_000));
+            let _ = client.try_send(&chunked(
+                CHAT,
+                "x-sim: ttft=5s\r\n",
+                &padded(model, 80_000),
+                9_000,
+            ));
         }
         4 => client.send("POST /v1/chat/completions HTTP/1.1\r\nhost: te"),
         5 => {

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::assert_discreet;
 use crate::harness::{
-    CHAT, Gateway, H2Behaviour, H2Upstream, Reply, Upstream, chat, chunked, engine, h2c, padded, post, service,
-    streamed,
+    CHAT, Gateway, H2Behaviour, H2Upstream, Reply, Upstream, chat, chunked, engine, h2c, padded,
+    post, service, streamed,
 };
 
 const LIMIT: Duration = Duration::from_millis(400);
@@ -18,8 +18,14 @@ fn timed(what: &str, ask: impl FnOnce() -> Reply) -> Reply {
     let start = Instant::now();
     let reply = ask();
     let took = start.elapsed();
-    assert!(took >= LIMIT - Duration::from_millis(10), "{what}: after {took:?} already");
-    assert!(took < LIMIT + Duration::from_millis(900), "{what}: only after {took:?}");
+    assert!(
+        took >= LIMIT - Duration::from_millis(10),
+        "{what}: after {took:?} already"
+    );
+    assert!(
+        took < LIMIT + Duration::from_millis(900),
+        "{what}: only after {took:?}"
+    );
     reply
 }
 
@@ -41,18 +47,30 @@ fn a_head_that_does_not_come_gets_504() {
             assert_discreet(&reply, &[]);
         };
         check("small", &|| gateway.client().chat("m", ""));
-        check("large", &|| gateway.client().post(CHAT, padded("m", 200_000)));
+        check("large", &|| {
+            gateway.client().post(CHAT, padded("m", 200_000))
+        });
         check("other road", &|| {
             let mut client = gateway.client();
             client.send(chunked(CHAT, "", &padded("m", 200_000), 20_000));
             client.reply()
         });
-        check("h2", &|| gateway.h2().post(CHAT, &[], chat("m"), true).unwrap());
+        check("h2", &|| {
+            gateway.h2().post(CHAT, &[], chat("m"), true).unwrap()
+        });
         check("h2, other road", &|| {
-            gateway.h2().post(CHAT, &[], padded("m", 200_000), false).unwrap()
+            gateway
+                .h2()
+                .post(CHAT, &[], padded("m", 200_000), false)
+                .unwrap()
         });
         gateway.assert_gauges_zero();
-        assert_eq!(gateway.metrics().sum("tollgate_client_disconnects_total", &[]), 0.0);
+        assert_eq!(
+            gateway
+                .metrics()
+                .sum("tollgate_client_disconnects_total", &[]),
+            0.0
+        );
     }
     crate::harness::until("every upstream connection to end", || {
         (silent.closed().len() == 3 + 2).then_some(())
@@ -66,11 +84,21 @@ fn idle_does_not_limit_the_first_byte() {
     let engine = engine();
     let toml = service("m", "m", &engine.url()) + "timeouts = { idle = \"200ms\" }\n";
     let gateway = Gateway::start(&toml);
-    gateway.client().chat("m", "x-sim: delay=700ms\r\n").assert_ok();
-    let reply = gateway.h2().post(CHAT, &[("x-sim", "delay=700ms")], chat("m"), true);
+    gateway
+        .client()
+        .chat("m", "x-sim: delay=700ms\r\n")
+        .assert_ok();
+    let reply = gateway
+        .h2()
+        .post(CHAT, &[("x-sim", "delay=700ms")], chat("m"), true);
     reply.unwrap().assert_ok();
     let mut client = gateway.client();
-    client.send(chunked(CHAT, "x-sim: delay=700ms\r\n", &padded("m", 100_000), 20_000));
+    client.send(chunked(
+        CHAT,
+        "x-sim: delay=700ms\r\n",
+        &padded("m", 100_000),
+        20_000,
+    ));
     client.reply().assert_ok();
 }
 
@@ -83,7 +111,9 @@ fn the_first_byte_does_not_limit_idle() {
     let mut client = gateway.client();
     client.send(post(CHAT, "x-sim: itl=600ms\r\n", streamed("m", 3)));
     client.reply().assert_ok();
-    let reply = gateway.h2().post(CHAT, &[("x-sim", "itl=600ms")], streamed("m", 3), true);
+    let reply = gateway
+        .h2()
+        .post(CHAT, &[("x-sim", "itl=600ms")], streamed("m", 3), true);
     reply.unwrap().assert_ok();
 }
 
@@ -117,11 +147,17 @@ fn the_whole_is_limited() {
         + "timeouts = { total = \"400ms\" }\n";
     let gateway = Gateway::start(&toml);
     for model in ["m", "h2"] {
-        let reply = timed("before the head", || gateway.client().chat(model, "x-sim: delay=3s\r\n"));
+        let reply = timed("before the head", || {
+            gateway.client().chat(model, "x-sim: delay=3s\r\n")
+        });
         reply.assert_refused(504, "upstream_timeout");
         let reply = timed("in a stream", || {
             let mut client = gateway.client();
-            client.send(post(CHAT, "x-sim: itl=50ms, tokens=200\r\n", streamed(model, 200)));
+            client.send(post(
+                CHAT,
+                "x-sim: itl=50ms, tokens=200\r\n",
+                streamed(model, 200),
+            ));
             client.reply()
         });
         assert!(!reply.complete, "{}", reply.text());
@@ -129,10 +165,15 @@ fn the_whole_is_limited() {
         assert_eq!(last["error"]["code"], "upstream_timeout", "{last}");
     }
     let reply = timed("h2, before the head", || {
-        gateway.h2().post(CHAT, &[("x-sim", "delay=3s")], chat("m"), true).unwrap()
+        gateway
+            .h2()
+            .post(CHAT, &[("x-sim", "delay=3s")], chat("m"), true)
+            .unwrap()
     });
     reply.assert_refused(504, "upstream_timeout");
-    let mut stream = gateway.h2().open("POST", CHAT, &[("x-sim", "itl=50ms, tokens=200")], false);
+    let mut stream = gateway
+        .h2()
+        .open("POST", CHAT, &[("x-sim", "itl=50ms, tokens=200")], false);
     stream.send(streamed("m", 200), true).unwrap();
     let mut reply = stream.head().unwrap();
     let start = Instant::now();
@@ -150,11 +191,18 @@ fn a_rule_has_limits_of_its_own() {
     let toml = service("m", "m", &engine.url())
         + "[[rule]]\nname = \"fast\"\ngateway = \"main\"\npath = \"/fast/*\"\nstrip_path = true\ntimeouts = { first_byte = \"400ms\" }\n";
     let gateway = Gateway::start(&toml);
-    let request = post("/fast/v1/chat/completions", "x-sim: delay=1s\r\n", chat("m"));
+    let request = post(
+        "/fast/v1/chat/completions",
+        "x-sim: delay=1s\r\n",
+        chat("m"),
+    );
     let mut client = gateway.client();
     client.send(&request);
     client.reply().assert_refused(504, "upstream_timeout");
-    gateway.client().chat("m", "x-sim: delay=1s\r\n").assert_ok();
+    gateway
+        .client()
+        .chat("m", "x-sim: delay=1s\r\n")
+        .assert_ok();
 }
 
 /// Addresses that answer nothing, not even a refusal.
@@ -165,7 +213,11 @@ fn a_connection_that_does_not_come_about_gets_504_or_502() {
         Gateway::start(&(service("m", "m", target) + "timeouts = { connect = \"300ms\" }\n"));
     let start = Instant::now();
     let reply = gateway.client().chat("m", "");
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(matches!(reply.status, 502 | 504), "{}", reply.text());
     assert_discreet(&reply, &["192.0.2.1"]);
     gateway.assert_gauges_zero();

@@ -62,7 +62,10 @@ fn headers_of_the_connection_are_refused() {
         let refused = send(&upstream, &fields, &what);
         let reached = upstream.requests();
         assert!(refused, "{what} was accepted: {reached:?}");
-        assert!(reached.is_empty(), "{what} reached the upstream: {reached:?}");
+        assert!(
+            reached.is_empty(),
+            "{what} reached the upstream: {reached:?}"
+        );
     }
 }
 
@@ -83,10 +86,18 @@ fn line_ends_are_refused() {
     ];
     for (name, value) in evil {
         let upstream = Upstream::obliging();
-        let what = format!("{:?}: {:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let what = format!(
+            "{:?}: {:?}",
+            String::from_utf8_lossy(name),
+            String::from_utf8_lossy(value)
+        );
         let fields = [PSEUDO, &[(*name, *value)]].concat();
         assert!(send(&upstream, &fields, &what), "{what} was accepted");
-        assert!(upstream.requests().is_empty(), "{what}: {:?}", upstream.requests());
+        assert!(
+            upstream.requests().is_empty(),
+            "{what}: {:?}",
+            upstream.requests()
+        );
     }
 }
 
@@ -94,12 +105,18 @@ fn line_ends_are_refused() {
 #[test]
 fn pseudo_headers_are_held_to_the_same() {
     let lines: &[(&[u8], &[u8])] = &[
-        (b":path", b"/raw/x HTTP/1.1\r\nhost: test\r\n\r\nGET /smuggled"),
+        (
+            b":path",
+            b"/raw/x HTTP/1.1\r\nhost: test\r\n\r\nGET /smuggled",
+        ),
         (b":path", b"/raw/x /smuggled"),
         (b":path", b"/raw/x\n"),
         (b":path", b""),
         (b":path", b"raw/x"),
-        (b":method", b"GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\nPOST"),
+        (
+            b":method",
+            b"GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\nPOST",
+        ),
         (b":method", b"PO ST"),
         (b":method", b"CONNECT"),
         (b":authority", b"test\r\nx: y"),
@@ -107,7 +124,11 @@ fn pseudo_headers_are_held_to_the_same() {
     ];
     for (name, value) in lines {
         let upstream = Upstream::obliging();
-        let what = format!("{} {:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let what = format!(
+            "{} {:?}",
+            String::from_utf8_lossy(name),
+            String::from_utf8_lossy(value)
+        );
         let mut fields = PSEUDO.to_vec();
         for field in &mut fields {
             if field.0 == *name {
@@ -115,7 +136,11 @@ fn pseudo_headers_are_held_to_the_same() {
             }
         }
         send(&upstream, &fields, &what);
-        assert!(upstream.requests().len() <= 1, "{what}: {:?}", upstream.requests());
+        assert!(
+            upstream.requests().len() <= 1,
+            "{what}: {:?}",
+            upstream.requests()
+        );
     }
 }
 
@@ -127,8 +152,14 @@ fn a_length_that_is_not_kept_is_refused() {
         let what = String::from_utf8_lossy(length).into_owned();
         let fields = [PSEUDO, &[(b"content-length".as_slice(), length)]].concat();
         let refused = send(&upstream, &fields, &what);
-        assert!(refused || length == b"5, 5", "content-length {what} for 5 bytes was accepted");
-        assert!(upstream.requests().is_empty() || length == b"5, 5", "{what}");
+        assert!(
+            refused || length == b"5, 5",
+            "content-length {what} for 5 bytes was accepted"
+        );
+        assert!(
+            upstream.requests().is_empty() || length == b"5, 5",
+            "{what}"
+        );
     }
     let upstream = Upstream::obliging();
     let two: &[(&[u8], &[u8])] = &[(b"content-length", b"5"), (b"content-length", b"6")];
@@ -146,9 +177,10 @@ fn two_hosts_do_not_divide() {
     );
     let gateway = Gateway::start(&toml);
     // `a` offers the path, `b` does not: `:authority` is what counts.
-    for (authority, host, reaches) in
-        [(b"a.test".as_slice(), b"b.test".as_slice(), true), (b"b.test", b"a.test", false)]
-    {
+    for (authority, host, reaches) in [
+        (b"a.test".as_slice(), b"b.test".as_slice(), true),
+        (b"b.test", b"a.test", false),
+    ] {
         let mut client = RawH2::connect(gateway.address());
         let fields: &[(&[u8], &[u8])] = &[
             (b":method", b"POST"),

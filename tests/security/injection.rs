@@ -32,7 +32,10 @@ fn an_absolute_target_and_a_host_that_differ() {
         assert_eq!(served, (1, 0), "the request line decides");
         a.last().assert_unambiguous();
         assert_eq!(a.last().path(), CHAT, "an upstream is sent a path");
-        assert_ne!(a.last().header("x-forwarded-host").as_deref(), Some("b.test"));
+        assert_ne!(
+            a.last().header("x-forwarded-host").as_deref(),
+            Some("b.test")
+        );
     } else {
         assert_eq!(reply.status / 100, 4);
         assert!(a.requests().is_empty() && b.requests().is_empty());
@@ -63,7 +66,10 @@ fn a_tenant_sees_nothing_of_another() {
     let mut client = gateway.client();
     client.send("GET /v1/models HTTP/1.1\r\nhost: a.test\r\n\r\n");
     let list = client.reply().text();
-    assert!(list.contains("model-a") && !list.contains("model-b"), "{list}");
+    assert!(
+        list.contains("model-a") && !list.contains("model-b"),
+        "{list}"
+    );
     assert!(b.requests().is_empty());
 }
 
@@ -78,9 +84,15 @@ fn an_upstreams_header_does_not_split() {
         let reply = gateway.client().chat("m", "");
         if reply.status == 200 {
             let thing = reply.header("x-thing").unwrap_or_default();
-            assert!(!thing.bytes().any(|b| matches!(b, 0 | b'\r' | b'\n')), "{thing:?}");
+            assert!(
+                !thing.bytes().any(|b| matches!(b, 0 | b'\r' | b'\n')),
+                "{thing:?}"
+            );
             // Whoever splits at a bare line feed must do so for all: then it was a header of the upstream's.
-            assert!(reply.header("set-cookie").is_none() || value.contains('\n'), "{reply:?}");
+            assert!(
+                reply.header("set-cookie").is_none() || value.contains('\n'),
+                "{reply:?}"
+            );
         } else {
             reply.assert_refused(502, "upstream_error");
         }
@@ -92,13 +104,23 @@ fn an_upstreams_header_does_not_split() {
 fn a_model_name_is_only_a_name() {
     let upstream = Upstream::obliging();
     let gateway = Gateway::start(&service("m", "m", &upstream.url()));
-    for name in [r#"a\"b"#, r"a\r\nx-injected: 1", r"a\u0000b", r"\ud83d\ude00", "a</script>", &"x".repeat(200)] {
+    for name in [
+        r#"a\"b"#,
+        r"a\r\nx-injected: 1",
+        r"a\u0000b",
+        r"\ud83d\ude00",
+        "a</script>",
+        &"x".repeat(200),
+    ] {
         let reply = gateway.client().chat(name, "");
         reply.assert_refused(404, "model_not_found");
         assert!(reply.header("x-injected").is_none());
     }
     let labels = gateway.metrics().values("service");
-    assert!(labels.iter().all(|label| label.is_empty() || label == "m"), "{labels:?}");
+    assert!(
+        labels.iter().all(|label| label.is_empty() || label == "m"),
+        "{labels:?}"
+    );
 }
 
 /// Label values come from the configuration: a client cannot make up new series.
@@ -115,7 +137,11 @@ fn clients_do_not_make_metrics() {
     for n in 1..20 {
         client.chat(&format!("made-up-{n}"), "");
         client.get(&format!("/made-up-{n}"), "");
-        client.send(post(&format!("/v1/x{n}"), &format!("x-request-id: id-{n}\r\n"), chat("m")));
+        client.send(post(
+            &format!("/v1/x{n}"),
+            &format!("x-request-id: id-{n}\r\n"),
+            chat("m"),
+        ));
         client.reply();
     }
     assert_eq!(count(&gateway), before);
@@ -131,14 +157,24 @@ fn dots_do_not_climb() {
         upstream.url()
     );
     let gateway = Gateway::start(&toml);
-    for path in ["/open/../secret", "/open/%2e%2e/secret", "/open/%2E./secret", "/open/x/../../secret", "/open/..", "/../open/x"] {
+    for path in [
+        "/open/../secret",
+        "/open/%2e%2e/secret",
+        "/open/%2E./secret",
+        "/open/x/../../secret",
+        "/open/..",
+        "/../open/x",
+    ] {
         let mut client = gateway.client();
         client.patience(Duration::from_secs(2));
         client.send(get(path, ""));
         let _ = client.try_reply();
         for request in upstream.requests() {
             let sent = request.path().to_lowercase().replace("%2e", ".");
-            assert!(!sent.split('/').any(|segment| segment == ".."), "{path} became {sent}");
+            assert!(
+                !sent.split('/').any(|segment| segment == ".."),
+                "{path} became {sent}"
+            );
             assert!(sent.starts_with("/inside"), "{path} became {sent}");
         }
     }
@@ -163,7 +199,9 @@ fn a_request_id_is_kept_only_if_sane() {
         ("\u{e9}", false),
         ("", false),
     ] {
-        let reply = gateway.client().chat("m", &format!("x-request-id: {id}\r\n"));
+        let reply = gateway
+            .client()
+            .chat("m", &format!("x-request-id: {id}\r\n"));
         reply.assert_ok();
         let answered = reply.header("x-request-id").unwrap().to_owned();
         assert_eq!(answered == id, kept, "{id}: {answered}");

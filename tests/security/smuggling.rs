@@ -51,7 +51,11 @@ fn check(name: &str, version: &str, head: &str, body: &str, want: Want) {
         let upstream = Upstream::obliging();
         let gateway = gateway(&upstream);
         let what = format!("{name} to {path}");
-        let host = if head.to_lowercase().contains("host:") { "" } else { "host: test\r\n" };
+        let host = if head.to_lowercase().contains("host:") {
+            ""
+        } else {
+            "host: test\r\n"
+        };
         let fields = format!("{host}x-model: m\r\ncontent-type: text/plain\r\n");
         let payload = format!("POST {path} {version}\r\n{fields}{head}\r\n\r\n{body}");
         let mut client = gateway.client();
@@ -62,14 +66,24 @@ fn check(name: &str, version: &str, head: &str, body: &str, want: Want) {
         let requests = upstream.requests();
         for request in &requests {
             request.assert_unambiguous();
-            assert!(!request.path().contains("smuggled"), "{what}: smuggled: {requests:?}");
+            assert!(
+                !request.path().contains("smuggled"),
+                "{what}: smuggled: {requests:?}"
+            );
         }
         assert!(requests.len() <= 1, "{what}: became {requests:?}");
-        assert!(!answers.is_empty() || want == One, "{what}: closed without a word");
+        assert!(
+            !answers.is_empty() || want == One,
+            "{what}: closed without a word"
+        );
         if want == Refused {
             assert!(answers.starts_with("HTTP/1.1 4"), "{what}: {answers}");
             let received = upstream.received().concat();
-            assert!(received.is_empty(), "{what}: {}", String::from_utf8_lossy(&received));
+            assert!(
+                received.is_empty(),
+                "{what}: {}",
+                String::from_utf8_lossy(&received)
+            );
             assert_eq!(count, 1, "{what}: the connection went on: {answers}");
         }
     }
@@ -87,14 +101,46 @@ fn one(name: &str, head: &str, body: &str) {
 fn two_lengths_for_one_body() {
     let chunked = format!("0\r\n\r\n{SMUGGLED}");
     let length = chunked.len();
-    refused("CL.TE", &format!("content-length: {length}$transfer-encoding: chunked"), &chunked);
-    refused("TE.CL", &format!("transfer-encoding: chunked$content-length: {length}"), &chunked);
-    refused("short CL.TE", "content-length: 4$transfer-encoding: chunked", &chunked);
-    refused("CL 0 with TE", "content-length: 0$transfer-encoding: chunked", &chunked);
-    refused("case", "Content-LENGTH: 4$TRANSFER-encoding: chunked", &chunked);
-    refused("CL.TE.CL", "content-length: 4$transfer-encoding: chunked$content-length: 4", &chunked);
-    refused("differing", "content-length: 5$content-length: 60", &format!("hello{SMUGGLED}"));
-    refused("differing list", "content-length: 5, 60", &format!("hello{SMUGGLED}"));
+    refused(
+        "CL.TE",
+        &format!("content-length: {length}$transfer-encoding: chunked"),
+        &chunked,
+    );
+    refused(
+        "TE.CL",
+        &format!("transfer-encoding: chunked$content-length: {length}"),
+        &chunked,
+    );
+    refused(
+        "short CL.TE",
+        "content-length: 4$transfer-encoding: chunked",
+        &chunked,
+    );
+    refused(
+        "CL 0 with TE",
+        "content-length: 0$transfer-encoding: chunked",
+        &chunked,
+    );
+    refused(
+        "case",
+        "Content-LENGTH: 4$TRANSFER-encoding: chunked",
+        &chunked,
+    );
+    refused(
+        "CL.TE.CL",
+        "content-length: 4$transfer-encoding: chunked$content-length: 4",
+        &chunked,
+    );
+    refused(
+        "differing",
+        "content-length: 5$content-length: 60",
+        &format!("hello{SMUGGLED}"),
+    );
+    refused(
+        "differing list",
+        "content-length: 5, 60",
+        &format!("hello{SMUGGLED}"),
+    );
     // Equal ones may be taken for one; what follows them is then a second request of this client's.
     one("equal", "content-length: 5$content-length: 5", "hello");
     one("equal list", "content-length: 5, 5", "hello");
@@ -102,8 +148,22 @@ fn two_lengths_for_one_body() {
 
 #[test]
 fn lengths_that_are_none() {
-    for length in ["-5", "+5", "0x5", "5.0", "5 5", "5;5", "five", "99999999999999999999999999", "\u{660}"] {
-        refused(length, &format!("content-length: {length}"), &format!("hello{SMUGGLED}"));
+    for length in [
+        "-5",
+        "+5",
+        "0x5",
+        "5.0",
+        "5 5",
+        "5;5",
+        "five",
+        "99999999999999999999999999",
+        "\u{660}",
+    ] {
+        refused(
+            length,
+            &format!("content-length: {length}"),
+            &format!("hello{SMUGGLED}"),
+        );
     }
     one("an empty length", "content-length:", "");
 }
@@ -111,14 +171,40 @@ fn lengths_that_are_none() {
 #[test]
 fn codings_that_are_none() {
     let body = format!("5\r\nhello\r\n0\r\n\r\n{SMUGGLED}");
-    for coding in ["xchunked", "chunked, identity", "identity", "gzip", "chunked;q=1", "chun ked", "\"chunked\"", "\x0bchunked", "chunked\x0b"] {
+    for coding in [
+        "xchunked",
+        "chunked, identity",
+        "identity",
+        "gzip",
+        "chunked;q=1",
+        "chun ked",
+        "\"chunked\"",
+        "\x0bchunked",
+        "chunked\x0b",
+    ] {
         refused(coding, &format!("transfer-encoding: {coding}"), &body);
     }
     let alone = "5\r\nhello\r\n0\r\n\r\n";
-    one("a list of codings", "transfer-encoding: gzip, chunked", alone);
-    one("twice in a list", "transfer-encoding: chunked, chunked", alone);
-    one("twice", "transfer-encoding: chunked$transfer-encoding: chunked", alone);
-    one("identity first", "transfer-encoding: identity$transfer-encoding: chunked", alone);
+    one(
+        "a list of codings",
+        "transfer-encoding: gzip, chunked",
+        alone,
+    );
+    one(
+        "twice in a list",
+        "transfer-encoding: chunked, chunked",
+        alone,
+    );
+    one(
+        "twice",
+        "transfer-encoding: chunked$transfer-encoding: chunked",
+        alone,
+    );
+    one(
+        "identity first",
+        "transfer-encoding: identity$transfer-encoding: chunked",
+        alone,
+    );
     one("an empty list", "transfer-encoding:", "");
 }
 
@@ -127,8 +213,16 @@ fn codings_that_are_none() {
 fn names_with_spaces() {
     let body = format!("0\r\n\r\n{SMUGGLED}");
     let length = body.len();
-    refused("TE with a space", &format!("content-length: {length}$transfer-encoding : chunked"), &body);
-    refused("CL with a space", "content-length : 5$transfer-encoding: chunked", &body);
+    refused(
+        "TE with a space",
+        &format!("content-length: {length}$transfer-encoding : chunked"),
+        &body,
+    );
+    refused(
+        "CL with a space",
+        "content-length : 5$transfer-encoding: chunked",
+        &body,
+    );
     refused("CL with a tab", "content-length\t: 5", "hello");
     refused("any with a space", "x-thing : 1$content-length: 5", "hello");
     refused("no name", ": value$content-length: 5", "hello");
@@ -140,9 +234,17 @@ fn names_with_spaces() {
 fn folded_lines() {
     let body = format!("0\r\n\r\n{SMUGGLED}");
     let length = body.len();
-    refused("a folded coding", &format!("content-length: {length}$transfer-encoding:$ chunked"), &body);
+    refused(
+        "a folded coding",
+        &format!("content-length: {length}$transfer-encoding:$ chunked"),
+        &body,
+    );
     refused("a folded value", "x-thing: a$ b$content-length: 5", "hello");
-    refused("a folded value, tab", "x-thing: a$\tb$content-length: 5", "hello");
+    refused(
+        "a folded value, tab",
+        "x-thing: a$\tb$content-length: 5",
+        "hello",
+    );
     refused("a folded length", "content-length: 5$ 6", "hello");
     refused("a fold first", " x: 1$content-length: 5", "hello");
 }
@@ -150,23 +252,63 @@ fn folded_lines() {
 /// Line feeds without carriage returns: whoever splits there sees other headers.
 #[test]
 fn bare_line_feeds() {
-    one("in a value", "x-thing: a\ntransfer-encoding: chunked$content-length: 5", "hello");
+    one(
+        "in a value",
+        "x-thing: a\ntransfer-encoding: chunked$content-length: 5",
+        "hello",
+    );
     one("as line ends", "x-thing: a\ncontent-length: 5", "hello");
-    one("as the end of the head", "content-length: 5\n\nGET /smuggled HTTP/1.1\r\nhost: test", "");
-    refused("a bare carriage return", "x-thing: a\rtransfer-encoding: chunked$content-length: 5", "hello");
+    one(
+        "as the end of the head",
+        "content-length: 5\n\nGET /smuggled HTTP/1.1\r\nhost: test",
+        "",
+    );
+    refused(
+        "a bare carriage return",
+        "x-thing: a\rtransfer-encoding: chunked$content-length: 5",
+        "hello",
+    );
     refused("a NUL", "x-thing: a\0b$content-length: 5", "hello");
-    refused("a control character", "x-thing: a\x08b$content-length: 5", "hello");
+    refused(
+        "a control character",
+        "x-thing: a\x08b$content-length: 5",
+        "hello",
+    );
 }
 
 #[test]
 fn old_http() {
     let body = format!("5\r\nhello\r\n0\r\n\r\n{SMUGGLED}");
-    check("HTTP/1.0 with TE", "HTTP/1.0", "transfer-encoding: chunked$connection: keep-alive", &body, Refused);
-    check("HTTP/1.0 with both", "HTTP/1.0", "content-length: 5$transfer-encoding: chunked", &body, Refused);
+    check(
+        "HTTP/1.0 with TE",
+        "HTTP/1.0",
+        "transfer-encoding: chunked$connection: keep-alive",
+        &body,
+        Refused,
+    );
+    check(
+        "HTTP/1.0 with both",
+        "HTTP/1.0",
+        "content-length: 5$transfer-encoding: chunked",
+        &body,
+        Refused,
+    );
     check("HTTP/0.9", "", "", "", One);
-    check("HTTP/2.0 in text", "HTTP/2.0", "content-length: 5", "hello", One);
+    check(
+        "HTTP/2.0 in text",
+        "HTTP/2.0",
+        "content-length: 5",
+        "hello",
+        One,
+    );
     check("HTTP/1.2", "HTTP/1.2", "content-length: 5", "hello", One);
-    check("no number", "HTTP/x.y", "content-length: 5", "hello", Refused);
+    check(
+        "no number",
+        "HTTP/x.y",
+        "content-length: 5",
+        "hello",
+        Refused,
+    );
 }
 
 /// Chunks that are none. The head is fine, so a streamed request may have reached the upstream; it must not end there
@@ -196,10 +338,30 @@ fn chunks_that_are_none() {
 
 #[test]
 fn whose_host() {
-    refused("two hosts", "host: test$host: other$content-length: 5", "hello");
-    one("a host list", "host: test, other$content-length: 5", "hello");
-    one("a host with a path", "host: test/raw$content-length: 5", "hello");
-    one("a host with a user", "host: user@test$content-length: 5", "hello");
+    refused(
+        "two hosts",
+        "host: test$host: other$content-length: 5",
+        "hello",
+    );
+    one(
+        "a host list",
+        "host: test, other$content-length: 5",
+        "hello",
+    );
+    one(
+        "a host with a path",
+        "host: test/raw$content-length: 5",
+        "hello",
+    );
+    one(
+        "a host with a user",
+        "host: user@test$content-length: 5",
+        "hello",
+    );
     one("an empty host", "host:$content-length: 5", "hello");
-    one("a host with a space", "host: te st$content-length: 5", "hello");
+    one(
+        "a host with a space",
+        "host: te st$content-length: 5",
+        "hello",
+    );
 }

@@ -20,7 +20,7 @@ use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::Deadline;
-use super::exchange::Exchange;
+use super::exchange::{Body, Exchange};
 use super::{forward, front, peer, response, stream};
 
 /// Connections to upstreams that are ours alone.
@@ -90,7 +90,7 @@ impl Road {
         } else {
             head.set_version(Version::HTTP_11);
         }
-        let body = forward::body(x).unwrap_or_default();
+        let body = x.body.outgoing();
         let deadline = x.deadline(Instant::now(), Deadline::FirstByte);
         upstream.set_write_timeout(peer.options.write_timeout);
         let answer = async {
@@ -120,7 +120,9 @@ pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
     if session.is_upgrade_req() || (!x.body.is_whole() && !offer.service.buffers()) {
         return false;
     }
-    !x.body.is_native() || session.as_downstream().is_http2() || offer.service.upstream.speaks_h2()
+    matches!(x.body, Body::Long { .. })
+        || session.as_downstream().is_http2()
+        || offer.service.upstream.speaks_h2()
 }
 
 /// The pool holds what was idle a moment ago, so this ends.
@@ -132,9 +134,11 @@ fn is_stale(error: &Error) -> bool {
         )
 }
 
-async fn send_body(upstream: &mut Upstream<()>, body: Bytes) -> Result<()> {
-    if !body.is_empty() {
-        upstream.write_request_body(body, true).await?;
+async fn send_body(upstream: &mut Upstream<()>, body: Vec<Bytes>) -> Result<()> {
+    for piece in body {
+        if !piece.is_empty() {
+            upstream.write_request_body(piece, false).await?;
+        }
     }
     upstream.finish_request_body().await
 }

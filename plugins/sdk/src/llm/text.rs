@@ -30,40 +30,47 @@ pub(super) enum Skipped<'a> {
 
 /// Passes over the rest of a string whose opening quote is behind. Its content is not looked at.
 ///
-/// Quotes are rare in prose: the next one is looked for, and the backslashes before it counted. Where one turns out to be
-/// escaped there are often more, as in JSON inside JSON: from there on blocks of 64 bytes are judged as a whole, until
-/// one holds no quote.
+/// Most strings end at their first quote: that is looked for, and the backslashes before it counted. Where it turns
+/// out to be escaped there are usually more, so from there on blocks of 64 bytes are judged as a whole.
 #[inline]
-pub(super) fn skip(text: &[u8], mut escaped: bool) -> Skipped<'_> {
-    let mut rest = text;
-    loop {
-        let Some(at) = quote(rest) else {
-            return Skipped::Open {
-                escaped: ends_escaping(rest, escaped),
-            };
+pub(super) fn skip(text: &[u8], escaped: bool) -> Skipped<'_> {
+    let Some(at) = quote(text) else {
+        return Skipped::Open {
+            escaped: ends_escaping(text, escaped),
         };
-        let before = rest.get(..at).unwrap_or_default();
-        let after = rest.get(at + 1..).unwrap_or_default();
-        if !ends_escaping(before, escaped) {
-            return Skipped::Closed(after);
+    };
+    let before = text.get(..at).unwrap_or_default();
+    let after = text.get(at + 1..).unwrap_or_default();
+    match ends_escaping(before, escaped) {
+        false => Skipped::Closed(after),
+        true => skip_in_blocks(after),
+    }
+}
+
+/// [`skip`] for text in which quotes are escaped; its first byte is not.
+fn skip_in_blocks(mut rest: &[u8]) -> Skipped<'_> {
+    let mut escaped = false;
+    while let Some((block, tail)) = rest.split_first_chunk::<64>() {
+        let (quotes, slashes) = masks(block);
+        let (literal, carry) = escaped_in(slashes, escaped);
+        let closing = quotes & !literal;
+        if closing != 0 {
+            let end = closing.trailing_zeros() as usize + 1;
+            return Skipped::Closed(rest.get(end..).unwrap_or_default());
         }
-        escaped = false;
-        rest = after;
-        while let Some((block, tail)) = rest.split_first_chunk::<64>() {
-            let (quotes, slashes) = masks(block);
-            let (literal, carry) = escaped_in(slashes, escaped);
-            let closing = quotes & !literal;
-            if closing != 0 {
-                let end = closing.trailing_zeros() as usize + 1;
-                return Skipped::Closed(rest.get(end..).unwrap_or_default());
-            }
-            escaped = carry;
-            rest = tail;
-            if quotes == 0 {
-                break;
-            }
+        escaped = carry;
+        rest = tail;
+    }
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return Skipped::Closed(rest),
+            _ => {}
         }
     }
+    Skipped::Open { escaped }
 }
 
 /// Where in a block the quotes and the backslashes are: bit i stands for byte i.
