@@ -11,6 +11,9 @@ const ALLOWANCE: f64 = 10.0;
 /// Retries that requests can have saved up for at most.
 const SAVINGS: f64 = 100.0;
 
+/// A hundred shares of a fifth are twenty, whatever binary fractions make of it.
+const ROUNDING: f64 = 1e-6;
+
 /// The account of one service. Two buckets of tokens, a retry takes one from either.
 #[derive(Debug)]
 pub struct RetryBudget {
@@ -52,12 +55,12 @@ impl RetryBudget {
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         account.refilled = Some(now);
         account.allowance = (account.allowance + since.as_secs_f64() * ALLOWANCE).min(ALLOWANCE);
-        if account.saved >= 1.0 {
-            account.saved -= 1.0;
+        if account.saved >= 1.0 - ROUNDING {
+            account.saved = (account.saved - 1.0).max(0.0);
             return true;
         }
-        if account.allowance >= 1.0 {
-            account.allowance -= 1.0;
+        if account.allowance >= 1.0 - ROUNDING {
+            account.allowance = (account.allowance - 1.0).max(0.0);
             return true;
         }
         false
@@ -79,6 +82,10 @@ mod tests {
             budget.deposit(0.2);
         }
         assert_eq!(tries(50, start + Duration::from_millis(500)), 20);
-        assert_eq!(tries(50, start + Duration::from_secs(60)), 10, "it does not grow for ever");
+        assert_eq!(
+            tries(50, start + Duration::from_secs(60)),
+            10,
+            "it does not grow for ever"
+        );
     }
 }

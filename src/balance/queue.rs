@@ -62,7 +62,9 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -70,7 +72,9 @@ impl State {
     /// Lets the earliest of those that are due send, as long as there are workers.
     fn dispatch(&mut self) {
         while self.sending < self.workers {
-            let Some((_, turn)) = self.due.pop_first() else { return };
+            let Some((_, turn)) = self.due.pop_first() else {
+                return;
+            };
             // One that left meanwhile takes no turn.
             if turn.send(()).is_ok() {
                 self.sending += 1;
@@ -91,7 +95,10 @@ impl Place {
             state.dispatch();
             called
         };
-        let mut due = Due { place: self, called: Some(called) };
+        let mut due = Due {
+            place: self,
+            called: Some(called),
+        };
         if let Some(called) = &mut due.called {
             // The sender is only dropped unsent by `Due` itself.
             let _ = called.await;
@@ -101,7 +108,9 @@ impl Place {
         let mut state = self.queue.lock();
         state.waiting = state.waiting.saturating_sub(usize::from(self.counted));
         self.counted = false;
-        Turn { queue: self.queue.clone() }
+        Turn {
+            queue: self.queue.clone(),
+        }
     }
 
     /// Waits again, with the old number: who was told to come back does not go to the end.
@@ -122,7 +131,9 @@ struct Due<'p> {
 
 impl Drop for Due<'_> {
     fn drop(&mut self) {
-        let Some(mut called) = self.called.take() else { return };
+        let Some(mut called) = self.called.take() else {
+            return;
+        };
         let mut state = self.place.queue.lock();
         state.due.remove(&self.place.number);
         called.close();
@@ -205,7 +216,11 @@ mod tests {
         {
             let waiting = b.turn(1);
             tokio::pin!(waiting);
-            assert!(tokio::time::timeout(Duration::from_millis(5), &mut waiting).await.is_err());
+            assert!(
+                tokio::time::timeout(Duration::from_millis(5), &mut waiting)
+                    .await
+                    .is_err()
+            );
         }
         drop(held);
         assert_eq!(queue.lock().sending, 0);

@@ -2,6 +2,7 @@
 //!
 //! A failure anywhere leaves what was in force as it was.
 
+mod probes;
 mod resolve;
 
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
+use crate::health::{self, BreakerState};
 use crate::model::Config;
 use crate::snapshot::{Registry, Snapshot, compile};
 use crate::telemetry::Metrics;
@@ -18,6 +21,8 @@ use crate::telemetry::Metrics;
 pub struct Control {
     current: ArcSwap<Snapshot>,
     metrics: Arc<Metrics>,
+    /// The targets to be probed.
+    probed: watch::Sender<Arc<[health::Watched]>>,
     ready: AtomicBool,
 }
 
@@ -30,9 +35,11 @@ impl Control {
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(1);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
+        let (probed, _) = watch::channel(probes::of(&snapshot));
         Control {
             current: ArcSwap::from_pointee(snapshot),
             metrics,
+            probed,
             ready: AtomicBool::new(false),
         }
     }
@@ -62,24 +69,51 @@ impl Control {
         resolve::forever(self).await;
     }
 
+    /// Probes targets as they are configured. Runs until it is dropped.
+    pub async fn keep_probing(&self) {
+        health::watch(self.probed.subscribe(), probes::turned).await;
+    }
+
     /// Brings the gauges that are read from live state up to date, before a scrape.
     pub fn observe(&self) {
-        self.metrics.target_up.reset();
-        self.metrics.target_in_flight.reset();
-        for upstream in &self.snapshot().upstreams {
+        let now = std::time::Instant::now();
+        let metrics = &self.metrics;
+        metrics.target_up.reset();
+        metrics.target_in_flight.reset();
+        metrics.breaker_state.reset();
+        let snapshot = self.snapshot();
+        for upstream in &snapshot.upstreams {
             for target in &upstream.targets {
                 let labels = &[&*upstream.name, &*target.label];
-                let takes = target.url.is_local() || target.state.resolved();
-                self.metrics
+                let reachable = target.url.is_local() || target.state.resolved();
+                let takes = reachable && target.health.standing(now).share().is_some();
+                metrics
                     .target_up
                     .with_label_values(labels)
                     .set(i64::from(takes));
                 let in_flight = target.state.in_flight() as i64;
-                self.metrics
+                metrics
                     .target_in_flight
                     .with_label_values(labels)
                     .set(in_flight);
+                let breaker = match target.health.breaker(now) {
+                    BreakerState::Closed => 0,
+                    BreakerState::HalfOpen => 1,
+                    BreakerState::Open => 2,
+                };
+                metrics.breaker_state.with_label_values(labels).set(breaker);
             }
+        }
+        for service in snapshot
+            .services
+            .iter()
+            .filter(|service| service.queue.is_some())
+        {
+            let depth = service.state.queue.depth() + service.state.room.depth();
+            metrics
+                .queue_depth
+                .with_label_values(&[&*service.name])
+                .set(depth as i64);
         }
     }
 }

@@ -28,14 +28,15 @@ pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
         .flat_map(|upstream| &upstream.targets)
     {
         if let Host::Name(name) = &target.url.host
-            && !name.is_empty() {
-                lookups.spawn(one(
-                    name.clone(),
-                    target.url.port,
-                    target.state.clone(),
-                    patience,
-                ));
-            }
+            && !name.is_empty()
+        {
+            lookups.spawn(one(
+                name.clone(),
+                target.url.port,
+                target.state.clone(),
+                patience,
+            ));
+        }
     }
     lookups.join_all().await;
 }

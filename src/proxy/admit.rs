@@ -10,13 +10,11 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
-use tollgate_sdk::llm::splice::Edits;
 
 use super::body::{self, BodyMemory, Length, Stop};
-use super::exchange::{Body, Exchange, InFlight};
+use super::exchange::{Body, Exchange};
 use super::identify::may_carry_model;
 use super::reply::{self, Rejection};
-use super::stream::Meter;
 use crate::model::By;
 use crate::snapshot::{Decision, Gateway, Head, ModelName, Route, model_in_path};
 
@@ -229,35 +227,18 @@ async fn take_route(
     memory: &Arc<BodyMemory>,
 ) -> Result<(), Stop> {
     let service = route.offer.service.clone();
-    x.in_flight = Some(InFlight::hold(&route.offer.metrics.handles().in_flight));
-    x.offer = Some(route.offer);
-    x.target_path = route.path;
-    x.timeouts = route.timeouts;
-    x.preserve_host = route.preserve_host;
+    x.take_route(route);
     let unread = matches!(x.body, Body::Unread);
     if unread && service.buffers() && !session.is_body_empty() && !session.is_upgrade_req() {
         body::read(session, x, memory, service.meters()).await?;
     }
-    match (&x.body, service.meters()) {
-        (Body::Unread, _) => check_streamed(session, x)?,
-        (_, true) => splice_body(session, x),
-        (_, false) => {}
+    if let Body::Unread = x.body {
+        check_streamed(session, x)?;
     }
+    x.replayable = x.body.is_whole() || (session.is_body_empty() && !session.is_upgrade_req());
+    x.reports_usage = session.req_header().uri.path().ends_with("/completions");
+    x.splice_body();
     Ok(())
-}
-
-/// Puts the alias and the wish for usage into the body.
-fn splice_body(session: &Session, x: &mut Exchange) {
-    let path = session.req_header().uri.path();
-    let usage = path.ends_with("/completions");
-    let Some(peek) = &x.peek else { return };
-    let edits = Edits::plan(peek, x.alias(), usage);
-    x.meter = Meter::Planned {
-        strip: edits.usage_injected(),
-    };
-    if !edits.is_empty() {
-        x.body.splice(edits);
-    }
 }
 
 /// A body that passes unread is still held to its limit, where it announces its length.

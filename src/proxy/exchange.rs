@@ -19,9 +19,11 @@ use tollgate_sdk::llm::usage::Usage;
 use super::account::Account;
 use super::body::BodyPermit;
 use super::connection::{Alarm, Deadline};
+use super::recover::LastAnswer;
 use super::reply::Rejection;
 use super::stream::Meter;
 use crate::balance;
+use crate::health;
 use crate::model;
 use crate::snapshot::{Gateway, Offer, Snapshot};
 
@@ -62,14 +64,37 @@ pub struct Exchange {
     pub(super) target_path: Option<String>,
     pub(super) timeouts: model::Timeouts,
     pub(super) preserve_host: bool,
+    /// The service that serves, or tries to.
     pub(super) offer: Option<Arc<Offer>>,
+    /// The service that was asked for.
+    pub(super) first: Option<Arc<Offer>>,
+    pub(super) rule_fallback: Vec<usize>,
+    /// How much of the chain of fallbacks is spent.
+    pub(super) passed: usize,
+    pub(super) retry: Arc<model::Retry>,
+    /// The request can be sent again: its body is here, or it has none.
+    pub(super) replayable: bool,
+    /// The path is one whose streams report usage when asked to.
+    pub(super) reports_usage: bool,
+    /// What the meter is at the beginning of each attempt.
+    pub(super) plan: Meter,
     pub(super) in_flight: Option<InFlight>,
     /// How long the client took to send its body.
     pub(super) body_wait: Duration,
 
     // How it goes (peer.rs, forward.rs, response.rs, stream.rs).
     pub(super) attempts: u32,
+    /// Retries at the present service, and the targets that failed there.
+    pub(super) retries: u32,
+    pub(super) tried: Vec<usize>,
     pub(super) attempt: Option<Attempt>,
+    pub(super) failure: Option<health::Failure>,
+    pub(super) rescue: Option<Rescue>,
+    /// How long the last 429 said to wait.
+    pub(super) retry_after: Option<Duration>,
+    /// Leave of the 429 queue to send.
+    pub(super) turn: Option<balance::Turn>,
+    pub(super) last: Option<LastAnswer>,
     pub(super) asked: Option<Instant>,
     pub(super) first_byte: Option<Instant>,
     pub(super) last_chunk: Option<Instant>,
@@ -87,12 +112,24 @@ pub struct Exchange {
     pub(super) served_by: Option<Arc<str>>,
 }
 
+/// How `fail_to_proxy` may still serve what the main road gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rescue {
+    /// Wait in the service's 429 queue first.
+    Wait,
+    /// Go on to the next service.
+    FallBack,
+}
+
 /// One try at one target.
 pub(super) struct Attempt {
     /// Index among the upstream's targets.
     pub(super) target: usize,
     /// Counts the request at the target until it is dropped.
-    pub(super) _guard: balance::Guard,
+    pub(super) guard: balance::Guard,
+    /// Hears how it goes.
+    pub(super) ticket: health::Ticket,
+    pub(super) asked: Instant,
 }
 
 /// A request's body, as far as it was read.
@@ -250,10 +287,24 @@ impl Exchange {
             timeouts: model::Timeouts::default(),
             preserve_host: false,
             offer: None,
+            first: None,
+            rule_fallback: Vec::new(),
+            passed: 0,
+            retry: Arc::default(),
+            replayable: false,
+            reports_usage: false,
+            plan: Meter::None,
             in_flight: None,
             body_wait: Duration::ZERO,
             attempts: 0,
+            retries: 0,
+            tried: Vec::new(),
             attempt: None,
+            failure: None,
+            rescue: None,
+            retry_after: None,
+            turn: None,
+            last: None,
             asked: None,
             first_byte: None,
             last_chunk: None,
@@ -276,6 +327,14 @@ impl Exchange {
         match self.timeouts.total.map(|total| self.started + total) {
             Some(end) if end < at => (end, Deadline::Total),
             _ => (at, cause),
+        }
+    }
+
+    /// This, or the end of the whole if that is sooner.
+    pub(super) fn latest(&self, at: Instant) -> Instant {
+        match self.timeouts.total.map(|total| self.started + total) {
+            Some(end) => end.min(at),
+            None => at,
         }
     }
 

@@ -4,55 +4,156 @@
 //! begun, with an error event in a stream that has, and with a broken connection in any case that must not look complete.
 
 use http::Version;
-use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::connection::Deadline;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Rescue};
+use super::recover::{LastAnswer, Road, failure_of};
 use super::reply::{self, Rejection};
 use super::stream::Meter;
+use super::verdict::{self, Verdict};
+use crate::health::Failure;
 
-/// An error after a connection stood. Notes a rung alarm, and allows the one retry that is always safe: on a pooled
-/// connection that the peer had closed meanwhile.
+/// The head of an answer on Pingora's road: either it is the client's, or it ends the attempt.
+pub(super) fn take_head(x: &mut Exchange, head: &ResponseHeader) -> Result<()> {
+    if head.status.is_informational() {
+        return Ok(());
+    }
+    let Some(failure) = failure_of(head) else {
+        verdict::praise(x);
+        return Ok(());
+    };
+    if failure == Failure::Status(429) {
+        verdict::cool(x, &head.headers);
+    }
+    let verdict = verdict::judge(x, failure);
+    if verdict == Verdict::Final {
+        return Ok(());
+    }
+    x.last = Some(LastAnswer {
+        head: head.clone(),
+        body: None,
+    });
+    let error = Error::new_up(ErrorType::HTTPStatus(head.status.as_u16()));
+    Err(sentence(x, verdict, failure, error))
+}
+
+/// No connection came about.
+pub(super) fn connecting(x: &mut Exchange, error: Box<Error>) -> Box<Error> {
+    let verdict = verdict::judge(x, Failure::Connect);
+    sentence(x, verdict, Failure::Connect, error)
+}
+
+/// An error after a connection stood. Notes a rung alarm, and allows the one retry that is always safe and no attempt: on a
+/// pooled connection that the peer had closed meanwhile.
 pub(super) fn while_proxying(
     session: &mut Session,
     x: &mut Exchange,
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
+    if let ErrorType::HTTPStatus(_) = error.etype() {
+        // Judged at the head.
+        return error;
+    }
     x.clear_deadline();
     if let Some(cause) = x.alarm.as_ref().and_then(|alarm| alarm.take()) {
         x.rung = Some(cause);
         error = Error::explain(ErrorType::ReadTimedout, cause.name()).into_up();
     }
-    let begun = session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational());
-    let replayable = x.body.is_whole() || !session.as_ref().retry_buffer_truncated();
-    if begun || !replayable || *error.esource() == ErrorSource::Downstream {
-        error.set_retry(false);
-    } else {
-        error.retry.decide_reuse(reused);
+    error.retry.decide_reuse(reused);
+    let stale = error.retry();
+    error.set_retry(false);
+    if *error.esource() == ErrorSource::Downstream || x.rung == Some(Deadline::Total) {
+        return error;
     }
+    let failure = kind(x, &error);
+    if has_begun(session) || session.as_ref().retry_buffer_truncated() && !x.replayable {
+        verdict::blame(x, failure);
+        return error;
+    }
+    if stale && x.replayable {
+        x.attempts = x.attempts.saturating_sub(1);
+        x.attempt = None;
+        error.set_retry(true);
+        return error;
+    }
+    let verdict = verdict::judge(x, failure);
+    sentence(x, verdict, failure, error)
+}
+
+/// Tells Pingora what the verdict is, and `fail_to_proxy` what it may do.
+fn sentence(
+    x: &mut Exchange,
+    verdict: Verdict,
+    failure: Failure,
+    mut error: Box<Error>,
+) -> Box<Error> {
+    let queues = x
+        .offer
+        .as_ref()
+        .is_some_and(|offer| offer.service.queue.is_some());
+    x.rescue = match verdict {
+        Verdict::Elsewhere if failure == Failure::Status(429) && queues => Some(Rescue::Wait),
+        Verdict::Elsewhere => Some(Rescue::FallBack),
+        Verdict::Retry | Verdict::Final => None,
+    };
+    error.set_retry(verdict == Verdict::Retry);
     error
 }
 
-/// The exchange failed for good.
-pub(super) async fn end(session: &mut Session, x: &mut Exchange, error: &Error) {
-    let begun = session
+/// What kind of failure an upstream's error is.
+pub(super) fn kind(x: &Exchange, error: &Error) -> Failure {
+    match error.etype() {
+        _ if x.rung.is_some() => Failure::Timeout,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => {
+            Failure::Reset
+        }
+        ErrorType::InvalidHTTPHeader
+        | ErrorType::H1Error
+        | ErrorType::H2Error
+        | ErrorType::H2Downgrade
+        | ErrorType::InvalidH2 => Failure::Protocol,
+        _ => Failure::Connect,
+    }
+}
+
+fn has_begun(session: &Session) -> bool {
+    session
         .response_written()
-        .is_some_and(|head| !head.status.is_informational());
+        .is_some_and(|head| !head.status.is_informational())
+}
+
+/// The exchange failed on the road it took: it is served by the other if that can be, and ended if not.
+pub(super) async fn end(session: &mut Session, x: &mut Exchange, error: &Error, road: &Road) {
+    let Some(how) = x.rescue.take().filter(|_| !has_begun(session)) else {
+        return give_up(session, x, error).await;
+    };
+    // After its attempts Pingora closes the connection in any case; say so.
+    session.set_keepalive(None);
+    x.cause = Some(describe(error));
+    if let Err(error) = road.rescue(session, x, how).await {
+        give_up(session, x, &error).await;
+    }
+}
+
+async fn give_up(session: &mut Session, x: &mut Exchange, error: &Error) {
     if client_left(x, error) {
         x.client_left = true;
         return;
     }
     x.cause = Some(describe(error));
     let rejection = x.refusal.take().unwrap_or_else(|| blame(x, error));
-    if begun {
+    if has_begun(session) {
+        if *error.esource() == ErrorSource::Upstream {
+            verdict::blame(x, kind(x, error));
+        }
         break_off(session, x, &rejection).await;
         return;
     }
-    // After its attempts Pingora closes the connection in any case; say so.
     session.set_keepalive(None);
     let _ = reply::reject(session, x, &rejection).await;
 }
@@ -108,7 +209,7 @@ pub(super) async fn break_off(session: &mut Session, x: &mut Exchange, rejection
 }
 
 /// For the operator: what broke, and for a deadline which.
-fn describe(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     match error.context.as_ref() {
         Some(context) => format!("{}: {}", error.etype().as_str(), context.as_str()),
         None => error.etype().as_str().to_owned(),

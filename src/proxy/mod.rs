@@ -6,6 +6,7 @@
 mod account;
 mod admit;
 mod body;
+mod chain;
 mod connection;
 mod exchange;
 mod failure;
@@ -17,6 +18,7 @@ mod recover;
 mod reply;
 mod response;
 mod stream;
+mod verdict;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -122,10 +124,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         x: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
-        peer::next(x, session.as_downstream().is_http2()).map_err(|rejection| {
-            x.refusal = Some(rejection);
-            Error::explain(ErrorType::InternalError, "no target")
-        })
+        peer::next(session, x).await
     }
 
     async fn upstream_request_filter(
@@ -164,6 +163,7 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         x: &mut Self::CTX,
     ) -> Result<()> {
+        failure::take_head(x, head)?;
         response::head(x, head)
     }
 
@@ -208,10 +208,10 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        _x: &mut Self::CTX,
+        x: &mut Self::CTX,
         error: Box<Error>,
     ) -> Box<Error> {
-        error
+        failure::connecting(x, error)
     }
 
     fn error_while_proxy(
@@ -231,7 +231,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         x: &mut Self::CTX,
     ) -> FailToProxy {
-        failure::end(session, x, error).await;
+        failure::end(session, x, error, &self.road).await;
         FailToProxy {
             error_code: x.status,
             can_reuse_downstream: false,

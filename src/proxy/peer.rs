@@ -1,21 +1,32 @@
 //! Phase 3: the next attempt. The service's upstream picks a target, and the guard of that pick is the exchange's.
+//!
+//! A service none of whose targets is to be trusted is passed over here already, so that a fallback costs no failed
+//! attempt. When there is none, the least bad target is tried rather than none.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{AUTHORIZATION, COOKIE};
 use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use super::connection::Deadline;
 use super::exchange::{Attempt, Exchange};
+use super::recover::{room, while_present};
 use super::reply::Rejection;
-use crate::model::Scheme;
+use crate::balance::{Ask, Guard, Usable, all_at_limit};
+use crate::health::{Standing, Ticket, least_bad};
+use crate::model::{HashKey, Scheme};
 use crate::snapshot::{Target, Upstream};
 
 /// Idle upstream connections are given up before common engines close them (uvicorn: 5 s).
-pub(super) const IDLE_POOL: Duration = Duration::from_secs(4);
+const IDLE_POOL: Duration = Duration::from_secs(4);
 const WRITE: Duration = Duration::from_secs(60);
 const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(15),
@@ -24,43 +35,188 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::from_secs(30),
 };
 
-/// Picks a target and describes it to Pingora.
-pub(super) fn next(x: &mut Exchange, is_h2: bool) -> Result<Box<HttpPeer>, Rejection> {
-    let offer = x.offer.clone().ok_or(Rejection::NoHealthyUpstream)?;
-    let upstream = &offer.service.upstream;
+/// What a look for a target came to.
+enum Found {
+    /// This one, held.
+    Target(usize, Guard, Ticket),
+    /// Those that are to be trusted take no more.
+    Full,
+    /// None is to be trusted.
+    Nobody,
+}
+
+/// The next target: of the exchange's service or, when that cannot serve, of the next that can. Waits out the pause before a retry, and
+/// for a place if need be.
+pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
+    pause(session, x).await?;
     // The last attempt's guard goes first: its target's load is no longer ours.
     x.attempt = None;
-    let usable = |i: usize| {
+    loop {
+        match find(session, x) {
+            Found::Target(index, guard, ticket) => {
+                return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+            }
+            Found::Full if room::may_wait(x) => {
+                let (index, guard, ticket) = room::wait(session, x).await?;
+                return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+            }
+            Found::Full if x.fall_back("full") => {}
+            Found::Full => return Err(x.refuse(Rejection::Overloaded)),
+            Found::Nobody if x.fall_back("unavailable") => {}
+            Found::Nobody => {
+                let Some((index, guard, ticket)) = least_bad_of(x) else {
+                    return Err(x.refuse(Rejection::NoHealthyUpstream));
+                };
+                return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+            }
+        }
+    }
+}
+
+/// Full jitter before a retry: any time up to a bound that doubles.
+async fn pause(session: &mut Session, x: &Exchange) -> Result<()> {
+    let Some(doublings) = x.retries.checked_sub(1) else {
+        return Ok(());
+    };
+    let bound = x
+        .retry
+        .backoff
+        .saturating_mul(1 << doublings.min(20))
+        .min(x.retry.max_backoff);
+    let pause = bound.mul_f64(rand::random());
+    while_present(session, tokio::time::sleep(pause)).await
+}
+
+/// Looks for a target of the exchange's service: one not tried yet, then one that was not asked yet, then any.
+fn find(session: &Session, x: &Exchange) -> Found {
+    if room::is_waited_for(x) {
+        // Who came first is served first.
+        return Found::Full;
+    }
+    try_find(x, affinity(session.req_header(), x))
+}
+
+pub(super) fn try_pick(x: &Exchange, key: Option<u64>) -> Option<(usize, Guard, Ticket)> {
+    match try_find(x, key) {
+        Found::Target(index, guard, ticket) => Some((index, guard, ticket)),
+        _ => None,
+    }
+}
+
+fn try_find(x: &Exchange, key: Option<u64>) -> Found {
+    let Some(offer) = &x.offer else {
+        return Found::Nobody;
+    };
+    let upstream = &offer.service.upstream;
+    let now = Instant::now().into_std();
+    let mut full = false;
+    let rounds: [(bool, bool); 3] = [(false, false), (false, true), (true, true)];
+    for (again, unchecked) in rounds {
+        if again && x.tried.is_empty() {
+            break;
+        }
+        let usable = |i: usize| {
+            let Some(target) = upstream.targets.get(i) else {
+                return Usable::No;
+            };
+            let reachable = target.url.is_local() || target.state.resolved();
+            if !reachable || (!again && x.tried.contains(&i)) {
+                return Usable::No;
+            }
+            match target.health.standing(now) {
+                Standing::Unchecked if unchecked => Usable::Yes(1.0),
+                standing => standing.share().map_or(Usable::No, Usable::Yes),
+            }
+        };
+        let ask = Ask {
+            usable: &usable,
+            key,
+        };
+        // A half-open target whose one place was just taken lets nobody in: then the rest is asked.
+        for _ in 0..upstream.view.len() {
+            let Some((index, guard)) = upstream.policy.pick(&upstream.view, &ask) else {
+                break;
+            };
+            let ticket = upstream
+                .targets
+                .get(index)
+                .and_then(|t| t.health.enter(now));
+            if let Some(ticket) = ticket {
+                return Found::Target(index, guard, ticket);
+            }
+        }
+        full |= all_at_limit(&upstream.view, &ask);
+    }
+    if full { Found::Full } else { Found::Nobody }
+}
+
+/// When nobody is to be trusted, somebody is tried all the same: it may be our judgement that is wrong.
+fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
+    let offer = x.offer.as_ref()?;
+    let upstream = &offer.service.upstream;
+    let now = Instant::now().into_std();
+    let standings = |again: bool| {
         upstream
             .targets
-            .get(i)
-            .is_some_and(|t| t.url.is_local() || t.state.resolved())
+            .iter()
+            .enumerate()
+            .filter(move |(i, target)| {
+                let reachable = target.url.is_local() || target.state.resolved();
+                reachable && !target.state.at_limit() && (again || !x.tried.contains(i))
+            })
+            .map(move |(i, target)| (i, target.health.standing(now)))
     };
-    let (index, guard) = upstream
-        .policy
-        .pick(&upstream.view, &usable)
-        .ok_or(Rejection::NoHealthyUpstream)?;
+    let index = least_bad(standings(false)).or_else(|| least_bad(standings(true)))?;
+    let target = upstream.targets.get(index)?;
+    let guard = target.state.try_hold()?;
+    offer.metrics.panicked();
+    Some((index, guard, target.health.enter_anyway(now)))
+}
+
+fn hold(
+    session: &Session,
+    x: &mut Exchange,
+    index: usize,
+    guard: Guard,
+    ticket: Ticket,
+) -> Result<Box<HttpPeer>, Rejection> {
+    let offer = x.offer.clone().ok_or(Rejection::NoHealthyUpstream)?;
+    let upstream = &offer.service.upstream;
     let target = upstream
         .targets
         .get(index)
         .ok_or(Rejection::NoHealthyUpstream)?;
+    let now = Instant::now();
     x.attempts += 1;
+    x.status = 0;
+    x.rung = None;
+    x.meter = x.plan.fresh();
     x.served_by = Some(target.label.clone());
     x.attempt = Some(Attempt {
         target: index,
-        _guard: guard,
+        guard,
+        ticket,
+        asked: now,
     });
     let mut peer = describe(target, upstream)?;
     set_options(&mut peer.options, x, target, upstream);
-    if is_h2 {
+    if session.as_downstream().is_http2() {
         // A stream's alarm can only reset it. What Pingora's one read timeout covers ends properly instead:
         // the longer of the two limits; and the alarm sees to the other.
         let longer = x.timeouts.first_byte.max(x.timeouts.idle);
         peer.options.read_timeout = Some(longer);
-        x.alarm_below = longer;
+        x.alarm_below = x.alarm_below.min(longer);
     }
-    x.asked.get_or_insert_with(Instant::now);
+    x.asked.get_or_insert(now);
     Ok(Box::new(peer))
+}
+
+impl Exchange {
+    /// Remembers why there is no target, as an error for Pingora.
+    pub(super) fn refuse(&mut self, rejection: Rejection) -> Box<Error> {
+        self.refusal = Some(rejection);
+        Error::explain(ErrorType::InternalError, "no target")
+    }
 }
 
 /// Starts the clock for the answer's head: the request has been sent whole.
@@ -74,6 +230,39 @@ pub(super) fn sent(x: &mut Exchange) {
 pub(super) fn target(x: &Exchange) -> Option<(Arc<Upstream>, usize)> {
     let upstream = x.offer.as_ref()?.service.upstream.clone();
     Some((upstream, x.attempt.as_ref()?.target))
+}
+
+/// The hash of what ties this request to others, where the policy asks for it.
+pub(super) fn affinity(head: &RequestHeader, x: &Exchange) -> Option<u64> {
+    let key = x.offer.as_ref()?.service.upstream.affinity.as_ref()?;
+    let headers = &head.headers;
+    let mut hasher = DefaultHasher::new();
+    match key {
+        HashKey::Header(name) => hasher.write(headers.get(name)?.as_bytes()),
+        HashKey::Ip => hasher.write(x.client.to_string().as_bytes()),
+        HashKey::Key => {
+            let key = headers
+                .get(AUTHORIZATION)
+                .or_else(|| headers.get("x-api-key"))?;
+            hasher.write(key.as_bytes());
+        }
+        HashKey::Cookie(name) => {
+            let mut cookies = headers
+                .get_all(COOKIE)
+                .iter()
+                .filter_map(|line| line.to_str().ok());
+            let value = cookies.find_map(|line| {
+                let mut pairs = line
+                    .split(';')
+                    .filter_map(|pair| pair.trim().split_once('='));
+                pairs
+                    .find(|(known, _)| known == name)
+                    .map(|(_, value)| value)
+            })?;
+            hasher.write(value.as_bytes());
+        }
+    }
+    Some(hasher.finish())
 }
 
 fn describe(target: &Target, upstream: &Upstream) -> Result<HttpPeer, Rejection> {

@@ -51,6 +51,8 @@ pub(crate) enum Rejection {
     Paused,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// The upstream has too many requests, and its own words for it are not to be had.
+    RateLimited,
 }
 
 /// After how long a refused client may try again.
@@ -79,6 +81,7 @@ impl Rejection {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Rejection::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Rejection::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -98,6 +101,7 @@ impl Rejection {
             Rejection::Overloaded => "overloaded",
             Rejection::Paused => "gateway_paused",
             Rejection::UpstreamTimeout => "upstream_timeout",
+            Rejection::RateLimited => "rate_limit_exceeded",
         }
     }
 
@@ -133,6 +137,7 @@ impl Rejection {
             Rejection::Overloaded => "Too many requests are being served now.".into(),
             Rejection::Paused => "This gateway is paused.".into(),
             Rejection::UpstreamTimeout => "The upstream did not answer in time.".into(),
+            Rejection::RateLimited => "Too many requests. Try again later.".into(),
         }
     }
 

@@ -38,6 +38,14 @@ pub(super) enum Meter {
 }
 
 impl Meter {
+    /// What a new attempt begins with.
+    pub(super) fn fresh(&self) -> Meter {
+        match self {
+            Meter::Planned { strip } => Meter::Planned { strip: *strip },
+            _ => Meter::None,
+        }
+    }
+
     /// Tokens used, and whether that is our estimate: a quarter of the prompt's bytes, and an event a token.
     pub(super) fn usage(&self, prompt_bytes: usize) -> Option<(Usage, bool)> {
         match self {
@@ -92,6 +100,9 @@ pub(super) fn chunk(x: &mut Exchange, chunk: Bytes) -> Bytes {
     let now = Instant::now();
     if x.first_byte.is_none() {
         x.first_byte = Some(now);
+        if let Some(attempt) = &x.attempt {
+            attempt.guard.state().first_byte(now - attempt.asked);
+        }
         if let Some(offer) = &x.offer {
             offer
                 .metrics

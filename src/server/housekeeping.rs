@@ -107,6 +107,7 @@ impl BackgroundService for Housekeeping {
             admin,
             self.become_ready(),
             self.control.keep_resolving(),
+            self.control.keep_probing(),
             follow
         );
     }

@@ -3,15 +3,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde_json::json;
 
 use super::hosts::HostEntry;
+use super::registry::Known;
 use super::router::{Models, Rule};
 use super::{Gateway, Hosts, Offer, Registry, Router, Service, Snapshot, Split, Target, Upstream};
-use crate::balance::{self, LeastConnections, Policy, RoundRobin};
+use crate::balance::{
+    self, ConsistentHash, LeastConnections, Policy, PowerOfTwo, Random, RoundRobin, stable_hash,
+};
 use crate::model::{
     self, Config, Host, HostPattern, ModelPattern, PathPattern, Pool, Scheme, ServiceKind,
 };
@@ -42,13 +46,14 @@ pub fn compile(
     let mut hosts = Hosts::default();
     let mut gateways = Vec::new();
     for (index, gateway) in config.gateways.iter().enumerate() {
-        let offered: Vec<_> = services
+        let mut offered: Vec<_> = services
             .iter()
             .filter(|(service, _)| {
                 service.gateways.is_empty() || service.gateways.contains(&gateway.name)
             })
             .map(|(service, compiled)| Offered::new(service, compiled, gateway, metrics))
             .collect();
+        name_fallbacks(gateway, &mut offered);
         claim_hosts(&mut hosts, gateway, index, &offered);
         gateways.push(Arc::new(compile_gateway(gateway, &offered, config)));
     }
@@ -68,6 +73,7 @@ pub fn compile(
         hosts,
         gateways,
         upstreams: all,
+        services: services.into_iter().map(|(_, compiled)| compiled).collect(),
     }
 }
 
@@ -87,6 +93,7 @@ impl<'c> Offered<'c> {
         let offer = Offer {
             service: service.clone(),
             metrics: OfferMetrics::new(metrics.clone(), names.0, names.1),
+            fallback: Vec::new(),
         };
         Offered {
             document,
@@ -97,6 +104,39 @@ impl<'c> Offered<'c> {
     fn weighted(&self) -> (Arc<Offer>, u64) {
         (self.offer.clone(), u64::from(self.document.weight))
     }
+}
+
+/// Each service's own list, then the gateway's. A service that this gateway does not offer is passed over, as its author was warned.
+fn name_fallbacks(gateway: &model::Gateway, offered: &mut [Offered<'_>]) {
+    let lists: Vec<Vec<usize>> = offered
+        .iter()
+        .map(|own| {
+            let names = own.document.fallback.iter().chain(&gateway.fallback);
+            indexes(names.filter(|name| **name != own.document.name), offered)
+        })
+        .collect();
+    for (offered, list) in offered.iter_mut().zip(lists) {
+        if let Some(offer) = Arc::get_mut(&mut offered.offer) {
+            offer.fallback = list;
+        }
+    }
+}
+
+/// Where services of these names stand, each once.
+fn indexes<'n>(
+    names: impl Iterator<Item = &'n model::Name>,
+    offered: &[Offered<'_>],
+) -> Vec<usize> {
+    let mut list = Vec::new();
+    for name in names {
+        let index = offered
+            .iter()
+            .position(|offered| offered.document.name == *name);
+        if let Some(index) = index.filter(|index| !list.contains(index)) {
+            list.push(index);
+        }
+    }
+    list
 }
 
 fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offered: &[Offered<'_>]) {
@@ -160,8 +200,9 @@ fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &C
 }
 
 fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>]) -> Rule {
+    let fallback = indexes(rule.fallback.iter(), offered);
     if rule.services.is_empty() {
-        return Rule::new(rule.clone(), None);
+        return Rule::new(rule.clone(), None, fallback);
     }
     let offers = rule
         .services
@@ -173,7 +214,7 @@ fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>]) -> Rule {
             Some((offered.offer.clone(), u64::from(weighted.weight)))
         })
         .collect();
-    Rule::new(rule.clone(), Split::new(offers))
+    Rule::new(rule.clone(), Split::new(offers), fallback)
 }
 
 /// A service's `path_prefix` is a rule that every explicit one precedes.
@@ -197,7 +238,8 @@ fn prefix_rule(gateway: &model::Gateway, offered: &Offered<'_>) -> Option<Rule> 
         retry: model::PartialRetry::default(),
         fallback: Vec::new(),
     };
-    Some(Rule::new(rule, Split::new(vec![offered.weighted()])))
+    let split = Split::new(vec![offered.weighted()]);
+    Some(Rule::new(rule, split, Vec::new()))
 }
 
 fn compile_models(offered: &[Offered<'_>]) -> Models {
@@ -251,6 +293,9 @@ fn compile_service(
         alias: service.model.as_deref().map(Arc::from),
         upstream,
         timeouts: service.timeouts.clone(),
+        retry: Arc::new(service.retry.clone()),
+        queue: service.queue.on().cloned(),
+        state: registry.service(&service.name.clone().into()),
     }))
 }
 
@@ -274,24 +319,35 @@ fn compile_upstream(upstream: &model::Upstream, registry: &Registry) -> Upstream
         .zip(&upstream.targets)
         .map(|(target, document)| balance::Target {
             weight: document.weight,
+            id: stable_hash(target.label.as_bytes()),
             state: target.state.clone(),
         })
         .collect();
     let mut headers = upstream.headers.clone();
     if let Some(key) = &upstream.api_key
-        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose())) {
-            value.set_sensitive(true);
-            headers.insert(0, (AUTHORIZATION, value));
-        }
-    let policy: Box<dyn Policy> = match upstream.policy {
+        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+    {
+        value.set_sensitive(true);
+        headers.insert(0, (AUTHORIZATION, value));
+    }
+    let policy: Box<dyn Policy> = match &upstream.policy {
         model::Policy::RoundRobin => Box::new(RoundRobin::default()),
-        _ => Box::new(LeastConnections::default()),
+        model::Policy::Random => Box::new(Random),
+        model::Policy::LeastConnections => Box::new(LeastConnections::default()),
+        model::Policy::PowerOfTwo => Box::new(PowerOfTwo),
+        model::Policy::ConsistentHash(_) => Box::new(ConsistentHash),
+    };
+    let affinity = match &upstream.policy {
+        model::Policy::ConsistentHash(key) => Some(key.clone()),
+        _ => None,
     };
     Upstream {
         name,
         targets,
         view,
         policy,
+        affinity,
+        health: upstream.health.clone(),
         headers,
         http2: upstream.http2,
         tls: upstream.tls.clone(),
@@ -306,7 +362,10 @@ fn compile_target(
 ) -> Target {
     let url = &target.url;
     let label: Arc<str> = url.to_string().into();
-    let state = registry.target(upstream, &label);
+    let Known { state, health } = registry.target(upstream, &label);
+    state.set_limit(settings.limit_of(target).map_or(0, |limit| limit as usize));
+    let probed = !matches!(settings.health.probe, model::Probe::Off);
+    health.configure(probed, settings.breaker.on(), Instant::now());
     if let Host::Ip(address) = url.host {
         state.set_addresses(vec![(address, url.port).into()]);
     }
@@ -330,6 +389,7 @@ fn compile_target(
             .unwrap_or(HeaderValue::from_static("localhost")),
         server_name: settings.tls.server_name.clone().unwrap_or(host),
         state,
+        health,
     }
 }
 
@@ -351,16 +411,22 @@ pub(super) mod tests {
                 targets: Vec::new(),
                 view: Vec::new(),
                 policy: Box::new(RoundRobin::default()),
+                affinity: None,
+                health: model::Health::default(),
                 headers: Vec::new(),
                 http2: false,
                 tls: model::UpstreamTls::default(),
             }),
             timeouts: model::Timeouts::default(),
+            retry: Arc::default(),
+            queue: None,
+            state: Arc::default(),
         };
         let metrics = OfferMetrics::new(Arc::new(Metrics::new()), "main".into(), name.into());
         Arc::new(Offer {
             service: Arc::new(service),
             metrics,
+            fallback: Vec::new(),
         })
     }
 

@@ -20,13 +20,14 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::balance;
+use crate::health::TargetHealth;
 use crate::model;
 use crate::telemetry::OfferMetrics;
 
 pub use compile::compile;
 pub use hosts::{HostEntry, Hosts};
 pub use paths::join_target_path;
-pub use registry::Registry;
+pub use registry::{Registry, ServiceState};
 pub use router::{Decision, Head, ModelName, Route, Router, model_in_path};
 pub use split::Split;
 
@@ -47,6 +48,8 @@ pub struct Snapshot {
     pub gateways: Vec<Arc<Gateway>>,
     /// All upstreams, named and in place.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// All services.
+    pub services: Vec<Arc<Service>>,
 }
 
 /// A tenant: hosts, rules and services.
@@ -85,6 +88,8 @@ pub struct Offer {
     pub service: Arc<Service>,
     /// Where it is counted.
     pub metrics: OfferMetrics,
+    /// Who serves when it cannot: indexes of the gateway's offers, the service's list before the gateway's.
+    pub fallback: Vec<usize>,
 }
 
 impl std::fmt::Debug for Offer {
@@ -108,6 +113,12 @@ pub struct Service {
     pub upstream: Arc<Upstream>,
     /// How long things may take.
     pub timeouts: model::Timeouts,
+    /// What is tried again, and how often.
+    pub retry: Arc<model::Retry>,
+    /// Whether and how requests wait.
+    pub queue: Option<model::Queue>,
+    /// Its queue and retry budget.
+    pub state: Arc<ServiceState>,
 }
 
 impl Service {
@@ -136,6 +147,10 @@ pub struct Upstream {
     pub view: Vec<balance::Target>,
     /// How one is picked.
     pub policy: Box<dyn balance::Policy>,
+    /// What of a request ties it to others, for policies with affinity.
+    pub affinity: Option<model::HashKey>,
+    /// How its targets are probed.
+    pub health: model::Health,
     /// Credential and other headers added to requests.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Speak HTTP/2.
@@ -147,7 +162,11 @@ pub struct Upstream {
 impl Upstream {
     /// Whether any target is spoken to in HTTP/2.
     pub fn speaks_h2(&self) -> bool {
-        self.http2 || self.targets.iter().any(|t| t.url.scheme == model::Scheme::H2c)
+        self.http2
+            || self
+                .targets
+                .iter()
+                .any(|t| t.url.scheme == model::Scheme::H2c)
     }
 }
 
@@ -164,4 +183,6 @@ pub struct Target {
     pub server_name: String,
     /// Live state.
     pub state: Arc<balance::TargetState>,
+    /// How it stands.
+    pub health: Arc<TargetHealth>,
 }

@@ -1,38 +1,82 @@
 //! Live state, kept by identity across revisions.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::balance::TargetState;
+use crate::balance::{Freed, Queue, RetryBudget, TargetState};
+use crate::health::TargetHealth;
 
-/// Target states by upstream name and target URL. What no revision refers to any more is forgotten at the next
-/// compile, once its last request has ended.
+/// What is known of a target: its load and its health.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Load, limit, pace, addresses.
+    pub state: Arc<TargetState>,
+    /// Probes, breaker, cooling.
+    pub health: Arc<TargetHealth>,
+}
+
+/// What lives as long as a service is configured.
+#[derive(Debug, Default)]
+pub struct ServiceState {
+    /// Where its requests wait.
+    pub queue: Arc<Queue>,
+    /// Where they wait for a target with room.
+    pub room: Arc<Queue>,
+    /// What its retries are paid from.
+    pub budget: RetryBudget,
+}
+
+/// States by identity: a target's upstream and URL, a service's name. What no revision refers to any more is forgotten
+/// at the next compile, once its last request has ended.
 #[derive(Debug, Default)]
 pub struct Registry {
     // Only locked while a snapshot is compiled.
-    targets: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<TargetState>>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    targets: HashMap<(Arc<str>, Arc<str>), Known>,
+    freed: HashMap<Arc<str>, Arc<Freed>>,
+    services: HashMap<Arc<str>, Arc<ServiceState>>,
 }
 
 impl Registry {
-    /// The state of a target, new or as it was.
-    pub fn target(&self, upstream: &Arc<str>, url: &Arc<str>) -> Arc<TargetState> {
-        let mut targets = self
-            .targets
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        targets
-            .entry((upstream.clone(), url.clone()))
+    /// What is known of a target, from before or nothing yet.
+    pub fn target(&self, upstream: &Arc<str>, url: &Arc<str>) -> Known {
+        let mut kept = self.lock();
+        let freed = kept.freed.entry(upstream.clone()).or_default().clone();
+        let fresh = || Known {
+            state: Arc::new(TargetState::new(freed)),
+            health: Arc::default(),
+        };
+        let identity = (upstream.clone(), url.clone());
+        kept.targets.entry(identity).or_insert_with(fresh).clone()
+    }
+
+    /// A service's state, from before or new.
+    pub fn service(&self, name: &Arc<str>) -> Arc<ServiceState> {
+        self.lock()
+            .services
+            .entry(name.clone())
             .or_default()
             .clone()
     }
 
-    /// Forgets states that nothing holds any more.
+    /// Forgets what nothing holds any more.
     pub fn sweep(&self) {
-        let mut targets = self
-            .targets
+        let mut kept = self.lock();
+        kept.targets
+            .retain(|_, known| Arc::strong_count(&known.state) > 1);
+        kept.freed.retain(|_, freed| Arc::strong_count(freed) > 1);
+        kept.services
+            .retain(|_, state| Arc::strong_count(state) > 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept
             .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        targets.retain(|_, state| Arc::strong_count(state) > 1);
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -46,13 +90,13 @@ mod tests {
         let (name, url): (Arc<str>, Arc<str>) = ("u".into(), "http://a".into());
         let first = registry.target(&name, &url);
         registry.sweep();
-        assert!(Arc::ptr_eq(&first, &registry.target(&name, &url)));
-        let address = Arc::as_ptr(&first) as usize;
+        assert!(Arc::ptr_eq(
+            &first.state,
+            &registry.target(&name, &url).state
+        ));
         drop(first);
         registry.sweep();
-        assert!(
-            registry.targets.lock().unwrap().is_empty(),
-            "{address:x} should be gone"
-        );
+        assert!(registry.lock().targets.is_empty());
+        assert!(registry.lock().freed.is_empty());
     }
 }

@@ -64,6 +64,10 @@ pub struct Route {
     pub timeouts: model::Timeouts,
     /// Send the client's `Host`.
     pub preserve_host: bool,
+    /// What is tried again: the rule's word where it has one, else the service's.
+    pub retry: Arc<model::Retry>,
+    /// The rule's own fallbacks, before the service's: indexes of the gateway's offers.
+    pub fallback: Vec<usize>,
 }
 
 /// A gateway's rules and models, compiled.
@@ -79,6 +83,7 @@ pub struct Router {
 pub(super) struct Rule {
     pub(super) rule: model::Rule,
     pub(super) split: Option<Split>,
+    fallback: Vec<usize>,
     headers: Vec<(http::HeaderName, Predicate)>,
 }
 
@@ -103,7 +108,7 @@ struct Match<'p> {
 
 impl Rule {
     /// `split`: the services, or `None` to go by model.
-    pub(super) fn new(rule: model::Rule, split: Option<Split>) -> Rule {
+    pub(super) fn new(rule: model::Rule, split: Option<Split>, fallback: Vec<usize>) -> Rule {
         let headers = rule
             .headers
             .iter()
@@ -119,6 +124,7 @@ impl Rule {
         Rule {
             rule,
             split,
+            fallback,
             headers,
         }
     }
@@ -225,6 +231,11 @@ impl Router {
         }
     }
 
+    /// One of the gateway's services.
+    pub fn offer(&self, index: usize) -> Option<&Arc<Offer>> {
+        self.offers.get(index)
+    }
+
     /// Decides from the head and what is known of the model.
     pub fn decide(&self, head: Head<'_>, model: ModelName<'_>) -> Decision {
         let mut allow: Vec<&Method> = Vec::new();
@@ -283,6 +294,10 @@ impl Router {
             route.path = path.or(route.path.take());
             route.preserve_host = rule.rule.preserve_host;
             override_timeouts(&rule.rule.timeouts, &mut route.timeouts);
+            if rule.rule.retry != model::PartialRetry::default() {
+                route.retry = Arc::new(rule.rule.retry.over(&route.retry));
+            }
+            route.fallback.clone_from(&rule.fallback);
         }
         decision
     }
@@ -317,6 +332,8 @@ fn plain(offer: &Arc<Offer>) -> Route {
         path: None,
         timeouts: offer.service.timeouts.clone(),
         preserve_host: false,
+        retry: offer.service.retry.clone(),
+        fallback: Vec::new(),
     }
 }
 

@@ -42,6 +42,14 @@ pub struct Metrics {
     tokens: IntCounterVec,
     in_flight: IntGaugeVec,
     rejections: IntCounterVec,
+    retries: IntCounterVec,
+    fallbacks: IntCounterVec,
+    queue_wait: HistogramVec,
+    panics: IntCounterVec,
+    /// Requests waiting in a service's queue.
+    pub queue_depth: IntGaugeVec,
+    /// A target's breaker: 0 closed, 1 half open, 2 open.
+    pub breaker_state: IntGaugeVec,
     /// Clients that left before their answer was complete.
     pub client_disconnects: IntCounter,
     /// Whether a target takes requests: 1 or 0.
@@ -139,6 +147,55 @@ impl Metrics {
                     "tollgate_rejections_total",
                     "Answers of Tollgate's own, by error code",
                     &["gateway", "code"],
+                ),
+            ),
+            retries: add(
+                r,
+                counters(
+                    "tollgate_retries_total",
+                    "Requests sent again to a target of their service, by what failed",
+                    &["service", "reason"],
+                ),
+            ),
+            fallbacks: add(
+                r,
+                counters(
+                    "tollgate_fallbacks_total",
+                    "Requests handed to another service, by why",
+                    &["from", "to", "reason"],
+                ),
+            ),
+            queue_wait: add(
+                r,
+                histograms(
+                    "tollgate_queue_wait_seconds",
+                    "Time spent in a service's queue",
+                    &["service"],
+                    FIRST_TOKEN,
+                ),
+            ),
+            panics: add(
+                r,
+                counters(
+                    "tollgate_panic_picks_total",
+                    "Requests sent to the least bad target because none was to be trusted",
+                    &["service"],
+                ),
+            ),
+            queue_depth: add(
+                r,
+                gauges(
+                    "tollgate_queue_depth",
+                    "Requests waiting in the service's queue",
+                    &["service"],
+                ),
+            ),
+            breaker_state: add(
+                r,
+                gauges(
+                    "tollgate_target_breaker_state",
+                    "The target's breaker: 0 closed, 1 half open, 2 open",
+                    &["upstream", "target"],
                 ),
             ),
             client_disconnects: add(
@@ -285,6 +342,39 @@ impl OfferMetrics {
                 in_flight: m.in_flight.with_label_values(&[&*self.service]),
             }
         })
+    }
+
+    /// Counts a retry. `reason` is one of a closed set of words.
+    pub fn retried(&self, reason: &str) {
+        self.metrics
+            .retries
+            .with_label_values(&[&*self.service, reason])
+            .inc();
+    }
+
+    /// Counts that a request is handed to another service.
+    pub fn fell_back(&self, to: &str, reason: &str) {
+        self.metrics
+            .fallbacks
+            .with_label_values(&[&*self.service, to, reason])
+            .inc();
+    }
+
+    /// Counts a request that went to a target nobody trusts.
+    pub fn panicked(&self) {
+        self.metrics
+            .panics
+            .with_label_values(&[&*self.service])
+            .inc();
+    }
+
+    /// Notes how long a request waited in the queue.
+    pub fn waited(&self, wait: std::time::Duration) {
+        let wait = wait.as_secs_f64();
+        self.metrics
+            .queue_wait
+            .with_label_values(&[&*self.service])
+            .observe(wait);
     }
 
     /// Counts one answered request.

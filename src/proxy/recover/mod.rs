@@ -1,10 +1,13 @@
-//! The other road to an upstream: an exchange of our own over Pingora's `Connector`.
+//! The other road to an upstream: an exchange of our own over Pingora's `Connector`, and what needs it.
 //!
-//! It carries what Pingora's own loop cannot: bodies of which no tail fits its retry buffer. Picking,
-//! heads, metering and failing are the same code as on the main road; here is only the carrying. Deadlines are
-//! plain timers here, so the connection's alarm stays silent.
+//! It carries what Pingora's own loop cannot: bodies that came in pieces, and HTTP/2 where it could not end an exchange properly. And it
+//! serves what that loop has given up: the 429 queue and the chain of fallbacks. Picking, heads, metering, judging
+//! and failing are the same code as on the main road. Deadlines are plain timers here, so the connection's alarm stays silent.
 
 mod hop;
+mod last;
+mod queue;
+pub(super) mod room;
 
 use std::future::Future;
 
@@ -20,12 +23,33 @@ use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::Deadline;
-use super::exchange::{Body, Exchange};
-use super::{forward, front, peer, response, stream};
+use super::exchange::{Body, Exchange, Rescue};
+use super::verdict::{self, Verdict};
+use super::{failure, forward, front, peer, response, stream};
+use crate::health::Failure;
+
+pub(super) use last::LastAnswer;
 
 /// Connections to upstreams that are ours alone.
 pub(super) struct Road {
     connector: Connector,
+}
+
+/// What a service came to.
+enum Service {
+    /// The client has its answer.
+    Served,
+    /// It answered 429.
+    TooMany,
+    /// It cannot serve; what it last said is kept.
+    Failed,
+}
+
+/// An answer whose head has come.
+struct Answer {
+    upstream: Upstream<()>,
+    peer: Box<HttpPeer>,
+    head: ResponseHeader,
 }
 
 impl Road {
@@ -41,41 +65,122 @@ impl Road {
     /// an exchange in whatever state it is.
     pub(super) async fn carry(&self, session: &mut Session, x: &mut Exchange) -> Result<()> {
         x.silence_alarm();
-        let peer = peer::next(x, false).map_err(|rejection| {
-            x.refusal = Some(rejection);
-            Error::explain(ErrorType::InternalError, "no target")
-        })?;
-        let (mut upstream, head) = loop {
-            let connect = self.connector.get_http_session(&*peer);
-            let (mut upstream, reused) = while_present(session, connect)
-                .await?
-                .map_err(|e| e.into_up())?;
-            match self.ask(session, x, &mut upstream, &peer).await {
-                Ok(head) => break (upstream, head),
-                // The upstream closed a pooled connection between two requests. That is no attempt.
-                Err(error) if reused && is_stale(&error) => continue,
-                Err(error) => return Err(error),
-            }
+        let first = self.service(session, x).await?;
+        self.go_on(session, x, first).await
+    }
+
+    /// Serves what the main road gave up.
+    pub(super) async fn rescue(
+        &self,
+        session: &mut Session,
+        x: &mut Exchange,
+        how: Rescue,
+    ) -> Result<()> {
+        x.silence_alarm();
+        x.attempt = None;
+        let so_far = match how {
+            Rescue::Wait => Service::TooMany,
+            Rescue::FallBack => Service::Failed,
         };
-        let bodiless = bodiless(session, &head);
-        let head = hop::framed(session, head, bodiless)?;
-        session
-            .write_response_header(Box::new(head), bodiless)
-            .await
-            .map_err(|e| e.into_down())?;
-        if !bodiless {
-            relay(session, x, &mut upstream).await?;
+        self.go_on(session, x, so_far).await
+    }
+
+    /// From one service to the next: the queue where a 429 may pass, then the fallbacks, each once.
+    async fn go_on(&self, session: &mut Session, x: &mut Exchange, first: Service) -> Result<()> {
+        let mut came = first;
+        loop {
+            came = match came {
+                Service::Served => return Ok(()),
+                Service::TooMany => match self.queue(session, x).await? {
+                    Service::TooMany => Service::Failed,
+                    other => other,
+                },
+                Service::Failed => {
+                    let reason = x.failure.map_or("unavailable", verdict::reason);
+                    if !x.fall_back(reason) {
+                        return last::give_up(session, x).await;
+                    }
+                    self.service(session, x).await?
+                }
+            }
         }
-        if upstream.response_done() {
-            self.connector
-                .release_http_session(upstream, &*peer, peer.idle_timeout())
-                .await;
+    }
+
+    /// Asks one service, with its retries.
+    async fn service(&self, session: &mut Session, x: &mut Exchange) -> Result<Service> {
+        loop {
+            let peer = match peer::next(session, x).await {
+                Ok(peer) => peer,
+                Err(_) if x.refusal.is_some() => return Ok(Service::Failed),
+                Err(error) => return Err(error),
+            };
+            x.refusal = None;
+            let failure = match self.ask(session, x, peer).await {
+                Ok(mut answer) => match failure_of(&answer.head) {
+                    None => {
+                        verdict::praise(x);
+                        x.turn = None;
+                        return self
+                            .relay(session, x, answer)
+                            .await
+                            .map(|()| Service::Served);
+                    }
+                    Some(failure) => {
+                        if failure == Failure::Status(429) {
+                            verdict::cool(x, &answer.head.headers);
+                        }
+                        let body = last::read(session, &mut answer.upstream).await?;
+                        x.last = Some(LastAnswer {
+                            head: answer.head,
+                            body: Some(body),
+                        });
+                        failure
+                    }
+                },
+                Err(error) if *error.esource() == ErrorSource::Downstream => return Err(error),
+                Err(error) => {
+                    x.cause = Some(failure::describe(&error));
+                    failure::kind(x, &error)
+                }
+            };
+            let verdict = verdict::judge(x, failure);
+            x.attempt = None;
+            match verdict {
+                Verdict::Retry => {}
+                _ if failure == Failure::Status(429) => return Ok(Service::TooMany),
+                _ => return Ok(Service::Failed),
+            }
         }
-        Ok(())
     }
 
     /// Sends the request and waits for the answer's head.
     async fn ask(
+        &self,
+        session: &mut Session,
+        x: &mut Exchange,
+        peer: Box<HttpPeer>,
+    ) -> Result<Answer> {
+        loop {
+            let connect = self.connector.get_http_session(&*peer);
+            let (mut upstream, reused) = while_present(session, connect)
+                .await?
+                .map_err(|e| e.into_up())?;
+            match self.ask_over(session, x, &mut upstream, &peer).await {
+                Ok(head) => {
+                    return Ok(Answer {
+                        upstream,
+                        peer,
+                        head,
+                    });
+                }
+                // The upstream closed a pooled connection between two requests. That is no attempt.
+                Err(error) if reused && is_stale(&error) => continue,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn ask_over(
         &self,
         session: &mut Session,
         x: &mut Exchange,
@@ -102,13 +207,36 @@ impl Road {
                 Err(error) => Err(sent.err().unwrap_or(error)),
             }
         };
-        let answered = while_present(session, timeout_at(deadline.0, answer)).await?;
-        let mut head = match answered {
-            Ok(head) => head.map_err(|e| e.into_up())?,
-            Err(_) => return Err(rung(x, deadline.1)),
-        };
+        match while_present(session, timeout_at(deadline.0, answer)).await? {
+            Ok(head) => head.map_err(|e| e.into_up()),
+            Err(_) => Err(rung(x, deadline.1)),
+        }
+    }
+
+    /// Passes the answer on.
+    async fn relay(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
+        let Answer {
+            mut upstream,
+            peer,
+            mut head,
+        } = answer;
         response::head(x, &mut head)?;
-        Ok(head)
+        let bodiless = bodiless(session, &head);
+        let head = hop::framed(session, head, bodiless)?;
+        session
+            .write_response_header(Box::new(head), bodiless)
+            .await
+            .map_err(|e| e.into_down())?;
+        if !bodiless {
+            relay_body(session, x, &mut upstream).await?;
+        }
+        if upstream.response_done() {
+            let idle = peer.idle_timeout();
+            self.connector
+                .release_http_session(upstream, &*peer, idle)
+                .await;
+        }
+        Ok(())
     }
 }
 
@@ -123,6 +251,14 @@ pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
     matches!(x.body, Body::Long { .. })
         || session.as_downstream().is_http2()
         || offer.service.upstream.speaks_h2()
+}
+
+/// What an answer counts as, if it is not the client's to have at once.
+pub(super) fn failure_of(head: &ResponseHeader) -> Option<Failure> {
+    match head.status.as_u16() {
+        status @ (429 | 500..) => Some(Failure::Status(status)),
+        _ => None,
+    }
 }
 
 /// The pool holds what was idle a moment ago, so this ends.
@@ -155,7 +291,11 @@ async fn read_head(upstream: &mut Upstream<()>) -> Result<ResponseHeader> {
 }
 
 /// Passes the answer's body on as it comes.
-async fn relay(session: &mut Session, x: &mut Exchange, upstream: &mut Upstream<()>) -> Result<()> {
+async fn relay_body(
+    session: &mut Session,
+    x: &mut Exchange,
+    upstream: &mut Upstream<()>,
+) -> Result<()> {
     loop {
         let deadline = x.deadline(Instant::now(), Deadline::Idle);
         let read = timeout_at(deadline.0, upstream.read_response_body());
@@ -163,17 +303,13 @@ async fn relay(session: &mut Session, x: &mut Exchange, upstream: &mut Upstream<
             Ok(chunk) => chunk.map_err(|e| e.into_up())?,
             Err(_) => return Err(rung(x, deadline.1)),
         };
-        match chunk {
-            Some(chunk) => {
-                let chunk = stream::chunk(x, chunk);
-                if !chunk.is_empty() {
-                    session
-                        .write_response_body(Some(chunk), false)
-                        .await
-                        .map_err(|e| e.into_down())?;
-                }
-            }
-            None => break,
+        let Some(chunk) = chunk else { break };
+        let chunk = stream::chunk(x, chunk);
+        if !chunk.is_empty() {
+            session
+                .write_response_body(Some(chunk), false)
+                .await
+                .map_err(|e| e.into_down())?;
         }
     }
     match stream::end(x) {
@@ -202,7 +338,10 @@ fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
 
 /// Awaits `work` for as long as the client is there. Its request is read to the end, so whatever it
 /// sends now, or that it closes, ends the exchange.
-async fn while_present<T>(session: &mut Session, work: impl Future<Output = T>) -> Result<T> {
+pub(super) async fn while_present<T>(
+    session: &mut Session,
+    work: impl Future<Output = T>,
+) -> Result<T> {
     tokio::select! {
         biased;
         done = work => Ok(done),

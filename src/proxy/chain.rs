@@ -1,0 +1,109 @@
+//! Which service serves an exchange: its own first, then its fallbacks, each once.
+//!
+//! Changing the service changes everything that is the service's: alias and body, time limits, retries, path prefix of
+//! the targets, credential. What the client sent stays.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tollgate_sdk::llm::splice::Edits;
+
+use super::exchange::{Exchange, InFlight};
+use super::stream::Meter;
+use crate::health::Standing;
+use crate::snapshot::{Offer, Route, Service};
+
+impl Exchange {
+    /// Takes the way that was decided on.
+    pub(super) fn take_route(&mut self, route: Route) {
+        self.target_path = route.path;
+        self.preserve_host = route.preserve_host;
+        self.rule_fallback = route.fallback;
+        self.timeouts = route.timeouts;
+        self.retry = route.retry;
+        route.offer.service.state.budget.deposit(self.retry.budget);
+        self.first = Some(route.offer.clone());
+        self.enter(route.offer);
+    }
+
+    /// Makes this the service that serves.
+    fn enter(&mut self, offer: Arc<Offer>) {
+        self.in_flight = Some(InFlight::hold(&offer.metrics.handles().in_flight));
+        self.retries = 0;
+        self.tried.clear();
+        self.offer = Some(offer);
+    }
+
+    /// Puts the service's alias and the wish for usage into the body.
+    pub(super) fn splice_body(&mut self) {
+        let meters = self
+            .offer
+            .as_ref()
+            .is_some_and(|offer| offer.service.meters());
+        let Some(peek) = self.peek.as_ref().filter(|_| meters) else {
+            self.plan = Meter::None;
+            self.body.splice(Edits::default());
+            return;
+        };
+        let edits = Edits::plan(peek, self.alias(), self.reports_usage);
+        self.plan = Meter::Planned {
+            strip: edits.usage_injected(),
+        };
+        self.body.splice(edits);
+    }
+
+    /// The next service of the chain that may be able to serve, if there is one.
+    fn next_in_chain(&self, now: Instant) -> Option<(usize, Arc<Offer>)> {
+        let gateway = self.gateway.as_ref()?;
+        let first = self.first.as_ref()?;
+        let chain = self.rule_fallback.iter().chain(&first.fallback);
+        for (place, index) in chain.enumerate().skip(self.passed) {
+            let Some(offer) = gateway.router.offer(*index) else {
+                continue;
+            };
+            let earlier = self.rule_fallback.iter().chain(&first.fallback).take(place);
+            let known = Arc::ptr_eq(offer, first) || earlier.into_iter().any(|i| i == index);
+            if !known && can_serve(&offer.service, now) {
+                return Some((place + 1, offer.clone()));
+            }
+        }
+        None
+    }
+
+    /// Whether another service could serve, and the request can be sent to it.
+    pub(super) fn has_fallback(&self) -> bool {
+        self.replayable && self.next_in_chain(Instant::now()).is_some()
+    }
+
+    /// Goes on to the next service that may be able to serve. `reason` is the metric's.
+    pub(super) fn fall_back(&mut self, reason: &str) -> bool {
+        if !self.replayable {
+            return false;
+        }
+        let Some((passed, offer)) = self.next_in_chain(Instant::now()) else {
+            return false;
+        };
+        if let Some(from) = &self.offer {
+            from.metrics.fell_back(&offer.service.name, reason);
+        }
+        self.passed = passed;
+        let total = self.timeouts.total;
+        self.timeouts = offer.service.timeouts.clone();
+        // The client's patience does not begin anew.
+        self.timeouts.total = total;
+        self.retry = offer.service.retry.clone();
+        self.enter(offer);
+        self.splice_body();
+        true
+    }
+}
+
+/// Whether any target may be tried: one that is down, open or cooling would only cost an attempt.
+fn can_serve(service: &Service, now: Instant) -> bool {
+    let now = now.into_std();
+    service.upstream.targets.iter().any(|target| {
+        let reachable = target.url.is_local() || target.state.resolved();
+        let standing = target.health.standing(now);
+        reachable && (standing.share().is_some() || standing == Standing::Unchecked)
+    })
+}

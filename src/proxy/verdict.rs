@@ -1,0 +1,170 @@
+//! What becomes of a failed attempt: another target, another service, or the client hears of it.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use crate::health::{Failure, Turn};
+use crate::model::RetryOn;
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Try another target of the same service.
+    Retry,
+    /// Wait in the service's queue, or try another service.
+    Elsewhere,
+    /// Nothing is left to try.
+    Final,
+}
+
+/// Shortest and longest time a target may tell us to wait.
+const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// Judges an attempt that failed before anything reached the client, and tells the target's health.
+pub(super) fn judge(x: &mut Exchange, failure: Failure) -> Verdict {
+    blame(x, failure);
+    x.failure = Some(failure);
+    if !x.replayable || is_over(x) {
+        return Verdict::Final;
+    }
+    if failure == Failure::Status(429) {
+        let queues = x
+            .offer
+            .as_ref()
+            .is_some_and(|offer| offer.service.queue.is_some());
+        return match queues || x.has_fallback() {
+            true => Verdict::Elsewhere,
+            false => Verdict::Final,
+        };
+    }
+    if may_retry(x, failure) {
+        if let Some(offer) = &x.offer {
+            offer.metrics.retried(reason(failure));
+        }
+        x.tried
+            .extend(x.attempt.as_ref().map(|attempt| attempt.target));
+        x.retries += 1;
+        return Verdict::Retry;
+    }
+    match x.has_fallback() {
+        true => Verdict::Elsewhere,
+        false => Verdict::Final,
+    }
+}
+
+/// Tells the target's health that it failed. What the client did, and 429, never comes here as such.
+pub(super) fn blame(x: &mut Exchange, failure: Failure) {
+    let turn = x
+        .attempt
+        .as_mut()
+        .and_then(|attempt| attempt.ticket.failed(failure, Instant::now().into_std()));
+    if turn == Some(Turn::Opened) {
+        log::warn!(
+            "the breaker of {} opened: {}",
+            x.attempt_label(),
+            reason(failure)
+        );
+    }
+}
+
+/// Tells the target's health that it answered.
+pub(super) fn praise(x: &mut Exchange) {
+    let turn = x
+        .attempt
+        .as_mut()
+        .and_then(|attempt| attempt.ticket.succeeded(Instant::now().into_std()));
+    if turn == Some(Turn::Closed) {
+        log::info!("the breaker of {} closed", x.attempt_label());
+    }
+}
+
+/// The target asked for patience: nobody asks it before that is over.
+pub(super) fn cool(x: &mut Exchange, headers: &HeaderMap) {
+    x.retry_after = retry_after(headers, jiff::Timestamp::now());
+    if let (Some(wait), Some((upstream, index))) = (x.retry_after, super::peer::target(x))
+        && let Some(target) = upstream.targets.get(index)
+    {
+        target.health.cool((Instant::now() + wait).into_std());
+    }
+}
+
+/// How long an answer says to wait, in seconds or until a date, within bounds.
+fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => {
+            Duration::from_secs_f64(seconds.min(WAIT.1.as_secs_f64()))
+        }
+        Ok(_) => return None,
+        Err(_) => {
+            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            Duration::try_from(at.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.clamp(WAIT.0, WAIT.1))
+}
+
+fn is_over(x: &Exchange) -> bool {
+    x.timeouts
+        .total
+        .is_some_and(|total| x.started.elapsed() >= total)
+}
+
+fn may_retry(x: &Exchange, failure: Failure) -> bool {
+    let covered = x.retry.on.iter().any(|on| match failure {
+        Failure::Connect | Failure::Reset | Failure::Protocol => *on == RetryOn::Connect,
+        Failure::Timeout => *on == RetryOn::Timeout,
+        Failure::Status(status) => on.covers(status),
+    });
+    covered
+        && x.retries < x.retry.attempts
+        && x.offer.as_ref().is_some_and(|offer| {
+            offer
+                .service
+                .state
+                .budget
+                .withdraw(Instant::now().into_std())
+        })
+}
+
+/// The metric's word for it.
+pub(super) fn reason(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Connect => "connect",
+        Failure::Reset => "reset",
+        Failure::Timeout => "timeout",
+        Failure::Protocol => "protocol",
+        Failure::Status(429) => "429",
+        Failure::Status(_) => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_seconds_and_as_a_date_within_bounds() {
+        let now: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        for (text, want) in [
+            ("2", Some(2_000)),
+            ("0", Some(100)),
+            ("0.5", Some(500)),
+            ("86400", Some(60_000)),
+            ("Fri, 02 Jan 2026 03:04:08 GMT", Some(3_000)),
+            ("Fri, 02 Jan 2026 03:00:00 GMT", Some(100)),
+            ("soon", None),
+            ("-1", None),
+            ("NaN", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            let wait = retry_after(&headers, now).map(|wait| wait.as_millis());
+            assert_eq!(wait, want, "{text}");
+        }
+    }
+}
