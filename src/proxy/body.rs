@@ -166,6 +166,7 @@ pub(super) async fn read(
         reader.take(chunk);
     }
     x.body_wait = reader.started.elapsed();
+    x.request_is_read();
     // Asking Pingora for the buffer itself would copy it.
     let held = short && reader.pieces.is_one() && !session.as_ref().retry_buffer_truncated();
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;

@@ -31,7 +31,7 @@ use tokio::time::{Instant, Sleep};
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much Pingora reads to see whether the client is still there; bodies and heads are read in larger pieces.
+/// How much Pingora reads to see whether the client is still there.
 const PROBE: usize = 1;
 /// Bytes of following requests that are kept while one is served.
 const STASH: usize = 16 * 1024;
@@ -56,6 +56,8 @@ pub(super) struct Alarm {
     at: AtomicU64,
     cause: AtomicU8,
     rang: AtomicBool,
+    /// The request has been read to its end: what else comes is the next.
+    request_read: AtomicBool,
     /// Nothing that was written stays in a buffer while the exchange waits.
     eager: AtomicBool,
     /// An exchange owns the deadline; otherwise the connection waits for a request.
@@ -70,6 +72,7 @@ impl Alarm {
             at: AtomicU64::new(0),
             cause: AtomicU8::new(0),
             rang: AtomicBool::new(false),
+            request_read: AtomicBool::new(false),
             eager: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             header_timeout,
@@ -87,6 +90,11 @@ impl Alarm {
         self.owned.store(true, Ordering::Relaxed);
     }
 
+    /// The request has been read to its end, or, with `false`, the connection has become a tunnel.
+    pub(super) fn set_request_read(&self, read: bool) {
+        self.request_read.store(read, Ordering::Relaxed);
+    }
+
     /// From here on the answer is flushed whenever the exchange waits. Pingora flushes bodies of known length only
     /// at their end, which is right for documents and wrong for what is streamed.
     pub(super) fn flush_eagerly(&self) {
@@ -97,6 +105,7 @@ impl Alarm {
     pub(super) fn end(&self) {
         self.clear();
         self.eager.store(false, Ordering::Relaxed);
+        self.request_read.store(false, Ordering::Relaxed);
         self.owned.store(false, Ordering::Relaxed);
     }
 
@@ -202,15 +211,20 @@ impl Watched {
     /// Whether the client speaks HTTP/2: it agreed to in its TLS handshake or, without TLS and if `clear` allows it,
     /// begins with the preface.
     pub(super) async fn speaks_h2(&mut self, clear: bool) -> io::Result<bool> {
-        if self.inner.get_ssl_digest().is_some() {
-            return Ok(matches!(self.inner.selected_alpn_proto(), Some(ALPN::H2)));
+        let h2 = if self.inner.get_ssl_digest().is_some() {
+            matches!(self.inner.selected_alpn_proto(), Some(ALPN::H2))
+        } else if clear {
+            let mut begin = [0; H2_PREFACE.len()];
+            self.try_peek(&mut begin).await?;
+            begin == H2_PREFACE
+        } else {
+            false
+        };
+        if h2 {
+            // Streams come and go on it; none of them is what the connection waits for.
+            self.alarm.begin();
         }
-        if !clear {
-            return Ok(false);
-        }
-        let mut begin = [0; H2_PREFACE.len()];
-        self.try_peek(&mut begin).await?;
-        Ok(begin == H2_PREFACE)
+        Ok(h2)
     }
 
     fn sync_phase(&mut self) {
@@ -224,11 +238,6 @@ impl Watched {
     /// The first bytes of a request start the clock for its head.
     fn arrived(&mut self, bytes: &[u8]) {
         if self.phase != Phase::Quiet || bytes.is_empty() {
-            return;
-        }
-        if bytes.starts_with(b"PRI ") {
-            self.alarm.owned.store(true, Ordering::Relaxed);
-            self.phase = Phase::Exchange;
             return;
         }
         self.phase = Phase::Head;
@@ -309,7 +318,10 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.sync_phase();
-        if self.phase == Phase::Exchange && buf.remaining() == PROBE {
+        if self.phase == Phase::Exchange
+            && buf.remaining() == PROBE
+            && self.alarm.request_read.load(Ordering::Relaxed)
+        {
             return self.poll_probe(cx);
         }
         if !self.peeked.is_empty() {

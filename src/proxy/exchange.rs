@@ -359,6 +359,13 @@ impl Exchange {
         }
     }
 
+    /// Nothing more belongs to the request: what the client sends now is its next.
+    pub(super) fn request_is_read(&self) {
+        if let Some(alarm) = &self.alarm {
+            alarm.set_request_read(true);
+        }
+    }
+
     /// From here on deadlines are timers of the code that waits.
     pub(super) fn silence_alarm(&mut self) {
         self.clear_deadline();

@@ -24,6 +24,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
     x.alarm = alarm(session);
     if let Some(alarm) = &x.alarm {
         alarm.begin();
+        alarm.set_request_read(session.is_body_done());
     }
     let peer = peer_address(session);
     let head = session.req_header();

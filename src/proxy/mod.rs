@@ -149,6 +149,7 @@ impl ProxyHttp for Proxy {
             x.streamed(chunk.len())?;
         }
         if end {
+            x.request_is_read();
             peer::sent(x);
         } else if x.unbounded && x.status != 0 {
             // In a stream that goes both ways the client's word counts as life, too.

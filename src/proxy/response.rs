@@ -38,6 +38,9 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
     let nothing = ResponseHeader::from(Response::new(()).into_parts().0);
     let mut parts = RespParts::from(std::mem::replace(head, nothing));
     parts.headers.reserve(4);
+    if let (Some(alarm), 101) = (&x.alarm, status) {
+        alarm.set_request_read(false);
+    }
     if status != 101 {
         strip_hop_by_hop(&mut parts.headers);
     }

@@ -58,7 +58,9 @@ fn every_promised_metric_is_there() {
         .client()
         .chat("nobody", "")
         .assert_refused(404, "model_not_found");
-    gateway.wait_for("tollgate_requests_total", &[], |n| n == 2.0);
+    // An exchange is counted when it is over, a moment after its answer.
+    gateway.wait_for("tollgate_rejections_total", &[], |n| n == 1.0);
+    gateway.wait_for("tollgate_tokens_total", &[], |n| n > 0.0);
     let families = gateway.metrics().families();
     for (name, labels) in METRICS {
         let found: Vec<_> = families.iter().filter(|(known, _)| known == name).collect();
@@ -97,8 +99,9 @@ fn numbers_tell_what_happened() {
     let of = |service, code| [("gateway", "main"), ("service", service), ("code", code)];
     gateway.wait_for("tollgate_requests_total", &of("a", "200"), |n| n == 3.0);
     gateway.wait_for("tollgate_requests_total", &of("b", "503"), |n| n == 1.0);
-    let metrics = gateway.metrics();
     let a = [("gateway", "main"), ("service", "a")];
+    gateway.wait_for("tollgate_overhead_seconds_count", &a, |n| n == 3.0);
+    let metrics = gateway.metrics();
     assert_eq!(
         metrics.sum("tollgate_request_duration_seconds_count", &a),
         3.0

@@ -19,7 +19,7 @@ fn gateway(policy: &str, targets: &str) -> Gateway {
 fn served(engines: &[Engine]) -> Vec<u64> {
     engines
         .iter()
-        .map(|engine| engine.state().finished)
+        .map(|engine| engine.state().started)
         .collect()
 }
 
@@ -85,7 +85,7 @@ fn least_connections_spares_the_busy() {
             });
         }
     });
-    let (slow, fast) = (slow.state().finished, fast.state().finished);
+    let (slow, fast) = (slow.state().started, fast.state().started);
     assert_eq!(slow + fast, 60);
     assert!(
         fast > 2 * slow,

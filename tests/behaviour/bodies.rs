@@ -235,3 +235,39 @@ fn slow_senders_are_served() {
     }
     compare(&client.reply(), "h1", &body).unwrap();
 }
+
+/// Whatever part of a body comes alone, its last byte included, is waited for and read.
+#[test]
+fn the_last_byte_may_come_alone() {
+    let engine = engine();
+    let toml = BY_HEADER.to_owned()
+        + &service("whole", "whole", &engine.url())
+        + &service("raw", "raw", &engine.url())
+        + "type = \"http\"\n";
+    let gateway = Gateway::start(&toml);
+    for model in ["whole", "raw"] {
+        let fields = format!(
+            "x-model: {model}\r\nx-sim: echo\r\ncontent-type: application/octet-stream\r\n"
+        );
+        for length in [1, 2, 300, 70_000] {
+            let body = noise(length);
+            let plain = post("/v1/chat/completions", &fields, &body);
+            let chunks = chunked("/v1/chat/completions", &fields, &body, 50_000);
+            for request in [plain, chunks] {
+                for alone in [1, 2, 5, 6, 7, 8] {
+                    let (first, last) = request.split_at(request.len() - alone);
+                    let mut client = gateway.client();
+                    client.patience(std::time::Duration::from_secs(3));
+                    client.send(first);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    client.send(last);
+                    let reply = client.try_reply().unwrap_or_else(|error| {
+                        panic!("{model}, {length} bytes, the last {alone} alone: {error}")
+                    });
+                    compare(&reply, "h1", &body).unwrap();
+                }
+            }
+        }
+    }
+    gateway.assert_gauges_zero();
+}

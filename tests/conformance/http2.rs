@@ -153,3 +153,33 @@ fn broken_frames_end_their_connection_only() {
     }
     gateway.assert_gauges_zero();
 }
+
+/// The first words of HTTP/2 may come in two segments; what they begin is no slow HTTP/1.1 request.
+#[test]
+fn a_preface_may_come_in_pieces() {
+    let engine = engine();
+    let toml =
+        "[server]\nheader_timeout = \"300ms\"\n".to_owned() + &service("h1", "h1", &engine.url());
+    let gateway = Gateway::start(&toml);
+    for first in [1, 3, 10, 20] {
+        let mut client = RawH2::connect_in_pieces(gateway.address(), first);
+        let ask = |client: &mut RawH2, stream| {
+            let fields: &[(&[u8], &[u8])] = &[
+                (b":method", b"GET"),
+                (b":scheme", b"http"),
+                (b":path", b"/v1/models"),
+                (b":authority", b"test"),
+            ];
+            client.headers(stream, fields, true);
+            client.outcome(stream).and_then(|frame| frame.status())
+        };
+        assert_eq!(ask(&mut client, 1), Some(200), "{first}");
+        // Longer than a head may take.
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(
+            ask(&mut client, 3),
+            Some(200),
+            "{first}: the connection was cut"
+        );
+    }
+}

@@ -27,14 +27,21 @@ pub(crate) const GOAWAY: u8 = 7;
 
 impl RawH2 {
     pub(crate) fn connect(address: SocketAddr) -> RawH2 {
+        Self::connect_in_pieces(address, 0)
+    }
+
+    /// The first bytes of the preface go ahead of the others.
+    pub(crate) fn connect_in_pieces(address: SocketAddr, first: usize) -> RawH2 {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = RawH2 { stream };
-        client
-            .stream
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .unwrap();
+        let (first, rest) = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".split_at(first);
+        if !first.is_empty() {
+            client.stream.write_all(first).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        client.stream.write_all(rest).unwrap();
         client.frame(SETTINGS, 0, 0, &[]);
         client
     }

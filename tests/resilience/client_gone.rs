@@ -120,12 +120,8 @@ fn in_a_stream() {
         });
     }
     // What was produced is metered, though no usage was told: an estimate, a token an event.
-    assert!(
-        gateway
-            .metrics()
-            .sum("tollgate_tokens_total", &[("direction", "output")])
-            > 0.0
-    );
+    let labels = [("direction", "output")];
+    gateway.wait_for("tollgate_tokens_total", &labels, |tokens| tokens > 0.0);
 }
 
 /// An engine that has a request waiting in its queue has nothing to say to the gateway for a long time.

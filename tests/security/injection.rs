@@ -133,6 +133,8 @@ fn clients_do_not_make_metrics() {
     client.chat("m", "").assert_ok();
     client.chat("made-up-0", "");
     client.get("/made-up", "");
+    // An exchange is counted when it is over, a moment after its answer.
+    gateway.wait_for("tollgate_requests_total", &[], |n| n == 3.0);
     let before = count(&gateway);
     for n in 1..20 {
         client.chat(&format!("made-up-{n}"), "");
@@ -144,6 +146,7 @@ fn clients_do_not_make_metrics() {
         ));
         client.reply();
     }
+    gateway.wait_for("tollgate_requests_total", &[], |n| n == 3.0 + 3.0 * 19.0);
     assert_eq!(count(&gateway), before);
     assert!(!gateway.admin("/metrics").text().contains("made-up"));
 }
