@@ -5,6 +5,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ async fn pause(session: &mut Session, x: &Exchange) -> Result<()> {
         .saturating_mul(1 << doublings.min(20))
         .min(x.retry.max_backoff);
     let pause = bound.mul_f64(rand::random());
-    while_present(session, tokio::time::sleep(pause)).await
+    while_present(session, pin!(tokio::time::sleep(pause))).await
 }
 
 /// Looks for a target of the exchange's service: one not tried yet, then one that was not asked yet, then any.

@@ -8,18 +8,6 @@ use pingora_proxy::Session;
 
 use crate::proxy::response::frame_for;
 
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
-
 /// Takes out what concerns the client's connection only, and what it names as such.
 pub(super) fn strip(head: &mut RequestHeader) {
     let named: Vec<HeaderName> = head
@@ -34,9 +22,30 @@ pub(super) fn strip(head: &mut RequestHeader) {
     for name in named {
         head.remove_header(&name);
     }
-    for name in HOP_BY_HOP {
-        head.remove_header(name);
+    // A look at each name costs less than looking for each of these.
+    while let Some(name) = head
+        .headers
+        .keys()
+        .find(|name| is_hop_by_hop(name))
+        .cloned()
+    {
+        head.remove_header(&name);
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// HTTP/2 has the host in its URI.

@@ -37,7 +37,8 @@ pub(super) async fn read(session: &mut Session, upstream: &mut Upstream<()>) -> 
             }
         }
     };
-    let _ = while_present(session, timeout(PATIENCE, read)).await?;
+    // Boxed: this is no hot path, and the body is wanted back.
+    let _ = while_present(session, Box::pin(timeout(PATIENCE, read))).await?;
     Ok(body.freeze())
 }
 

@@ -10,6 +10,7 @@ mod queue;
 pub(super) mod room;
 
 use std::future::Future;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -161,10 +162,11 @@ impl Road {
         peer: Box<HttpPeer>,
     ) -> Result<Answer> {
         loop {
-            let connect = self.connector.get_http_session(&*peer);
-            let (mut upstream, reused) = while_present(session, connect)
-                .await?
-                .map_err(|e| e.into_up())?;
+            let connected = {
+                let connect = pin!(self.connector.get_http_session(&*peer));
+                while_present(session, connect).await?
+            };
+            let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
             match self.ask_over(session, x, &mut upstream, &peer).await {
                 Ok(head) => {
                     return Ok(Answer {
@@ -207,7 +209,9 @@ impl Road {
                 Err(error) => Err(sent.err().unwrap_or(error)),
             }
         };
-        match while_present(session, timeout_at(deadline.0, answer)).await? {
+        let answer = pin!(answer);
+        let answer = pin!(timeout_at(deadline.0, answer));
+        match while_present(session, answer).await? {
             Ok(head) => head.map_err(|e| e.into_up()),
             Err(_) => Err(rung(x, deadline.1)),
         }
@@ -298,7 +302,8 @@ async fn relay_body(
 ) -> Result<()> {
     loop {
         let deadline = x.deadline(Instant::now(), Deadline::Idle);
-        let read = timeout_at(deadline.0, upstream.read_response_body());
+        let read = pin!(upstream.read_response_body());
+        let read = pin!(timeout_at(deadline.0, read));
         let chunk = match while_present(session, read).await? {
             Ok(chunk) => chunk.map_err(|e| e.into_up())?,
             Err(_) => return Err(rung(x, deadline.1)),
@@ -336,16 +341,17 @@ fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
         )
 }
 
-/// Awaits `work` for as long as the client is there. Its request is read to the end, so whatever it
-/// sends now, or that it closes, ends the exchange.
-pub(super) async fn while_present<T>(
+/// Awaits `work`, pinned where it stands, for as long as the client is there. Its request is read to the end, so that it
+/// closes is all it can do, and ends the exchange.
+pub(super) async fn while_present<F: Future + Unpin>(
     session: &mut Session,
-    work: impl Future<Output = T>,
-) -> Result<T> {
+    work: F,
+) -> Result<F::Output> {
+    let left = pin!(session.as_downstream_mut().read_body_or_idle(true));
     tokio::select! {
         biased;
         done = work => Ok(done),
-        left = session.as_downstream_mut().read_body_or_idle(true) => Err(match left {
+        left = left => Err(match left {
             Err(error) => error.into_down(),
             Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
         }),

@@ -1,5 +1,6 @@
 //! The 429 queue: a service that said "later" is asked again, in order, within bounds.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use pingora_core::Result;
@@ -33,8 +34,8 @@ impl Road {
                 break;
             }
             place.again();
-            while_present(session, sleep_until(due)).await?;
-            let turn = timeout_at(deadline, place.turn(settings.workers as usize));
+            while_present(session, pin!(sleep_until(due))).await?;
+            let turn = pin!(timeout_at(deadline, place.turn(settings.workers as usize)));
             let Ok(turn) = while_present(session, turn).await? else {
                 break;
             };

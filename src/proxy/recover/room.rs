@@ -61,7 +61,7 @@ pub(in crate::proxy) async fn wait(
             waiting.freed().await;
         }
     };
-    let found = while_present(session, timeout_at(deadline, look)).await?;
+    let found = while_present(session, Box::pin(timeout_at(deadline, look))).await?;
     offer.metrics.waited(began.elapsed());
     found.map_err(|_| x.refuse(Rejection::Overloaded))
 }
