@@ -6,7 +6,6 @@ SHELL := /bin/bash
 .PHONY: help setup demo build test check fmt bench fuzz schema
 
 CARGO ?= cargo
-VENV := target/venv
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -31,7 +30,11 @@ build: setup ## the release binary, target/release/tollgate (minutes: link-time 
 	$(CARGO) build --release --locked
 
 test: setup ## every test
-	bash tests/sdk/setup.sh $(VENV)
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 python3-venv >/dev/null; \
+	}
+	bash tests/sdk/setup.sh
 	@if command -v cargo-nextest >/dev/null; then \
 	  $(CARGO) nextest run --workspace --locked --no-fail-fast; \
 	else \

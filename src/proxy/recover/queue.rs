@@ -43,6 +43,7 @@ impl Road {
             round += 1;
             x.turn = Some(turn);
             x.tried.clear();
+            x.retries = 0;
             let came = self.service(session, x).await;
             x.turn = None;
             match came? {
