@@ -26,9 +26,13 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 
 /// Judges an attempt that failed before anything reached the client, and tells the target's health.
 pub(super) fn judge(x: &mut Exchange, failure: Failure) -> Verdict {
-    blame(x, failure);
     x.failure = Some(failure);
-    if !x.replayable || is_over(x) {
+    if is_over(x) {
+        // Whoever was asked last is not to blame for the time that others took.
+        return Verdict::Final;
+    }
+    blame(x, failure);
+    if !x.replayable {
         return Verdict::Final;
     }
     if failure == Failure::Status(429) {
