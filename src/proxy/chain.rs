@@ -70,6 +70,15 @@ impl Exchange {
         None
     }
 
+    /// Whether there is a queue or a fallback beside the service's own targets.
+    pub(super) fn has_other_ways(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| {
+            first.service.queue.is_some()
+                || !first.fallback.is_empty()
+                || !self.rule_fallback.is_empty()
+        })
+    }
+
     /// Whether another service could serve, and the request can be sent to it.
     pub(super) fn has_fallback(&self) -> bool {
         self.replayable && self.next_in_chain(Instant::now()).is_some()

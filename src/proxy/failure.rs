@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use super::connection::Deadline;
 use super::exchange::{Exchange, Rescue};
-use super::recover::{LastAnswer, Road, failure_of};
+use super::recover::{self, LastAnswer, Road, failure_of};
 use super::reply::{self, Rejection};
 use super::stream::Meter;
 use super::verdict::{self, Verdict};
@@ -155,6 +155,11 @@ async fn give_up(session: &mut Session, x: &mut Exchange, error: &Error) {
         return;
     }
     session.set_keepalive(None);
+    if x.last.is_some() && x.rung != Some(Deadline::Total) {
+        // What an upstream said last says more than that another could not be reached.
+        let _ = recover::give_up(session, x).await;
+        return;
+    }
     let _ = reply::reject(session, x, &rejection).await;
 }
 

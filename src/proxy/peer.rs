@@ -37,7 +37,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 };
 
 /// What a look for a target came to.
-enum Found {
+pub(super) enum Found {
     /// This one, held.
     Target(usize, Guard, Ticket),
     /// Those that are to be trusted take no more.
@@ -57,14 +57,21 @@ pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<
             Found::Target(index, guard, ticket) => {
                 return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
             }
-            Found::Full if room::may_wait(x) => {
-                let (index, guard, ticket) = room::wait(session, x).await?;
-                return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
-            }
+            Found::Full if room::may_wait(x) => match room::wait(session, x).await? {
+                Some((index, guard, ticket)) => {
+                    return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+                }
+                None if x.fall_back("full") => {}
+                None => return Err(x.refuse(Rejection::Overloaded)),
+            },
             Found::Full if x.fall_back("full") => {}
             Found::Full => return Err(x.refuse(Rejection::Overloaded)),
             Found::Nobody if x.fall_back("unavailable") => {}
             Found::Nobody => {
+                if let Some(wait) = cooling(x).filter(|_| room::may_wait(x)) {
+                    x.retry_after = Some(wait);
+                    return Err(x.refuse(Rejection::RateLimited));
+                }
                 let Some((index, guard, ticket)) = least_bad_of(x) else {
                     return Err(x.refuse(Rejection::NoHealthyUpstream));
                 };
@@ -97,14 +104,7 @@ fn find(session: &Session, x: &Exchange) -> Found {
     try_find(x, affinity(session.req_header(), x))
 }
 
-pub(super) fn try_pick(x: &Exchange, key: Option<u64>) -> Option<(usize, Guard, Ticket)> {
-    match try_find(x, key) {
-        Found::Target(index, guard, ticket) => Some((index, guard, ticket)),
-        _ => None,
-    }
-}
-
-fn try_find(x: &Exchange, key: Option<u64>) -> Found {
+pub(super) fn try_find(x: &Exchange, key: Option<u64>) -> Found {
     let Some(offer) = &x.offer else {
         return Found::Nobody;
     };
@@ -149,6 +149,19 @@ fn try_find(x: &Exchange, key: Option<u64>) -> Found {
         full |= all_at_limit(&upstream.view, &ask);
     }
     if full { Found::Full } else { Found::Nobody }
+}
+
+/// How long until the first of those that told us to wait may be asked again.
+fn cooling(x: &Exchange) -> Option<Duration> {
+    let now = Instant::now().into_std();
+    let targets = &x.offer.as_ref()?.service.upstream.targets;
+    let waits = targets
+        .iter()
+        .filter_map(|target| match target.health.standing(now) {
+            Standing::Cooling { until } => Some(until.saturating_duration_since(now)),
+            _ => None,
+        });
+    waits.min()
 }
 
 /// When nobody is to be trusted, somebody is tried all the same: it may be our judgement that is wrong.

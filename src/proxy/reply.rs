@@ -144,7 +144,10 @@ impl Rejection {
     fn retry_after(&self) -> Option<Duration> {
         matches!(
             self,
-            Rejection::NoHealthyUpstream | Rejection::Overloaded | Rejection::Paused
+            Rejection::NoHealthyUpstream
+                | Rejection::Overloaded
+                | Rejection::Paused
+                | Rejection::RateLimited
         )
         .then_some(RETRY_AFTER)
     }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::HeaderName;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, LAST_MODIFIED, TRANSFER_ENCODING,
+};
 use pingora_core::protocols::http::client::HttpSession as Upstream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -22,29 +26,44 @@ pub(in crate::proxy) struct LastAnswer {
     pub(in crate::proxy) body: Option<Bytes>,
 }
 
+const DESCRIBES_BODY: [HeaderName; 6] = [
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_RANGE,
+    ETAG,
+    LAST_MODIFIED,
+    ACCEPT_RANGES,
+];
+
 /// Of an error's body no more is kept than this.
 const MOST: usize = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads an error's body. One that does not end in time or bounds is cut: it is an error's explanation, no more.
-pub(super) async fn read(session: &mut Session, upstream: &mut Upstream<()>) -> Result<Bytes> {
+/// Reads an error's body; `None` if it does not end in time or bounds, since half of it may be worth nothing.
+pub(super) async fn read(
+    session: &mut Session,
+    upstream: &mut Upstream<()>,
+) -> Result<Option<Bytes>> {
     let mut body = BytesMut::new();
     let read = async {
-        while let Ok(Some(chunk)) = upstream.read_response_body().await {
-            body.extend_from_slice(&chunk);
-            if body.len() > MOST {
-                break;
+        loop {
+            match upstream.read_response_body().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= MOST => {
+                    body.extend_from_slice(&chunk)
+                }
+                Ok(None) => return true,
+                _ => return false,
             }
         }
     };
     // Boxed: this is no hot path, and the body is wanted back.
-    let _ = while_present(session, Box::pin(timeout(PATIENCE, read))).await?;
-    Ok(body.freeze())
+    let whole = while_present(session, Box::pin(timeout(PATIENCE, read))).await?;
+    Ok((whole == Ok(true)).then(|| body.freeze()))
 }
 
 /// Answers with the last answer, or with our own word when there was none. What was not known of why is left to
 /// `fail_to_proxy`.
-pub(super) async fn give_up(session: &mut Session, x: &mut Exchange) -> Result<()> {
+pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -> Result<()> {
     let Some(LastAnswer { mut head, body }) = x.last.take() else {
         return Err(Error::explain(ErrorType::ConnectError, "nothing is left to try").into_up());
     };
@@ -52,6 +71,13 @@ pub(super) async fn give_up(session: &mut Session, x: &mut Exchange) -> Result<(
     response::head(x, &mut head)?;
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&CONTENT_LENGTH);
+    if body.is_none() {
+        // The words will be ours: what described the lost ones goes.
+        for name in DESCRIBES_BODY {
+            head.remove_header(&name);
+        }
+        head.insert_header(CONTENT_TYPE, "application/json")?;
+    }
     let body = body.unwrap_or_else(|| {
         let rejection = match head.status.as_u16() {
             429 => Rejection::RateLimited,

@@ -25,11 +25,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connection::Deadline;
 use super::exchange::{Body, Exchange, Rescue};
+use super::reply::Rejection;
 use super::verdict::{self, Verdict};
 use super::{failure, forward, front, peer, response, stream};
 use crate::health::Failure;
 
-pub(super) use last::LastAnswer;
+pub(super) use last::{LastAnswer, give_up};
 
 /// Connections to upstreams that are ours alone.
 pub(super) struct Road {
@@ -99,7 +100,7 @@ impl Road {
                 Service::Failed => {
                     let reason = x.failure.map_or("unavailable", verdict::reason);
                     if !x.fall_back(reason) {
-                        return last::give_up(session, x).await;
+                        return give_up(session, x).await;
                     }
                     self.service(session, x).await?
                 }
@@ -112,6 +113,10 @@ impl Road {
         loop {
             let peer = match peer::next(session, x).await {
                 Ok(peer) => peer,
+                Err(_) if x.refusal == Some(Rejection::RateLimited) => {
+                    x.failure = Some(Failure::Status(429));
+                    return Ok(Service::TooMany);
+                }
                 Err(_) if x.refusal.is_some() => return Ok(Service::Failed),
                 Err(error) => return Err(error),
             };
@@ -133,7 +138,7 @@ impl Road {
                         let body = last::read(session, &mut answer.upstream).await?;
                         x.last = Some(LastAnswer {
                             head: answer.head,
-                            body: Some(body),
+                            body,
                         });
                         failure
                     }
@@ -245,7 +250,8 @@ impl Road {
 }
 
 /// Whether Pingora's own loop is to be passed by: because it does not hold the body, or because it could not end
-/// the exchange properly. It cannot interrupt an HTTP/2 client's stream but by a reset, and forgets an HTTP/2
+/// the exchange properly. It drops an answer that is not the client's at its head, so that its body is lost if none better comes from the queue or
+/// a fallback. It cannot interrupt an HTTP/2 client's stream but by a reset, and forgets an HTTP/2
 /// upstream's early answer when a long body does not go out.
 pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
     let Some(offer) = &x.offer else { return false };
@@ -253,6 +259,7 @@ pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
         return false;
     }
     matches!(x.body, Body::Long { .. })
+        || (x.replayable && x.has_other_ways())
         || session.as_downstream().is_http2()
         || offer.service.upstream.speaks_h2()
 }

@@ -3,16 +3,17 @@
 //! First come first served: those who wait take turns in the service's line, and only its head looks for a place
 //! whenever one is given back.
 
+use std::time::Duration;
+
 use pingora_core::Result;
 use pingora_proxy::Session;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::while_present;
 use crate::balance::Guard;
 use crate::health::Ticket;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::peer;
-use crate::proxy::reply::Rejection;
+use crate::proxy::peer::{self, Found};
 
 /// Whether the exchange's service lets requests wait for room.
 pub(in crate::proxy) fn may_wait(x: &Exchange) -> bool {
@@ -29,23 +30,26 @@ pub(in crate::proxy) fn is_waited_for(x: &Exchange) -> bool {
         .is_some_and(|offer| offer.service.state.room.depth() > 0)
 }
 
-/// Waits for a place, within the bounds of the service's queue.
+/// How often the head of the line looks without having been told: a target may also come back by itself.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for a place, within the bounds of the service's queue. `None`: there was none in time, or nobody is to be
+/// trusted any more.
 pub(in crate::proxy) async fn wait(
     session: &mut Session,
     x: &mut Exchange,
-) -> Result<(usize, Guard, Ticket)> {
+) -> Result<Option<(usize, Guard, Ticket)>> {
     let Some(offer) = x.offer.clone() else {
-        return Err(x.refuse(Rejection::Overloaded));
+        return Ok(None);
     };
-    let (Some(settings), Some(target)) =
-        (&offer.service.queue, offer.service.upstream.targets.first())
-    else {
-        return Err(x.refuse(Rejection::Overloaded));
+    let targets = &offer.service.upstream.targets;
+    let (Some(settings), Some(target)) = (&offer.service.queue, targets.first()) else {
+        return Ok(None);
     };
     let state = &offer.service.state;
     let size = (settings.size as usize).saturating_sub(state.queue.depth());
     let Some(mut place) = state.room.enter(size) else {
-        return Err(x.refuse(Rejection::Overloaded));
+        return Ok(None);
     };
     let began = Instant::now();
     let deadline = x.latest(began + settings.max_wait);
@@ -55,13 +59,16 @@ pub(in crate::proxy) async fn wait(
         // The turn is given on once a place is held.
         let _turn = place.turn(1).await;
         loop {
-            if let Some(found) = peer::try_pick(x, key) {
-                return found;
+            match peer::try_find(x, key) {
+                Found::Target(index, guard, ticket) => return Some((index, guard, ticket)),
+                Found::Nobody => return None,
+                Found::Full => {
+                    let _ = timeout(LOOK, waiting.freed()).await;
+                }
             }
-            waiting.freed().await;
         }
     };
     let found = while_present(session, Box::pin(timeout_at(deadline, look))).await?;
     offer.metrics.waited(began.elapsed());
-    found.map_err(|_| x.refuse(Rejection::Overloaded))
+    Ok(found.ok().flatten())
 }
