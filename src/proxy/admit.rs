@@ -29,26 +29,32 @@ pub(super) async fn admit(
         Ok(Admission::Answer(body)) => {
             let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
             head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
-            reply::send(session, x, head, body).await?;
+            Box::pin(reply::send(session, x, head, body)).await?;
             Ok(true)
         }
         Err(Stop::Reject(rejection)) => {
-            if is_short(session) {
-                // What is left is read first, so that the connection can go on.
-                drain(session, Duration::from_secs(1)).await;
-            }
-            let unread = !session.is_body_done();
-            if unread {
-                session.set_keepalive(None);
-            }
-            reply::reject(session, x, &rejection).await?;
-            if unread && may_linger(session, &rejection) {
-                drain(session, Duration::from_secs(5)).await;
-            }
+            Box::pin(refuse(session, x, &rejection)).await?;
             Ok(true)
         }
         Err(Stop::Gone(error)) => Err(error.into_down()),
     }
+}
+
+/// Answers with a rejection, and deals with what the client may still be sending.
+async fn refuse(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
+    if is_short(session) {
+        // What is left is read first, so that the connection can go on.
+        drain(session, Duration::from_secs(1)).await;
+    }
+    let unread = !session.is_body_done();
+    if unread {
+        session.set_keepalive(None);
+    }
+    reply::reject(session, x, rejection).await?;
+    if unread && may_linger(session, rejection) {
+        drain(session, Duration::from_secs(5)).await;
+    }
+    Ok(())
 }
 
 enum Admission {

@@ -115,7 +115,8 @@ impl ProxyHttp for Proxy {
         if !recover::wanted(session, x) {
             return Ok(true);
         }
-        self.road.carry(session, x).await?;
+        // Boxed, here and below: a future that is not awaited should not be part of every request's.
+        Box::pin(self.road.carry(session, x)).await?;
         Ok(false)
     }
 
@@ -232,7 +233,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         x: &mut Self::CTX,
     ) -> FailToProxy {
-        failure::end(session, x, error, &self.road).await;
+        Box::pin(failure::end(session, x, error, &self.road)).await;
         FailToProxy {
             error_code: x.status,
             can_reuse_downstream: false,

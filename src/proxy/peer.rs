@@ -49,7 +49,9 @@ pub(super) enum Found {
 /// The next target: of the exchange's service or, when that cannot serve, of the next that can. Waits out the pause before a retry, and
 /// for a place if need be.
 pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
-    pause(session, x).await?;
+    if x.retries > 0 {
+        Box::pin(pause(session, x)).await?;
+    }
     // The last attempt's guard goes first: its target's load is no longer ours.
     x.attempt = None;
     loop {
@@ -57,7 +59,7 @@ pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<
             Found::Target(index, guard, ticket) => {
                 return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
             }
-            Found::Full if room::may_wait(x) => match room::wait(session, x).await? {
+            Found::Full if room::may_wait(x) => match Box::pin(room::wait(session, x)).await? {
                 Some((index, guard, ticket)) => {
                     return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
                 }
