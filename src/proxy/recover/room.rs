@@ -58,6 +58,8 @@ pub(in crate::proxy) async fn wait(
     let look = async {
         // The turn is given on once a place is held.
         let _turn = place.turn(1).await;
+        // The head of the line waits like the others.
+        place.again();
         loop {
             match peer::try_find(x, key) {
                 Found::Target(index, guard, ticket) => return Some((index, guard, ticket)),

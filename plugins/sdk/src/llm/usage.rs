@@ -119,41 +119,53 @@ impl JsonUsage {
     }
 }
 
-/// Reads a usage object as engines write it: plain keys, whole numbers, nulls, and details one level deeper. Anything else
-/// is left to the general parser (`None`), which knows all of JSON and takes six times as long.
+/// Reads a usage object as engines write it: plain keys, each once, whole numbers, nulls, and details one level deeper.
+/// Anything else is left to the general parser (`None`), which knows all of JSON and takes six times as long.
 fn plain_tally(object: &[u8]) -> Option<Tally> {
     let mut tally = Tally::default();
+    let mut seen: [&[u8]; 16] = [b""; 16];
+    let mut slots = seen.iter_mut();
     let mut rest = object.strip_prefix(b"{")?;
     let mut details: Option<&[u8]> = None;
     loop {
-        rest = rest.trim_ascii_start();
-        let after = rest.strip_prefix(b"\"")?;
+        let after = rest.trim_ascii_start().strip_prefix(b"\"")?;
         let (key, after) = after.split_at_checked(memchr::memchr(b'"', after)?)?;
         let after = after.strip_prefix(b"\"")?.trim_ascii_start();
         let value = after.strip_prefix(b":")?.trim_ascii_start();
+        if key.is_empty() || !key.iter().all(|b| b.is_ascii_lowercase() || *b == b'_') {
+            return None;
+        }
+        if details.is_none() {
+            *slots.next()? = key;
+        }
         rest = match value {
             [b'{', inner @ ..] if details.is_none() => {
                 details = Some(key);
                 rest = inner;
                 continue;
             }
+            [b'0', b'0'..=b'9', ..] => return None,
             [b'0'..=b'9', ..] => {
                 let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
                 let (number, after) = value.split_at_checked(digits)?;
                 let number = std::str::from_utf8(number).ok()?.parse::<u64>().ok()?;
-                tally.set(details, key, number);
+                tally.set(details, key, number)?;
                 after
             }
+            _ if details.is_some() => return None,
             _ => value.strip_prefix(b"null")?,
         };
         loop {
-            rest = rest.trim_ascii_start();
-            let (first, after) = rest.split_first()?;
+            let (first, after) = rest.trim_ascii_start().split_first()?;
             rest = after;
             match (first, details) {
                 (b',', _) => break,
                 (b'}', Some(_)) => details = None,
-                (b'}', None) => return Some(tally),
+                (b'}', None) => {
+                    let keys = seen.split(|key| key.is_empty()).next().unwrap_or_default();
+                    let twice = |(i, key): (usize, &&[u8])| keys.iter().take(i).any(|k| k == key);
+                    return (!keys.iter().enumerate().any(twice)).then_some(tally);
+                }
                 _ => return None,
             }
         }
@@ -182,8 +194,8 @@ struct Details {
 }
 
 impl Tally {
-    /// Notes a number under its key, or under the key of the details it stands in.
-    fn set(&mut self, details: Option<&[u8]>, key: &[u8], number: u64) {
+    /// Notes a number under its key, or under the key of the details it stands in; `None` if one is there already.
+    fn set(&mut self, details: Option<&[u8]>, key: &[u8], number: u64) -> Option<()> {
         let number = Some(Number::from(number));
         let Some(details) = details else {
             match key {
@@ -194,20 +206,33 @@ impl Tally {
                 b"output_tokens" => self.output_tokens = number,
                 b"cache_read_input_tokens" => self.cache_read_input_tokens = number,
                 b"cache_creation_input_tokens" => self.cache_creation_input_tokens = number,
+                // A number where details are expected is for the general parser to refuse.
+                b"prompt_tokens_details" | b"input_tokens_details" => return None,
                 _ => {}
             }
-            return;
+            return Some(());
         };
+        let place = match details {
+            b"prompt_tokens_details" => &mut self.prompt_tokens_details,
+            b"input_tokens_details" => &mut self.input_tokens_details,
+            // An object where a number is expected, likewise.
+            b"prompt_tokens"
+            | b"completion_tokens"
+            | b"total_tokens"
+            | b"input_tokens"
+            | b"output_tokens"
+            | b"cache_read_input_tokens"
+            | b"cache_creation_input_tokens" => return None,
+            _ => return Some(()),
+        };
+        let place = place.get_or_insert_default();
         if key == b"cached_tokens" {
-            let cached = Some(Details {
-                cached_tokens: number,
-            });
-            match details {
-                b"prompt_tokens_details" => self.prompt_tokens_details = cached,
-                b"input_tokens_details" => self.input_tokens_details = cached,
-                _ => {}
+            if place.cached_tokens.is_some() {
+                return None;
             }
+            place.cached_tokens = number;
         }
+        Some(())
     }
 
     /// Lets what `later` says replace what this says.
