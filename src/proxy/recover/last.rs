@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderName;
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     ETAG, LAST_MODIFIED, TRANSFER_ENCODING,
 };
+use http::{HeaderName, Version};
 use pingora_core::protocols::http::client::HttpSession as Upstream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -71,6 +71,10 @@ pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -
     response::head(x, &mut head)?;
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&CONTENT_LENGTH);
+    if !session.as_downstream().is_http2() {
+        // The answer may have come over HTTP/2; Pingora writes no such version to an HTTP/1 client.
+        head.set_version(Version::HTTP_11);
+    }
     if body.is_none() {
         // The words will be ours: what described the lost ones goes.
         for name in DESCRIBES_BODY {
