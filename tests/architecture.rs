@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src`, in dependency order; those of one line may not use each other.
-const ORDER: [&[&str]; 9] = [
+const ORDER: [&[&str]; 10] = [
     &["telemetry"],
     &["model"],
     &["config"],
     &["balance"],
+    &["health"],
     &["snapshot"],
     &["control"],
     &["admin", "proxy"],

@@ -1,7 +1,8 @@
 //! Tollgate from outside: real sockets, a gateway in this process, engines and upstreams that misbehave on demand.
 //!
 //! One binary, by intent: `behaviour` (does a feature work), `conformance` (does it obey the protocols), `security` (what
-//! must never happen), `resilience` (what happens when others fail), `documents` (files), `architecture` (the house itself).
+//! must never happen), `resilience` (what happens when others fail),
+//! `reliability` (what must not be lost when they do), `documents` (files), `architecture` (the house itself).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,5 +18,6 @@ mod architecture;
 mod behaviour;
 mod conformance;
 mod documents;
+mod reliability;
 mod resilience;
 mod security;

@@ -90,7 +90,8 @@ fn every_promised_metric_is_there() {
 #[test]
 fn numbers_tell_what_happened() {
     let engine = engine();
-    let toml = service("a", "a", &engine.url()) + &service("b", "b", &h2c(&engine));
+    let toml =
+        service("a", "a", &engine.url()) + &service("b", "b", &h2c(&engine)) + "retry = \"off\"\n";
     let gateway = Gateway::start(&toml);
     for _ in 0..3 {
         gateway.client().chat("a", "").assert_ok();

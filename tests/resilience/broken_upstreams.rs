@@ -125,7 +125,7 @@ fn an_upstream_of_another_protocol_gets_502() {
 #[test]
 fn an_upstreams_own_error_passes() {
     let engine = engine();
-    let gateway = Gateway::start(&service("m", "m", &engine.url()));
+    let gateway = Gateway::start(&(service("m", "m", &engine.url()) + "retry = \"off\"\n"));
     for status in [400, 401, 404, 422, 429, 500, 503] {
         let fields = format!("x-sim: status={status}, retry-after=7, body=theirs\r\n");
         let reply = gateway.client().chat("m", &fields);
@@ -249,7 +249,7 @@ fn a_kept_connection_that_has_closed_is_not_used() {
 #[test]
 fn a_request_is_not_repeated_on_a_fresh_connection() {
     let upstream = Upstream::closing("");
-    let gateway = Gateway::start(&service("m", "m", &upstream.url()));
+    let gateway = Gateway::start(&(service("m", "m", &upstream.url()) + "retry = \"off\"\n"));
     assert_eq!(gateway.client().chat("m", "").status, 502);
     assert_eq!(upstream.requests().len(), 1);
 }
