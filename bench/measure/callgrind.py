@@ -10,6 +10,8 @@ import os
 import re
 import sys
 
+sys.dont_write_bytecode = True
+
 import build
 import cases
 import peers

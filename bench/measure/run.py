@@ -12,6 +12,8 @@ import os
 import sys
 import time
 
+sys.dont_write_bytecode = True
+
 import build
 import cases
 import peers

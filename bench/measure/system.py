@@ -201,27 +201,29 @@ def _system_name():
 
 
 def install(programs):
-    """Debian packages for the programs that are missing, if we may."""
+    """Debian packages of the same names for the programs that are missing, if we may."""
     missing = [name for name in programs if find(name) is None]
-    if not missing:
+    if not missing or not install_packages(missing) or not os.path.isdir("/run/systemd/system"):
         return
+    # The packages start services of their own, which nobody asked for.
+    services = [name for name in missing if name in ("nginx", "haproxy")]
+    if services:
+        subprocess.run(["systemctl", "disable", "--now", *services], check=False, capture_output=True)
+
+
+def install_packages(packages):
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print(f"not installed, and not ours to install: {', '.join(missing)}")
-        return
-    print(f"installing {', '.join(missing)}", flush=True)
+        print(f"not installed, and not ours to install: {', '.join(packages)}")
+        return False
+    print(f"installing {', '.join(packages)}", flush=True)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"],
-                    ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]):
-        try:
-            output_of(command, 600, env)
-        except Failure as failure:
-            print(f"cannot install: {failure}")
-            return
-    if os.path.isdir("/run/systemd/system"):
-        # The packages start services of their own, which nobody asked for.
-        services = [name for name in missing if name in ("nginx", "haproxy")]
-        if services:
-            subprocess.run(["systemctl", "disable", "--now", *services], check=False, capture_output=True)
+    try:
+        output_of(["apt-get", "update", "-qq"], 600, env)
+        output_of(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], 600, env)
+    except Failure as failure:
+        print(f"cannot install: {failure}")
+        return False
+    return True
 
 
 def find(program):

@@ -117,7 +117,7 @@ fn numbers_tell_what_happened() {
         "{overhead} of {duration}"
     );
     assert_eq!(metrics.sum("tollgate_config_revision", &[]), 1.0);
-    assert_eq!(metrics.sum("tollgate_target_up", &[]), 2.0);
+    gateway.wait_for("tollgate_target_up", &[], |n| n == 2.0);
 }
 
 #[test]

@@ -10,9 +10,10 @@ fn engines(count: usize) -> Vec<Engine> {
     (0..count).map(|_| engine_with(|_| ())).collect()
 }
 
+/// Without checks: a target that was not asked yet serves only when no better one is there, which is another test's matter.
 fn gateway(policy: &str, targets: &str) -> Gateway {
     Gateway::start(&format!(
-        "[[service]]\nname = \"m\"\nmodels = [\"m\"]\nupstream = \"pool\"\n[[upstream]]\nname = \"pool\"\npolicy = \"{policy}\"\ntargets = [{targets}]\n"
+        "[[service]]\nname = \"m\"\nmodels = [\"m\"]\nupstream = \"pool\"\n[[upstream]]\nname = \"pool\"\npolicy = \"{policy}\"\ntargets = [{targets}]\nhealth = \"off\"\n"
     ))
 }
 
