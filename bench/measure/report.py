@@ -122,16 +122,18 @@ def aligned(rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     line = lambda row: "| " + " | ".join(
         cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))) + " |"
-    rule = "|" + "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    rules = ["-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)]
+    rule = "|" + "|".join(rules) + "|"
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
 
 
-def setting(machine, rounds, seconds, pinning, profile):
+def setting(machine, rounds, seconds, pinning, profile, others):
     """One sentence on where the numbers come from."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
         f"{machine['system']}; loopback; {pinning}; {rounds} interleaved rounds of {seconds} s each, medians with the "
-        f"least and the most; ratios are medians of the ratios of each round; profile `{profile}`.")
+        f"least and the most; ratios are medians of the ratios of each round; profile `{profile}`; "
+        f"other processes had {others:.0%} of the machine meanwhile.")
 
 
 def over_budget(result, limit, names):

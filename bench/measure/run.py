@@ -53,7 +53,8 @@ def arguments():
     parser.add_argument("--check", nargs="?", type=float, const=1.25, metavar="RATIO",
                         help="fail when Tollgate's CPU per request is more than RATIO (1.25) times bare Pingora's")
     parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
-    parser.add_argument("--json", help="where to write the results (default: bench/latest.json in cargo's target folder)")
+    parser.add_argument("--json", metavar="FILE", help="where to write the results "
+                        "(default: bench/latest.json in cargo's target folder)")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 2, 2
@@ -90,8 +91,10 @@ def measure(options):
         total = options.rounds * len(options.cases) * len(measured) * (options.seconds + 0.3)
         print(f"measuring {len(measured)} × {len(options.cases)} cases × {options.rounds} rounds: about "
               f"{total / 60:.0f} minutes; {cores.describe()}", flush=True)
+        neighbours = system.Neighbours([peer.pid for peer in running])
         for number in range(options.rounds):
             runs += one_round(number, options.cases, measured, load)
+        others = neighbours.share()
         memory = {peer.name: peer.memory() for peer in measured if peer is not engine}
         versions = {peer.name: peer.version for peer in measured}
         for peer in measured:
@@ -105,12 +108,13 @@ def measure(options):
             peer.stop()
     machine = system.machine()
     result = report.summarise(runs)
-    setting = report.setting(machine, options.rounds, options.seconds, cores.describe(), options.profile)
+    setting = report.setting(
+        machine, options.rounds, options.seconds, cores.describe(), options.profile, others)
     text = f"{setting}\n\n{report.table(options.cases, result, memory, versions)}"
     print(f"\n{text}\n")
     path = options.json or os.path.join(os.path.dirname(scratch), "latest.json")
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"started": int(started), "machine": machine, "setting": setting, "versions": versions,
+        json.dump({"started": int(started), "machine": machine, "setting": setting, "others": others, "versions": versions,
                    "summary": result, "peak_memory_bytes": memory, "runs": runs}, file, indent=1)
     print(f"written to {os.path.relpath(path)}")
     if options.readme:

@@ -157,6 +157,28 @@ def cpu_seconds(root):
     return user / TICK, system / TICK
 
 
+class Neighbours:
+    """How much of the machine others used while we measured: what makes a measurement doubtful."""
+
+    def __init__(self, ours):
+        self.ours = ours
+        self.start = self._now()
+
+    def share(self):
+        """Of all processor time that could be had since the start, the part that was neither ours nor idle."""
+        (busy, ours, total), (busy0, ours0, total0) = self._now(), self.start
+        return max(0.0, ((busy - busy0) - (ours - ours0)) / max(total - total0, 1e-9))
+
+    def _now(self):
+        with open("/proc/stat", encoding="utf-8") as file:
+            fields = [int(field) / TICK for field in file.readline().split()[1:9]]
+        idle = fields[3] + fields[4]
+        times = os.times()
+        ours = times.user + times.system + times.children_user + times.children_system
+        ours += sum(sum(cpu_seconds(pid)) for pid in self.ours)
+        return sum(fields) - idle, ours, sum(fields)
+
+
 def peak_memory(root):
     """The largest resident size so far of each process in a tree, added up; bytes."""
     total = 0
