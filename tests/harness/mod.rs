@@ -3,6 +3,7 @@
 //! Nothing here sleeps and hopes: what takes time is polled for, with a deadline.
 
 mod client;
+mod footprint;
 mod gateway;
 mod h2_client;
 mod h2_frames;
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tollgate_bench::engine::{Engine, EngineConfig, EngineState};
 
 pub(crate) use client::{Client, chunked, get, post};
+pub(crate) use footprint::Footprint;
 pub(crate) use gateway::{Gateway, service};
 pub(crate) use h2_client::H2Client;
 pub(crate) use h2_frames::RawH2;

@@ -11,7 +11,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use tollgate_bench::engine::{Engine, EngineConfig};
 
 use super::{always, offer, restart, wait_for_depth};
-use crate::harness::{CHAT, Gateway, chat, post, streamed};
+use crate::harness::{CHAT, Footprint, Gateway, chat, post, streamed};
 
 const CLIENTS: usize = 64;
 const SEED: u64 = 0x7011_6a7e;
@@ -56,16 +56,26 @@ fn nobody_notices() {
     let upstream = "breaker = { failures = 5, window = \"5s\", open = \"500ms\" }\nhealth = { type = \"tcp\", interval = \"300ms\", timeout = \"200ms\" }\n";
     let gateway = Gateway::start(&offer("m", service, upstream, &urls));
     let outcome = Outcome::default();
-    let stop = AtomicBool::new(false);
-    let began = Instant::now();
-    std::thread::scope(|scope| {
-        for number in 0..CLIENTS {
-            let (gateway, outcome, stop) = (&gateway, &outcome, &stop);
-            scope.spawn(move || visit(gateway, number, outcome, stop, began));
-        }
-        disturb(&mut engines, &addresses, Duration::from_secs(seconds));
-        stop.store(true, Ordering::SeqCst);
-    });
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut reign = |seconds| {
+        let stop = AtomicBool::new(false);
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for number in 0..CLIENTS {
+                let (gateway, outcome, stop) = (&gateway, &outcome, &stop);
+                scope.spawn(move || visit(gateway, number, outcome, stop, began));
+            }
+            let duration = Duration::from_secs(seconds);
+            disturb(&mut engines, &addresses, duration, &mut random);
+            stop.store(true, Ordering::SeqCst);
+        });
+        wait_for_depth(&gateway, "m", 0.0);
+        gateway.assert_gauges_zero();
+        Footprint::settled()
+    };
+    // What is kept for good, pools and buffers, is there after a while; what grows from then on leaks.
+    let before = reign(seconds.div_ceil(4));
+    let after = reign(seconds);
     let metrics = gateway.metrics();
     let count = |name| metrics.sum(name, &[("service", "m")]);
     let (served, broken) = (outcome.served.into_inner(), outcome.broken.into_inner());
@@ -88,8 +98,16 @@ fn nobody_notices() {
         broken > 0,
         "no stream was broken: this tested less than it says"
     );
-    wait_for_depth(&gateway, "m", 0.0);
-    gateway.assert_gauges_zero();
+    println!("before {before:?}, after {after:?}");
+    assert!(
+        after.files <= before.files + 16,
+        "sockets leak: {before:?}, {after:?}"
+    );
+    assert!(after.threads <= before.threads, "{before:?}, {after:?}");
+    assert!(
+        after.memory <= before.memory + (16 << 20),
+        "memory leaks: {before:?}, {after:?}"
+    );
 }
 
 fn config(address: SocketAddr) -> EngineConfig {
@@ -158,8 +176,12 @@ fn visit(gateway: &Gateway, number: usize, outcome: &Outcome, stop: &AtomicBool,
 }
 
 /// Every engine but the one that is well, and its successor, gets into trouble.
-fn disturb(engines: &mut [Option<Engine>], addresses: &[SocketAddr], duration: Duration) {
-    let mut random = StdRng::seed_from_u64(SEED);
+fn disturb(
+    engines: &mut [Option<Engine>],
+    addresses: &[SocketAddr],
+    duration: Duration,
+    random: &mut StdRng,
+) {
     let began = Instant::now();
     let (mut well, mut next) = (0, None);
     let mut since = Instant::now();

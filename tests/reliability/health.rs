@@ -36,7 +36,7 @@ fn an_engine_dies_and_nobody_notices() {
     let gateway = Gateway::start(&offer("m", "", upstream, &urls));
     let label = engines[0].address().to_string();
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-    // What was under way when it died, and five more.
+    // Each asks every 40 ms.
     let clients = 8;
     std::thread::scope(|scope| {
         let working: Vec<_> = (0..clients)
@@ -70,12 +70,15 @@ fn an_engine_dies_and_nobody_notices() {
         }
     });
     let metrics = gateway.metrics();
-    let retries = metrics.sum("tollgate_retries_total", &[("service", "m")]);
-    assert!(retries >= 1.0, "it died unnoticed");
-    assert!(
-        retries <= 5.0 + f64::from(clients),
-        "{retries} requests tried the dead engine"
-    );
+    let retries = |reason| {
+        let labels = [("service", "m"), ("reason", reason)];
+        metrics.sum("tollgate_retries_total", &labels)
+    };
+    // What it held when it died breaks off. Whoever asks it from then on is refused a connection.
+    let (broken, refused) = (retries("reset"), retries("connect"));
+    assert!(broken <= f64::from(clients), "{broken} broke off");
+    assert!(refused >= 1.0, "it died unnoticed");
+    assert!(refused <= 5.0, "{refused} requests tried the dead engine");
     let labels = [("upstream", "m")];
     let open = metrics.sum("tollgate_target_breaker_state", &labels);
     assert_eq!(open, 2.0, "one breaker is open: {label}");

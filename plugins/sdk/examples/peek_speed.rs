@@ -113,6 +113,18 @@ fn main() {
             r"    let number = self.take(argument)?;\n".repeat(2000)
         ),
     );
+    let prose = r#"The gateway reads the name of the model.\nIt counts \"tokens\" and otherwise stays out of the way.\n"#;
+    let turn = |role: &str| {
+        format!(
+            r#"{{"role":"{role}","content":"{}"}}"#,
+            &prose.repeat(11)[..1024]
+        )
+    };
+    let turns = [turn("user"), turn("assistant")].join(",");
+    report(
+        "256 turns of 1 KiB, escapes",
+        &format!(r#"{head}"messages":[{}]}}"#, vec![turns; 128].join(",")),
+    );
     let chinese = "今天天气很好我们一起去公园散步吧".repeat(1000);
     report(
         "Chinese in a message",

@@ -148,6 +148,16 @@ impl<V: Visit> Walker<V> {
                             self.mark = Some(at);
                         }
                         rest = self.text(&mut place, chunk, tail, true, false)?;
+                        // Messages are little else than strings in objects: what is usual is not looked up.
+                        if let (State::Value, 2.., [b'"', value @ ..]) =
+                            (place.state, place.depth, rest)
+                        {
+                            rest = self.text(&mut place, chunk, value, false, false)?;
+                            if let (State::Next, [b',', after @ ..]) = (place.state, rest) {
+                                rest = after.strip_prefix(b" ").unwrap_or(after);
+                                place.state = State::Key;
+                            }
+                        }
                     }
                     b'}' if matches!(place.state, State::FirstKey) => {
                         rest = tail;

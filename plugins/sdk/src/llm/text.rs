@@ -5,9 +5,11 @@
 //! same end, and both can stop after any byte and go on with the next chunk.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::{memchr, memchr2};
-use wide::u8x32;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, Simd, dispatch, u8x16, u8x64};
+use memchr::memchr2;
 
 /// Why a string is malformed.
 pub(super) type Flaw = &'static str;
@@ -29,38 +31,63 @@ pub(super) enum Skipped<'a> {
 }
 
 /// Passes over the rest of a string whose opening quote is behind. Its content is not looked at.
-///
-/// Most strings end at their first quote: that is looked for, and the backslashes before it counted. Where it turns
-/// out to be escaped there are usually more, so from there on blocks of 64 bytes are judged as a whole.
 #[inline]
-pub(super) fn skip(text: &[u8], escaped: bool) -> Skipped<'_> {
-    let Some(at) = quote(text) else {
-        return Skipped::Open {
-            escaped: ends_escaping(text, escaped),
+pub(super) fn skip(mut text: &[u8], escaped: bool) -> Skipped<'_> {
+    if escaped {
+        let [_, rest @ ..] = text else {
+            return Skipped::Open { escaped };
         };
-    };
-    let before = text.get(..at).unwrap_or_default();
-    let after = text.get(at + 1..).unwrap_or_default();
-    match ends_escaping(before, escaped) {
-        false => Skipped::Closed(after),
-        true => skip_in_blocks(after),
+        text = rest;
     }
+    // Keys and roles end here; what is longer pays for a call into code made for this very processor.
+    if let Some((head, _)) = text.split_first_chunk::<16>() {
+        let (quotes, slashes) = dispatch!(Level::baseline(), simd => first(simd, head));
+        let before = (quotes & quotes.wrapping_neg()).wrapping_sub(1);
+        if quotes != 0 && slashes & before == 0 {
+            let end = quotes.trailing_zeros() as usize + 1;
+            return Skipped::Closed(text.get(end..).unwrap_or_default());
+        }
+    }
+    dispatch!(*LEVEL, simd => skip_in_blocks(simd, text))
 }
 
-/// [`skip`] for text in which quotes are escaped; its first byte is not.
-fn skip_in_blocks(mut rest: &[u8]) -> Skipped<'_> {
-    let mut escaped = false;
+/// What vector instructions the processor has.
+static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
+
+/// Where in a block of 16 bytes the quotes and the backslashes are: bit i stands for byte i.
+#[inline(always)]
+fn first<S: Simd>(simd: S, block: &[u8; 16]) -> (u64, u64) {
+    let block = u8x16::from_slice(simd, block);
+    let quotes = block.simd_eq(u8x16::splat(simd, b'"'));
+    let slashes = block.simd_eq(u8x16::splat(simd, b'\\'));
+    (quotes.to_bitmask(), slashes.to_bitmask())
+}
+
+/// [`skip`], 64 bytes at a time. No block begins inside an escape: when one ends in it, the next begins a byte later, so that
+/// blocks do not wait for each other.
+#[inline(always)]
+fn skip_in_blocks<S: Simd>(simd: S, text: &[u8]) -> Skipped<'_> {
+    let quote = u8x64::splat(simd, b'"');
+    let slash = u8x64::splat(simd, b'\\');
+    let mut rest = text;
     while let Some((block, tail)) = rest.split_first_chunk::<64>() {
-        let (quotes, slashes) = masks(block);
-        let (literal, carry) = escaped_in(slashes, escaped);
-        let closing = quotes & !literal;
+        let block = u8x64::from_slice(simd, block);
+        let quotes = block.simd_eq(quote).to_bitmask();
+        let slashes = block.simd_eq(slash).to_bitmask();
+        let closing = quotes & !escaped(slashes);
         if closing != 0 {
             let end = closing.trailing_zeros() as usize + 1;
             return Skipped::Closed(rest.get(end..).unwrap_or_default());
         }
-        escaped = carry;
         rest = tail;
+        if slashes >> 63 != 0 && odd_run(slashes) {
+            let [_, tail @ ..] = rest else {
+                return Skipped::Open { escaped: true };
+            };
+            rest = tail;
+        }
     }
+    let mut escaped = false;
     while let [byte, tail @ ..] = rest {
         rest = tail;
         match byte {
@@ -73,68 +100,20 @@ fn skip_in_blocks(mut rest: &[u8]) -> Skipped<'_> {
     Skipped::Open { escaped }
 }
 
-/// Where in a block the quotes and the backslashes are: bit i stands for byte i.
-#[inline]
-fn masks(block: &[u8; 64]) -> (u64, u64) {
-    let (mut quotes, mut slashes) = (0, 0);
-    for (i, part) in block.as_chunks::<32>().0.iter().enumerate() {
-        let part = u8x32::new(*part);
-        let at = 32 * i;
-        quotes |= u64::from(part.simd_eq(u8x32::splat(b'"')).to_bitmask()) << at;
-        slashes |= u64::from(part.simd_eq(u8x32::splat(b'\\')).to_bitmask()) << at;
-    }
-    (quotes, slashes)
-}
-
-/// Which bytes of a block are escaped, given its backslashes and whether its first byte is; and whether the byte after the block is. In a run of
-/// backslashes every other one escapes, beginning with the first that is not escaped itself: subtracting the runs from a pattern of
-/// odd bits makes the borrow find where each ends (Langdale and Lemire, Parsing Gigabytes of JSON per Second, 2019, section 3.1.1).
-#[inline]
-fn escaped_in(slashes: u64, first: bool) -> (u64, bool) {
+/// Which bytes of a block are escaped, given its backslashes. In a run of backslashes every other one escapes, beginning with the
+/// first: subtracting the runs from a pattern of odd bits makes the borrow find where each ends (Langdale and Lemire,
+/// Parsing Gigabytes of JSON per Second, 2019, section 3.1.1).
+#[inline(always)]
+fn escaped(slashes: u64) -> u64 {
     const ODD: u64 = 0xAAAA_AAAA_AAAA_AAAA;
-    let first = u64::from(first);
-    let may_escape = slashes & !first;
-    let ends = (((may_escape << 1) | ODD).wrapping_sub(may_escape)) ^ ODD;
-    (ends ^ (slashes | first), (ends & slashes) >> 63 != 0)
+    ((slashes << 1) | ODD).wrapping_sub(slashes) ^ ODD ^ slashes
 }
 
-/// Whether the byte after `text` is escaped: `text` ends in an odd number of backslashes. `escaped` says so of its
-/// first byte, which then is no backslash that escapes.
-#[inline]
-fn ends_escaping(text: &[u8], escaped: bool) -> bool {
-    let run = text.iter().rev().take_while(|&&b| b == b'\\').count();
-    let whole = run == text.len();
-    (run - usize::from(whole && escaped && run > 0)) % 2 == 1 || (escaped && text.is_empty())
-}
-
-/// The first `"`. The call into memchr costs more than most keys and roles are long, so the first sixteen bytes are
-/// compared here, eight at a time.
-#[inline]
-fn quote(text: &[u8]) -> Option<usize> {
-    let Some((first, rest)) = text.split_first_chunk::<8>() else {
-        return text.iter().position(|&b| b == b'"');
-    };
-    if let Some(at) = in_word(u64::from_le_bytes(*first)) {
-        return Some(at);
-    }
-    let Some((second, rest)) = rest.split_first_chunk::<8>() else {
-        return rest.iter().position(|&b| b == b'"').map(|at| at + 8);
-    };
-    if let Some(at) = in_word(u64::from_le_bytes(*second)) {
-        return Some(at + 8);
-    }
-    memchr(b'"', rest).map(|at| at + 16)
-}
-
-/// The first byte of a little-endian word that is `"`.
-#[inline]
-fn in_word(word: u64) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest set bit is exact; a borrow can only set bits above a true one.
-    let differs = word ^ (ONES * b'"' as u64);
-    let hit = differs.wrapping_sub(ONES) & !differs & HIGH;
-    (hit != 0).then_some((hit.trailing_zeros() / 8) as usize)
+/// Whether the byte after a block that ends in a backslash is escaped. Out of line, so that it stays a branch: what is rare is not waited for.
+#[cold]
+#[inline(never)]
+fn odd_run(slashes: u64) -> bool {
+    slashes.leading_ones() % 2 == 1
 }
 
 /// What a whole string token says, quotes included, if it is nothing but ASCII without escapes.
@@ -329,7 +308,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn skipping_finds_the_same_end_as_walking(text in "[\\\\\"x]{0,300}|(\\\\\"[a-z]{0,9}){0,60}\\\\{0,70}\"?", escaped: bool) {
+        fn skipping_finds_the_same_end_as_walking(text in "[\\\\\"x]{0,300}|(\\\\\"[a-z]{0,9}){0,60}\\\\{0,70}\"?|x{1000,1200}[\\\\\"x]{0,300}\"?", escaped: bool) {
             let found = match skip(text.as_bytes(), escaped) {
                 Skipped::Closed(after) => Ok(text.len() - after.len()),
                 Skipped::Open { escaped } => Err(escaped),
