@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-#[cfg(all(feature = "jemalloc", not(feature = "mimalloc")))]
+/// It gives back what a storm has left. Its settings stand in `.cargo/config.toml`.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -15,8 +12,8 @@ fn main() -> ExitCode {
     tollgate::cli::main()
 }
 
-/// Lets a thread of the allocator's return what a storm has left, also when no request comes any more.
+/// Lets a thread of the allocator's return memory also when no request comes any more.
 fn give_memory_back() {
-    #[cfg(all(feature = "jemalloc", not(feature = "mimalloc")))]
+    #[cfg(feature = "jemalloc")]
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
 }

@@ -130,16 +130,15 @@ async fn find_route(
     let mut decision = gateway.router.decide(asked, model);
     if matches!(decision, Decision::NeedsModel) {
         body::read(session, x, memory, true).await?;
-        let name = x
-            .peek
-            .as_ref()
-            .and_then(|peek| peek.model.as_ref())
-            .map(|model| model.value.clone());
-        let model = name.as_deref().map_or(ModelName::Absent, ModelName::Is);
-        decision = gateway
-            .router
-            .decide(asked_of(session.req_header(), x), model);
-        return settle(decision, name.as_deref(), || no_model_in_body(x));
+        let peek = x.peek.take();
+        let name = peek.as_ref().and_then(|peek| peek.model.as_ref());
+        let name = name.map(|model| &*model.value);
+        let model = name.map_or(ModelName::Absent, ModelName::Is);
+        let asked = asked_of(session.req_header(), x);
+        decision = gateway.router.decide(asked, model);
+        let route = settle(decision, name, || no_model_in_body(peek.is_some()));
+        x.peek = peek;
+        return route;
     }
     let method = session.req_header().method.clone();
     let in_path = match gateway.routing.by {
@@ -183,8 +182,8 @@ fn settle(
     .into())
 }
 
-fn no_model_in_body(x: &Exchange) -> Rejection {
-    if x.peek.is_none() {
+fn no_model_in_body(is_json: bool) -> Rejection {
+    if !is_json {
         return Rejection::invalid(
             "The request's body is not JSON, so it names no `model`.",
             Some("model"),

@@ -5,8 +5,11 @@
 //! it holds is replaced by what is to be sent. Bodies that come in several reads stay in the pieces in which they came, none
 //! of them copied again, and go out by the exchange over our own connector; see `recover`.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +18,7 @@ use http::{HeaderMap, Version};
 use pingora_core::Error;
 use pingora_proxy::Session;
 use prometheus::IntGauge;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use tollgate_sdk::llm::peek::{Peek, PeekError, Scanner};
 use tollgate_sdk::llm::splice::Edits;
@@ -267,7 +271,7 @@ impl Reader {
         }
         let paced = Duration::from_millis(self.read.saturating_mul(1000) / MIN_PACE);
         let deadline = self.started + self.allowed + paced;
-        match timeout_at(deadline, session.read_request_body()).await {
+        match unless_late(deadline, session.read_request_body()).await {
             Ok(Ok(Some(chunk))) => {
                 self.read += chunk.len() as u64;
                 if let Length::Known(left) = &mut self.left {
@@ -287,6 +291,16 @@ impl Reader {
             self.failed = scanner.push(&chunk).err();
         }
         self.pieces.push(chunk);
+    }
+}
+
+/// `timeout_at` that makes no timer for what is there already.
+async fn unless_late<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut work = pin!(work);
+    let ready = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match ready {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => timeout_at(deadline, work).await,
     }
 }
 

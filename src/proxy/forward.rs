@@ -41,14 +41,14 @@ pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Resu
     let nothing = RequestHeader::from(Request::new(()).into_parts().0);
     let mut parts = ReqParts::from(std::mem::replace(head, nothing));
     parts.headers.reserve(ADDED);
+    remove(x, &mut parts.headers);
     set_origin(x, &mut parts, target, tls);
     set_credential(&mut parts.headers, &upstream);
-    frame_body(x, &mut parts.headers);
-    parts.headers.insert(REQUEST_ID, x.request_id.value());
-    if x.offer.as_ref().is_some_and(|offer| offer.service.meters()) {
-        // What is used stands in the body, and must be readable there.
-        parts.headers.remove(ACCEPT_ENCODING);
+    if let Some(bytes) = x.body.outgoing_len() {
+        let headers = &mut parts.headers;
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
+    parts.headers.insert(REQUEST_ID, x.request_id.value());
     *head = RequestHeader::from(parts);
     if let Some(path) = odd_path {
         head.set_raw_path(&path)?;
@@ -105,8 +105,6 @@ fn set_origin(x: &Exchange, parts: &mut ReqParts, target: &Target, tls: bool) {
         }
     } else {
         headers.insert(FORWARDED_FOR, address(x.peer));
-        headers.remove(FORWARDED);
-        headers.remove(REAL_IP);
     }
     if !x.trusted_peer || !headers.contains_key(FORWARDED_PROTO) {
         let proto = if tls { "https" } else { "http" };
@@ -157,11 +155,19 @@ fn set_credential(headers: &mut HeaderMap, upstream: &Upstream) {
     }
 }
 
-fn frame_body(x: &Exchange, headers: &mut HeaderMap) {
-    if let Some(bytes) = x.body.outgoing_len() {
-        headers.remove(TRANSFER_ENCODING);
-        headers.remove(EXPECT);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+/// Takes out what the upstream must not see. A look at each name costs less than looking for each of these.
+fn remove(x: &Exchange, headers: &mut HeaderMap) {
+    let read = x.body.is_whole();
+    // What is used stands in the body, and must be readable there.
+    let meters = x.offer.as_ref().is_some_and(|offer| offer.service.meters());
+    let unwanted = |name: &&HeaderName| {
+        let name = *name;
+        (read && (name == TRANSFER_ENCODING || name == EXPECT))
+            || (meters && name == ACCEPT_ENCODING)
+            || (!x.trusted_peer && (name == FORWARDED || *name == REAL_IP))
+    };
+    while let Some(name) = headers.keys().find(unwanted).cloned() {
+        headers.remove(name);
     }
 }
 

@@ -11,6 +11,7 @@ use pingora_proxy::Session;
 
 use super::connection::Watched;
 use super::exchange::{Exchange, RequestId};
+use super::forward::REQUEST_ID;
 use super::front;
 use super::reply::Rejection;
 use crate::snapshot::Snapshot;
@@ -35,7 +36,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
     } else {
         peer
     };
-    x.request_id = RequestId::of(head.headers.get("x-request-id"));
+    x.request_id = RequestId::of(head.headers.get(REQUEST_ID));
     x.grpc = head
         .headers
         .get(CONTENT_TYPE)

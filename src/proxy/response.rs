@@ -49,9 +49,11 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
         parts.headers.remove(CONTENT_LENGTH);
     }
     parts.headers.insert(REQUEST_ID, x.request_id.value());
-    parts
-        .headers
-        .insert(ATTEMPTS, HeaderValue::from(x.attempts));
+    let attempts = match x.attempts {
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    };
+    parts.headers.insert(ATTEMPTS, attempts);
     if let Some(offer) = &x.offer {
         parts.headers.insert(SERVICE, offer.service.header.clone());
     }

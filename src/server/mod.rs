@@ -8,6 +8,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::listeners::ListenerConfig;
+use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignalWatch, UnixShutdownSignalWatch};
 use pingora_core::services::background::background_service;
@@ -102,7 +104,7 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
             .map(|l| l.address);
         let mut any = false;
         for address in addresses {
-            service.add_tcp(&address.to_string());
+            service.add_listener(unbuffered(address));
             any = true;
         }
         if any {
@@ -119,6 +121,12 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
     });
     drop(writing);
     Ok(())
+}
+
+/// Pingora would give every client's connection 64 KiB to read through, also while it waits for its next request. Heads and bodies are read into
+/// buffers of their own, which are large enough for few reads.
+fn unbuffered(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::default().read(0))
 }
 
 fn install_tls_provider() {

@@ -46,6 +46,29 @@ fn who_finds_no_room_waits_for_it() {
     gateway.assert_gauges_zero();
 }
 
+/// Two services over one upstream: what one gives back the other may take.
+#[test]
+fn room_that_another_service_gives_back_is_taken() {
+    let engine = engine();
+    let service = |name: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nmodels = [\"{name}\"]\nupstream = \"m\"\nqueue = true\n"
+        )
+    };
+    let toml = offer("m", "", "max_in_flight = 1\n", &[engine.url()]) + &service("other");
+    let gateway = Gateway::start(&toml);
+    let mut first = ask(&gateway, "x-sim: delay=400ms\r\n");
+    engine_state(&engine, "one to run", |state| state.started == 1);
+    let mut second = gateway.client();
+    second.send(post(CHAT, "", chat("other")));
+    wait_for_depth(&gateway, "other", 1.0);
+    first.reply().assert_ok();
+    within(Duration::from_millis(250), "taking the place", || {
+        second.reply().assert_ok()
+    });
+    gateway.assert_gauges_zero();
+}
+
 #[test]
 fn who_came_first_gets_the_place() {
     let script = slow();

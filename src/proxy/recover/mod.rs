@@ -121,15 +121,14 @@ impl Road {
                 Err(error) => return Err(error),
             };
             x.refusal = None;
-            let failure = match self.ask(session, x, peer).await {
+            // Boxed, so that who waits for a turn or for room does not carry what sending takes.
+            let failure = match Box::pin(self.ask(session, x, peer)).await {
                 Ok(mut answer) => match failure_of(&answer.head) {
                     None => {
                         verdict::praise(x);
                         x.turn = None;
-                        return self
-                            .relay(session, x, answer)
-                            .await
-                            .map(|()| Service::Served);
+                        Box::pin(self.relay(session, x, answer)).await?;
+                        return Ok(Service::Served);
                     }
                     Some(failure) => {
                         if failure == Failure::Status(429) {
