@@ -274,7 +274,8 @@ fn a_second_round_has_its_own_retries() {
         ok(),
     ];
     let script = Script::of(rounds);
-    let service = "retry = { attempts = 1, backoff = \"1ms\" }\nqueue = { initial_delay = \"20ms\" }\n";
+    let service =
+        "retry = { attempts = 1, backoff = \"1ms\" }\nqueue = { initial_delay = \"20ms\" }\n";
     let gateway = Gateway::start(&offer("m", service, "", &[script.url()]));
     let reply = gateway.client().chat("m", "");
     reply.assert_ok();

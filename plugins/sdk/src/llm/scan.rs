@@ -7,6 +7,8 @@
 //! as one bit a level, and the bytes of the one key or wanted value that lies across chunks, bounded by
 //! its cap.
 
+use fearless_simd::{Simd, dispatch};
+
 use super::fault::{Fault, PeekError};
 use super::text::{self, Skipped, Strict};
 
@@ -121,6 +123,11 @@ impl<V: Visit> Walker<V> {
     }
 
     pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), PeekError> {
+        dispatch!(text::level(), simd => self.walk(simd, chunk))
+    }
+
+    #[inline(always)]
+    fn walk<S: Simd>(&mut self, simd: S, chunk: &[u8]) -> Result<(), PeekError> {
         let end = self.base + chunk.len();
         let mut place = self.place;
         let mut rest = chunk;
@@ -147,12 +154,12 @@ impl<V: Visit> Walker<V> {
                         if place.depth == 1 {
                             self.mark = Some(at);
                         }
-                        rest = self.text(&mut place, chunk, tail, true, false)?;
+                        rest = self.text(simd, &mut place, chunk, tail, true, false)?;
                         // Messages are little else than strings in objects: what is usual is not looked up.
                         if let (State::Value, 2.., [b'"', value @ ..]) =
                             (place.state, place.depth, rest)
                         {
-                            rest = self.text(&mut place, chunk, value, false, false)?;
+                            rest = self.text(simd, &mut place, chunk, value, false, false)?;
                             if let (State::Next, [b',', after @ ..]) = (place.state, rest) {
                                 rest = after.strip_prefix(b" ").unwrap_or(after);
                                 place.state = State::Key;
@@ -173,7 +180,7 @@ impl<V: Visit> Walker<V> {
                 },
                 State::Value | State::FirstValue => match byte {
                     b'"' if place.depth > 1 => {
-                        rest = self.text(&mut place, chunk, tail, false, false)?
+                        rest = self.text(simd, &mut place, chunk, tail, false, false)?
                     }
                     b'1'..=b'9' if place.depth > 1 => {
                         // Arrays of token ids are little else than this.
@@ -197,7 +204,7 @@ impl<V: Visit> Walker<V> {
                     }
                 },
                 State::Text { key, escaped } => {
-                    rest = self.text(&mut place, chunk, rest, key, escaped)?
+                    rest = self.text(simd, &mut place, chunk, rest, key, escaped)?
                 }
                 State::Strict => match self.strict.push(rest) {
                     Ok(Some(after)) => (rest, place.state) = (after, State::Next),
@@ -268,15 +275,16 @@ impl<V: Visit> Walker<V> {
 
     /// Passes over a string that is kept or not checked; returns what follows it in the chunk.
     #[inline(always)]
-    fn text<'a>(
+    fn text<'a, S: Simd>(
         &mut self,
+        simd: S,
         place: &mut Place,
         chunk: &[u8],
         rest: &'a [u8],
         key: bool,
         escaped: bool,
     ) -> Result<&'a [u8], PeekError> {
-        match text::skip(rest, escaped) {
+        match text::skip(simd, rest, escaped) {
             Skipped::Closed(after) => {
                 place.state = if key { State::Colon } else { State::Next };
                 if place.depth == 1 {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use fearless_simd::prelude::*;
-use fearless_simd::{Level, Simd, dispatch, u8x16, u8x64};
+use fearless_simd::{Level, Simd, u8x16, u8x64};
 use memchr::memchr2;
 
 /// Why a string is malformed.
@@ -31,36 +31,35 @@ pub(super) enum Skipped<'a> {
 }
 
 /// Passes over the rest of a string whose opening quote is behind. Its content is not looked at.
-#[inline]
-pub(super) fn skip(mut text: &[u8], escaped: bool) -> Skipped<'_> {
+///
+/// To be inlined, with all that calls it, into code made for the vector instructions that `simd` stands for: see [`level`].
+#[inline(always)]
+pub(super) fn skip<S: Simd>(simd: S, mut text: &[u8], escaped: bool) -> Skipped<'_> {
     if escaped {
         let [_, rest @ ..] = text else {
             return Skipped::Open { escaped };
         };
         text = rest;
     }
-    // Keys and roles end here; what is longer pays for a call into code made for this very processor.
+    // Keys and roles end here.
     if let Some((head, _)) = text.split_first_chunk::<16>() {
-        let (quotes, slashes) = dispatch!(Level::baseline(), simd => first(simd, head));
+        let head = u8x16::from_slice(simd, head);
+        let quotes = head.simd_eq(u8x16::splat(simd, b'"')).to_bitmask();
+        let slashes = head.simd_eq(u8x16::splat(simd, b'\\')).to_bitmask();
         let before = (quotes & quotes.wrapping_neg()).wrapping_sub(1);
         if quotes != 0 && slashes & before == 0 {
             let end = quotes.trailing_zeros() as usize + 1;
             return Skipped::Closed(text.get(end..).unwrap_or_default());
         }
     }
-    dispatch!(*LEVEL, simd => skip_in_blocks(simd, text))
+    skip_in_blocks(simd, text)
 }
 
-/// What vector instructions the processor has.
-static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
-
-/// Where in a block of 16 bytes the quotes and the backslashes are: bit i stands for byte i.
-#[inline(always)]
-fn first<S: Simd>(simd: S, block: &[u8; 16]) -> (u64, u64) {
-    let block = u8x16::from_slice(simd, block);
-    let quotes = block.simd_eq(u8x16::splat(simd, b'"'));
-    let slashes = block.simd_eq(u8x16::splat(simd, b'\\'));
-    (quotes.to_bitmask(), slashes.to_bitmask())
+/// The vector instructions of this processor.
+#[inline]
+pub(super) fn level() -> Level {
+    static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
+    *LEVEL
 }
 
 /// [`skip`], 64 bytes at a time. No block begins inside an escape: when one ends in it, the next begins a byte later, so that
@@ -289,6 +288,7 @@ impl Escape {
 
 #[cfg(test)]
 mod tests {
+    use fearless_simd::dispatch;
     use proptest::prelude::*;
 
     use super::*;
@@ -309,11 +309,17 @@ mod tests {
     proptest! {
         #[test]
         fn skipping_finds_the_same_end_as_walking(text in "[\\\\\"x]{0,300}|(\\\\\"[a-z]{0,9}){0,60}\\\\{0,70}\"?|x{1000,1200}[\\\\\"x]{0,300}\"?", escaped: bool) {
-            let found = match skip(text.as_bytes(), escaped) {
+            let text = text.as_bytes();
+            let found = match dispatch!(level(), simd => skip(simd, text, escaped)) {
                 Skipped::Closed(after) => Ok(text.len() - after.len()),
                 Skipped::Open { escaped } => Err(escaped),
             };
-            prop_assert_eq!(found, plainly(text.as_bytes(), escaped));
+            prop_assert_eq!(found, plainly(text, escaped));
+            let found = match dispatch!(Level::baseline(), simd => skip(simd, text, escaped)) {
+                Skipped::Closed(after) => Ok(text.len() - after.len()),
+                Skipped::Open { escaped } => Err(escaped),
+            };
+            prop_assert_eq!(found, plainly(text, escaped));
         }
     }
 }
