@@ -46,7 +46,7 @@ impl Outcome {
 #[test]
 fn nobody_notices() {
     let seconds = std::env::var("TOLLGATE_CHAOS_SECONDS").ok();
-    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(12);
+    let seconds: u64 = seconds.and_then(|text| text.parse().ok()).unwrap_or(12);
     let mut engines: Vec<Option<Engine>> = (0..4)
         .map(|_| Some(Engine::start(config(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap()))
         .collect();

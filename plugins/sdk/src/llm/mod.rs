@@ -14,6 +14,7 @@ pub mod stream;
 pub mod usage;
 
 mod fault;
+mod number;
 mod scan;
 mod text;
 

@@ -10,14 +10,13 @@
 use fearless_simd::{Simd, dispatch};
 
 use super::fault::{Fault, PeekError};
+use super::number::{MAX_NUMBER, Number, representable};
 use super::text::{self, Skipped, Strict};
 
 /// Containers within each other, the object itself included: serde_json's limit.
 const MAX_DEPTH: u8 = 127;
 /// Bytes of a member's name as written, quotes included.
 const MAX_KEY: usize = 1024;
-/// Bytes of a number that is a member's value.
-const MAX_NUMBER: usize = 1024;
 
 /// The type of a value, told by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,18 +88,6 @@ enum State {
     Number(Number),
     /// In `true`, `false` or `null`; what is left of it, the next byte lowest.
     Literal(u32),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Number {
-    Minus,
-    Zero,
-    Whole,
-    Point,
-    Fraction,
-    Exponent,
-    Sign,
-    Power,
 }
 
 impl<V: Visit> Walker<V> {
@@ -445,20 +432,6 @@ fn kept<'a>(
     held
 }
 
-/// Whether a well-formed number is one a 64-bit float can hold.
-fn representable(raw: &[u8]) -> bool {
-    if raw.len() > MAX_NUMBER {
-        return false;
-    }
-    if raw.len() < 300 && !raw.iter().any(|b| matches!(b, b'e' | b'E')) {
-        return true;
-    }
-    let number = std::str::from_utf8(raw)
-        .ok()
-        .and_then(|raw| raw.parse::<f64>().ok());
-    number.is_some_and(f64::is_finite)
-}
-
 impl Place {
     #[inline]
     fn in_object(&self) -> bool {
@@ -473,40 +446,5 @@ impl Place {
         } else {
             State::Value
         }
-    }
-}
-
-impl Number {
-    #[inline]
-    fn step(self, byte: u8) -> Option<Self> {
-        Some(match (self, byte) {
-            (Self::Whole, b'0'..=b'9') | (Self::Minus, b'1'..=b'9') => Self::Whole,
-            (Self::Minus, b'0') => Self::Zero,
-            (Self::Point | Self::Fraction, b'0'..=b'9') => Self::Fraction,
-            (Self::Zero | Self::Whole, b'.') => Self::Point,
-            (Self::Zero | Self::Whole | Self::Fraction, b'e' | b'E') => Self::Exponent,
-            (Self::Exponent, b'+' | b'-') => Self::Sign,
-            (Self::Exponent | Self::Sign | Self::Power, b'0'..=b'9') => Self::Power,
-            _ => return None,
-        })
-    }
-
-    /// Consumes what belongs to the number, and returns what does not.
-    fn run(mut self, mut rest: &[u8]) -> (Self, &[u8]) {
-        while let [byte, tail @ ..] = rest {
-            match self.step(*byte) {
-                Some(next) => (self, rest) = (next, tail),
-                None => break,
-            }
-        }
-        (self, rest)
-    }
-
-    /// Whether a number may end here.
-    fn complete(self) -> bool {
-        matches!(
-            self,
-            Self::Zero | Self::Whole | Self::Fraction | Self::Power
-        )
     }
 }

@@ -1,0 +1,75 @@
+//! How an entry of a chain becomes a plugin.
+
+use std::sync::Arc;
+
+use super::{Plugin, Stage};
+use crate::document::{At, Document, Json, Node, Reading};
+use crate::quota::Quota;
+
+/// What the engine offers its plugins. It outlives every revision.
+#[derive(Clone)]
+pub struct Host {
+    /// Limits, counted by identity.
+    pub quota: Arc<dyn Quota>,
+    /// What this plugin counts under: the same for the same entry of the same owner in every revision.
+    pub identity: Arc<str>,
+}
+
+/// A plugin made from an entry's settings.
+pub type Built = Arc<dyn Plugin>;
+
+/// A kind of plugin: one line of the list of built-ins.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// Its name in chains.
+    pub name: &'static str,
+    /// The stages it takes part in; the first is where it stands unless its entry says otherwise.
+    pub stages: &'static [Stage],
+    /// Its settings' description.
+    pub doc: fn() -> String,
+    /// Its settings' JSON Schema.
+    pub schema: fn() -> Json,
+    /// Reads the settings and reports every mistake; from settings without one it can make the plugin.
+    pub read: fn(&Node, &At<'_>, &mut Reading<'_>) -> Option<Settings>,
+}
+
+/// Settings that were read: ready to become a plugin.
+pub struct Settings(Box<dyn Fn(&Host) -> Built + Send + Sync>);
+
+impl Settings {
+    /// Makes the plugin.
+    pub fn build(&self, host: &Host) -> Built {
+        (self.0)(host)
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Settings")
+    }
+}
+
+/// Settings that know their plugin.
+pub trait Builds: Document + Clone + Send + Sync + 'static {
+    /// Its name in chains.
+    const NAME: &'static str;
+    /// The stages it takes part in.
+    const STAGES: &'static [Stage];
+
+    /// Makes the plugin. What can be wrong with settings was found when they were read.
+    fn build(&self, host: &Host) -> Built;
+}
+
+/// The kind whose settings are `S`.
+pub const fn kind<S: Builds>() -> Kind {
+    Kind {
+        name: S::NAME,
+        stages: S::STAGES,
+        doc: S::doc,
+        schema: <S as Document>::schema,
+        read: |node, at, r| {
+            let settings = <S as Document>::read(node, at, r)?;
+            Some(Settings(Box::new(move |host| settings.build(host))))
+        },
+    }
+}

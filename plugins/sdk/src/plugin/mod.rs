@@ -1,0 +1,130 @@
+//! What a plugin is, and what it sees of an exchange.
+//!
+//! A plugin is a typed settings struct (declared by [`document!`](crate::document!), so that its schema and its documentation come
+//! from it), an implementation of [`Plugin`], and a [`Kind`] in the list of built-ins. It is built once per revision of the
+//! configuration and shared by all requests; what belongs to one exchange it keeps in that exchange's [`State`], and what must
+//! outlive a reload it keeps in the [`Host`], by identity.
+//!
+//! A stage that has nothing to wait for answers at once and costs a call; only [`Step::Wait`] costs an allocation. What no plugin of
+//! a chain [`needs`](Plugin::needs) is not done: bodies are not read and chunks not looked at for nobody.
+
+mod exchange;
+mod kind;
+mod refusal;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+pub use exchange::{Edits, Exchange, Outcome, Principal, Request, ResponseHead, State, Tokens};
+pub use kind::{Built, Host, Kind, kind};
+pub use refusal::Refusal;
+
+use crate::document;
+
+document! {
+    /// When a plugin runs.
+    pub enum Stage {
+        /// Before routing.
+        PreRequest = "pre_request",
+        /// When the target is chosen, before sending.
+        PostRequest = "post_request",
+        /// The answer's head and its chunks.
+        PreResponse = "pre_response",
+        /// After the end, which it cannot delay.
+        PostResponse = "post_response",
+    }
+}
+
+/// What a plugin asks of the engine before its stages run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The request's body, read whole.
+    pub request_body: bool,
+    /// The answer's chunks, as they come.
+    pub chunks: bool,
+    /// The answer's body whole: it is held back until its end. Streams of events are not; they come as chunks.
+    pub response_body: bool,
+}
+
+impl Needs {
+    /// What any of the two needs.
+    pub fn or(self, other: Needs) -> Needs {
+        Needs {
+            request_body: self.request_body || other.request_body,
+            chunks: self.chunks || other.chunks,
+            response_body: self.response_body || other.response_body,
+        }
+    }
+}
+
+/// Whether the exchange goes on.
+pub type Verdict = Result<(), Refusal>;
+
+/// What a stage came to.
+pub enum Step<'a> {
+    /// It is over.
+    Done(Verdict),
+    /// It waits for something outside.
+    Wait(Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>),
+}
+
+impl Step<'_> {
+    /// The exchange goes on.
+    pub const PASS: Step<'static> = Step::Done(Ok(()));
+}
+
+impl From<Verdict> for Step<'_> {
+    fn from(verdict: Verdict) -> Self {
+        Step::Done(verdict)
+    }
+}
+
+impl fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Done(verdict) => f.debug_tuple("Done").field(verdict).finish(),
+            Step::Wait(_) => f.write_str("Wait"),
+        }
+    }
+}
+
+/// An instance of a plugin, shared by all exchanges of a revision.
+///
+/// A stage may read, change or refuse; what it changes it writes into [`Exchange::edits`]. A stage that panics refuses or is skipped, as
+/// its entry's `on_error` says, and harms no other exchange.
+#[allow(unused_variables, reason = "the defaults do nothing")]
+pub trait Plugin: Send + Sync {
+    /// What it asks of the engine.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Before routing.
+    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
+        Step::PASS
+    }
+
+    /// The service and the target are chosen.
+    fn post_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
+        Step::PASS
+    }
+
+    /// The answer's head has come. A refusal replaces the answer.
+    fn pre_response(&self, x: &mut Exchange<'_>, head: &mut ResponseHead<'_>) -> Verdict {
+        Ok(())
+    }
+
+    /// A piece of the answer, or, with [`Needs::response_body`], all of it; `end` with the last, which may be empty. What is returned goes on. An
+    /// error breaks the answer off.
+    fn chunk(&self, state: &mut State, chunk: Bytes, end: bool) -> Result<Bytes, Refusal> {
+        Ok(chunk)
+    }
+
+    /// The exchange is over. Runs off its way; what it waits for is bounded by its entry's timeout.
+    fn post_response<'a>(&'a self, state: &'a mut State, outcome: &'a Outcome) -> Step<'a> {
+        Step::PASS
+    }
+}

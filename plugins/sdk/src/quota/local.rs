@@ -1,0 +1,5 @@
+//! Limits counted in this process.
+
+/// Counts in memory.
+#[derive(Debug, Default)]
+pub struct Local {}

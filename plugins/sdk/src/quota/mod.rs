@@ -1,0 +1,141 @@
+//! Limits: reserve, then settle.
+//!
+//! A [`Limit`] says how much of something (requests, tokens, thousandths of a cent) may be used in how much time, by whom it is
+//! counted. [`Quota::reserve`] takes an amount before it is used and returns a [`Lease`]; when the truth is known the lease is settled
+//! to it, and a lease dropped without a word gives all of it back, so that what was refused or never ran is not charged.
+//!
+//! Two rules. [`Rule::Window`] slides: in no window of that length, wherever it begins, is more admitted than the limit.
+//! [`Rule::Bucket`] is a token bucket: a steady rate with a burst. The arithmetic of both is pure; only [`Local`] knows a clock.
+
+mod bucket;
+mod local;
+mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use local::Local;
+
+/// How much in how much time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// At most `limit` in any `window`.
+    Window {
+        /// The most that is admitted.
+        limit: u64,
+        /// The length of the window.
+        window: Duration,
+    },
+    /// `rate` a second, saved up to `burst`.
+    Bucket {
+        /// What comes back in a second; more than 0.
+        rate: f64,
+        /// What can be had at once after a rest; at least 1.
+        burst: u64,
+    },
+}
+
+/// A limit with an identity: the same limit of the same owner keeps its state over every change of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// Whose it is and which, for instance `gateway/main/rate_limiter/0/per_key/requests`.
+    pub id: Arc<str>,
+    /// What it allows.
+    pub rule: Rule,
+}
+
+/// How a limit stands for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The limit, or the burst.
+    pub limit: u64,
+    /// What is left of it now.
+    pub remaining: u64,
+    /// When all of it is back, if nothing more is used.
+    pub reset: Duration,
+}
+
+/// Why nothing was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// How it stands.
+    pub standing: Standing,
+    /// When the same amount can be had, if nobody takes it before; `None` if never, being more than the limit.
+    pub retry_after: Option<Duration>,
+}
+
+/// Where limits are counted. The one in this process is [`Local`]; a shared one can take its place.
+pub trait Quota: Send + Sync {
+    /// Takes `amount` from a limit for `who`, or nothing.
+    ///
+    /// # Errors
+    /// [`Denied`] when less than that is left.
+    fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied>;
+
+    /// How a limit stands for `who`.
+    fn standing(&self, limit: &Limit, who: &str) -> Standing;
+}
+
+/// Something a lease can be settled with.
+pub trait Settle: Send + Sync {
+    /// What was reserved as `reserved` came to `used`. `mark` is what the quota gave the lease.
+    fn settle(&self, mark: u64, reserved: u64, used: u64);
+}
+
+/// An amount that is taken until it is settled.
+pub struct Lease {
+    of: Option<Arc<dyn Settle>>,
+    mark: u64,
+    reserved: u64,
+    standing: Standing,
+}
+
+impl Lease {
+    /// What a quota gives out.
+    pub fn new(of: Arc<dyn Settle>, mark: u64, reserved: u64, standing: Standing) -> Self {
+        Self {
+            of: Some(of),
+            mark,
+            reserved,
+            standing,
+        }
+    }
+
+    /// How the limit stood right after the reservation.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// What was reserved.
+    pub fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// It came to `used`, which may be more than was reserved.
+    pub fn settle(mut self, used: u64) {
+        if let Some(of) = self.of.take() {
+            of.settle(self.mark, self.reserved, used);
+        }
+    }
+
+    /// It came to what was reserved.
+    pub fn keep(mut self) {
+        self.of = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(of) = self.of.take() {
+            of.settle(self.mark, self.reserved, 0);
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease")
+            .field("reserved", &self.reserved)
+            .finish_non_exhaustive()
+    }
+}
