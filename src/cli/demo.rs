@@ -22,7 +22,8 @@ pub(super) fn run() -> ExitCode {
         Err(error) => return refuse(&format!("the simulated engines could not start: {error}")),
     };
     let urls: Vec<String> = engines.iter().map(Engine::url).collect();
-    let document = document(&urls);
+    let key = key();
+    let document = document(&urls, &key);
     let no_file = |file: &str| Err(format!("there is no file {file}"));
     let loaded = match config::parse("demo", &document, Format::Toml, &|_| None, &no_file) {
         Ok(loaded) => loaded,
@@ -31,7 +32,7 @@ pub(super) fn run() -> ExitCode {
     super::run::install_logger(&loaded.config.log);
     if let Some(listener) = loaded.config.listeners.first() {
         let (address, admin) = (listener.address, loaded.config.admin.address);
-        std::thread::spawn(move || greet(address, admin));
+        std::thread::spawn(move || greet(address, admin, &key));
     }
     match server::run(&loaded.config, Ending::by_signals()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,7 +55,15 @@ fn engine(index: usize) -> EngineConfig {
     }
 }
 
-fn document(urls: &[String]) -> String {
+/// Another one with every start.
+fn key() -> String {
+    let digits: String = (0..4)
+        .map(|_| format!("{:016x}", rand::random::<u64>()))
+        .collect();
+    format!("tg_demo_{digits}")
+}
+
+fn document(urls: &[String], key: &str) -> String {
     let quoted: Vec<String> = urls.iter().map(|url| format!("\"{url}\"")).collect();
     let small = quoted.first().cloned().unwrap_or_default();
     let large = quoted.get(1..).unwrap_or_default().join(", ");
@@ -74,7 +83,11 @@ address = "127.0.0.1:8080"
 [[gateway]]
 name = "demo"
 hosts = ["*"]
-auth = "none"
+
+[[key]]
+name = "demo"
+gateway = "demo"
+secret = "{key}"
 
 [[service]]
 name = "small"
@@ -91,24 +104,24 @@ targets = [{large}]
 
 /// Waits until the gateway accepts, then says what to type.
 #[allow(clippy::print_stdout, reason = "the demo talks to a person")]
-fn greet(address: SocketAddr, admin: SocketAddr) {
+fn greet(address: SocketAddr, admin: SocketAddr, key: &str) {
     while TcpStream::connect(address).is_err() {
         std::thread::sleep(Duration::from_millis(20));
     }
     println!(
         "Tollgate serves on http://{address}: two models on {ENGINES} simulated engines. Try, in another terminal:
 
-  curl http://{address}/v1/models
+  curl http://{address}/v1/models -H \"Authorization: Bearer {key}\"
 
-  curl http://{address}/v1/chat/completions -H 'Content-Type: application/json' \\
+  curl http://{address}/v1/chat/completions -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\
     -d '{{\"model\": \"{LARGE}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'
 
-  curl -N http://{address}/v1/chat/completions -H 'Content-Type: application/json' \\
+  curl -N http://{address}/v1/chat/completions -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\
     -d '{{\"model\": \"{SMALL}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'
 
   curl http://{admin}/metrics
 
-Or with an OpenAI SDK: base_url=\"http://{address}/v1\", api_key=\"unused\". Ctrl-C ends it."
+Or with an OpenAI SDK: base_url=\"http://{address}/v1\", api_key=\"{key}\". Ctrl-C ends it."
     );
     if Path::new(config::DEFAULT_PATHS[0]).exists() {
         println!(

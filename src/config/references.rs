@@ -6,7 +6,7 @@ use super::sections::{Entry, Sections};
 use crate::model::{KINDS, Name};
 
 /// Which field of which kind names resources of which kind.
-const REFERENCES: [(&str, &str, &str); 7] = [
+const REFERENCES: [(&str, &str, &str); 10] = [
     ("service", "gateways", "gateway"),
     ("service", "upstream", "upstream"),
     ("service", "fallback", "service"),
@@ -14,6 +14,9 @@ const REFERENCES: [(&str, &str, &str); 7] = [
     ("rule", "gateway", "gateway"),
     ("rule", "services", "service"),
     ("rule", "fallback", "service"),
+    ("key", "gateway", "gateway"),
+    ("key", "services", "service"),
+    ("key", "rules", "rule"),
 ];
 
 /// Reports names that refer to nothing and names that are given twice.

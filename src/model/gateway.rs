@@ -8,7 +8,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Document, Field, FromNode, Json, Node, Reading, json};
 
 use super::pattern::is_host;
-use super::{HostPattern, Name};
+use super::{Auth, HostPattern, Name};
 
 document! {
     /// A tenant: a set of hosts with its own rules and services.
@@ -31,8 +31,9 @@ document! {
         domain: Option<String>,
         /// Whether it takes requests whose host matches no gateway; without such a gateway they get 421.
         default: bool = false,
-        /// Who may use it. "api_key", "jwt" and "http" are not supported yet.
-        auth: Auth,
+        /// Who may use it: "api_key", whoever has one of its keys; `{ type = "api_key", header = "X-TG-API-Key" }`, with another header
+        /// for them; or "none", everybody. "jwt" and "http" are not supported yet.
+        auth: Auth = Auth::API_KEY,
         /// Where the model's name is: `{ by = "body" }`, `{ by = "path" }`, `{ by = "header", header = "X-Model-Name" }` or `{ by = "none" }`.
         routing: Routing = Routing::default(),
         /// The services tried next, in order and after a service's own, when one cannot serve.
@@ -81,16 +82,6 @@ impl Gateway {
         }
         self
     }
-}
-
-document! {
-    /// Who may use a gateway or a service.
-    pub enum Auth ("type") {
-        /// Everybody.
-        None = "none",
-    }
-    later ["api_key", "jwt", "http"]
-    missing "missing field `auth`: its default \"api_key\" is not supported yet by this version"
 }
 
 document! {

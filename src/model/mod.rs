@@ -4,8 +4,10 @@
 //! fields come from that declaration and cannot drift apart. A value of these types is well formed by itself; that names
 //! refer to something is checked by `config`, which alone makes a [`Config`] from a document.
 
+mod auth;
 mod gateway;
 mod health;
+mod key;
 mod listener;
 mod name;
 mod pattern;
@@ -22,8 +24,10 @@ mod upstream;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
-pub use gateway::{Auth, By, Certificate, Gateway, Routing, Status};
+pub use auth::{Auth, AuthKind};
+pub use gateway::{By, Certificate, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
+pub use key::{Key, KeyHash, Moment};
 pub use listener::Listener;
 pub use name::Name;
 pub use pattern::{HostPattern, ModelPattern, PathPattern, Rewrite, RewritePiece, Segment};
@@ -61,8 +65,10 @@ document! {
         /// Explicit routing, tried before the model's name.
         #[written = "rule"]
         rules: Vec<Rule> = Vec::new(),
+        /// Credentials of the gateways' users.
+        #[written = "key"]
+        keys: Vec<Key> = Vec::new(),
     }
-    later ["key"]
 }
 
 /// A kind of resource, for whoever serves, lists or documents them all alike.
@@ -99,10 +105,11 @@ pub const TABLES: [Kind; 3] = [
 ];
 
 /// Every kind of resource, in the order of a file.
-pub const KINDS: [Kind; 5] = [
+pub const KINDS: [Kind; 6] = [
     Kind::of::<Listener>("listener"),
     Kind::of::<Gateway>("gateway"),
     Kind::of::<Service>("service"),
     Kind::of::<Upstream>("upstream"),
     Kind::of::<Rule>("rule"),
+    Kind::of::<Key>("key"),
 ];

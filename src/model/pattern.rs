@@ -87,6 +87,16 @@ pub enum ModelPattern {
     Prefix(String),
 }
 
+impl ModelPattern {
+    /// Whether it stands for this name.
+    pub fn matches(&self, model: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == model,
+            Self::Prefix(prefix) => model.starts_with(prefix.as_str()),
+        }
+    }
+}
+
 impl FromText for ModelPattern {
     const EXPECTED: &'static str = "a model's name";
     const EXAMPLE: &'static str = "Qwen/Qwen3-8B";

@@ -99,6 +99,9 @@ fn line(x: &Exchange, now: Instant) -> Vec<u8> {
         quoted(x.request_id.as_str()),
         x.client,
     );
+    if let Some(key) = &x.key {
+        let _ = write!(line, r#""key":"{}","#, key.principal.name);
+    }
     let _ = write!(
         line,
         r#""method":{},"path":{},"#,

@@ -11,12 +11,16 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::authenticate::{authenticate, authorize};
 use super::body::{self, BodyMemory, Length, Stop};
 use super::exchange::{Body, Exchange};
 use super::identify::may_carry_model;
 use super::reply::{self, Rejection};
 use crate::model::By;
-use crate::snapshot::{Decision, Gateway, Head, ModelName, Route, model_in_path};
+use crate::snapshot::{
+    Decision, Gateway, Head, ListedModel, ModelName, Route, Who, list_models as list_of_models,
+    model_in_path,
+};
 
 /// Decides; `Ok(true)` when the exchange was answered here.
 pub(super) async fn admit(
@@ -79,16 +83,22 @@ async fn try_admit(
     if gateway.paused {
         return Err(Rejection::Paused.into());
     }
-    if let Some(answer) = list_models(session, &gateway)? {
+    authenticate(&session.req_header().headers, x, &gateway)?;
+    if let Some(answer) = list_models(session, x, &gateway)? {
         return Ok(Admission::Answer(answer));
     }
     let route = find_route(session, x, &gateway, memory).await?;
     take_route(session, x, route, memory).await?;
+    authorize(x, &gateway)?;
     Ok(Admission::Forward)
 }
 
-/// `GET /v1/models` and `/v1/models/{id}`, answered here.
-fn list_models(session: &Session, gateway: &Gateway) -> Result<Option<Bytes>, Rejection> {
+/// `GET /v1/models` and `/v1/models/{id}`, answered here: what this client may use.
+fn list_models(
+    session: &Session,
+    x: &Exchange,
+    gateway: &Gateway,
+) -> Result<Option<Bytes>, Rejection> {
     let head = session.req_header();
     if gateway.routing.by == By::None || !matches!(head.method, Method::GET | Method::HEAD) {
         return Ok(None);
@@ -96,16 +106,32 @@ fn list_models(session: &Session, gateway: &Gateway) -> Result<Option<Bytes>, Re
     let Some(rest) = head.uri.path().strip_prefix("/v1/models") else {
         return Ok(None);
     };
+    let all = gateway.keys.is_none() || x.key.as_ref().is_some_and(|key| key.is_unscoped());
+    let seen = |id: &str, listed: &ListedModel| {
+        let mut services = listed.services.iter();
+        match &x.key {
+            _ if all => true,
+            Some(key) => key.sees(id, services.map(|service| &*service.name)),
+            None => services.any(|service| service.public),
+        }
+    };
     if rest.is_empty() || rest == "/" {
-        return Ok(Some(gateway.models_list.clone()));
+        if all {
+            return Ok(Some(gateway.models_list.clone()));
+        }
+        let mine = gateway
+            .models
+            .iter()
+            .filter(|(id, listed)| seen(id, listed));
+        return Ok(Some(list_of_models(mine.map(|(_, listed)| listed))));
     }
     let Some(id) = rest.strip_prefix('/') else {
         return Ok(None);
     };
     let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
     match gateway.models.get(&*id) {
-        Some(entry) => Ok(Some(entry.clone())),
-        None => Err(Rejection::ModelNotFound(id.into_owned())),
+        Some(listed) if seen(&id, listed) => Ok(Some(listed.entry.clone())),
+        _ => Err(Rejection::ModelNotFound(id.into_owned())),
     }
 }
 
@@ -126,7 +152,7 @@ async fn find_route(
         }
         None => ModelName::Absent,
     };
-    let asked = asked_of(head, x);
+    let asked = asked_of(head, x, gateway);
     let mut decision = gateway.router.decide(asked, model);
     if matches!(decision, Decision::NeedsModel) {
         body::read(session, x, memory, true).await?;
@@ -134,7 +160,7 @@ async fn find_route(
         let name = peek.as_ref().and_then(|peek| peek.model.as_ref());
         let name = name.map(|model| &*model.value);
         let model = name.map_or(ModelName::Absent, ModelName::Is);
-        let asked = asked_of(session.req_header(), x);
+        let asked = asked_of(session.req_header(), x, gateway);
         decision = gateway.router.decide(asked, model);
         let route = settle(decision, name, || no_model_in_body(peek.is_some()));
         x.peek = peek;
@@ -147,8 +173,8 @@ async fn find_route(
         }
         _ => None,
     };
-    let model = in_header.or(in_path);
-    settle(decision, model.as_deref(), || match gateway.routing.by {
+    x.model = in_header.or(in_path);
+    settle(decision, x.model.as_deref(), || match gateway.routing.by {
         By::Header if may_carry_model(&method) => no_model_in_header(gateway),
         By::Body if method == Method::POST => Rejection::invalid(
             "The request has no JSON body that names a `model`.",
@@ -158,8 +184,17 @@ async fn find_route(
     })
 }
 
-fn asked_of<'h>(head: &'h pingora_http::RequestHeader, x: &Exchange) -> Head<'h> {
+fn asked_of<'h>(
+    head: &'h pingora_http::RequestHeader,
+    x: &'h Exchange,
+    gateway: &Gateway,
+) -> Head<'h> {
     Head {
+        who: match (&gateway.keys, &x.key) {
+            (None, _) => Who::Anybody,
+            (Some(_), Some(key)) => Who::Holder(key),
+            (Some(_), None) => Who::Stranger,
+        },
         method: &head.method,
         path: head.uri.path(),
         headers: &head.headers,

@@ -17,6 +17,7 @@ impl Exchange {
     /// Takes the way that was decided on.
     pub(super) fn take_route(&mut self, route: Route) {
         self.target_path = route.path;
+        self.rule = route.rule;
         self.preserve_host = route.preserve_host;
         self.rule_fallback = route.fallback;
         self.timeouts = route.timeouts;

@@ -22,6 +22,7 @@ use super::connection::{Alarm, Deadline};
 use super::recover::LastAnswer;
 use super::reply::Rejection;
 use super::stream::Meter;
+use crate::auth::Key;
 use crate::balance;
 use crate::health;
 use crate::model;
@@ -49,6 +50,8 @@ pub struct Exchange {
     /// The peer's own address is among the trusted proxies.
     pub(super) trusted_peer: bool,
     pub(super) grpc: bool,
+    /// The key it presented, where the gateway asks for one.
+    pub(super) key: Option<Arc<Key>>,
     pub(super) alarm: Option<Arc<Alarm>>,
     /// The alarm only minds limits below this; others are somebody else's timers.
     pub(super) alarm_below: Duration,
@@ -61,6 +64,10 @@ pub struct Exchange {
     pub(super) streamed: u64,
     /// A stream without an end of its own (gRPC, WebSocket): its length is not limited.
     pub(super) unbounded: bool,
+    /// The model asked for, where it does not stand in the body.
+    pub(super) model: Option<String>,
+    /// The rule it goes by.
+    pub(super) rule: Option<Arc<str>>,
     pub(super) target_path: Option<String>,
     pub(super) timeouts: model::Timeouts,
     pub(super) preserve_host: bool,
@@ -276,6 +283,7 @@ impl Exchange {
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             trusted_peer: false,
             grpc: false,
+            key: None,
             alarm: None,
             alarm_below: Duration::MAX,
             body: Body::Unread,
@@ -283,6 +291,8 @@ impl Exchange {
             body_permit: None,
             streamed: 0,
             unbounded: false,
+            model: None,
+            rule: None,
             target_path: None,
             timeouts: model::Timeouts::default(),
             preserve_host: false,

@@ -23,7 +23,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers added at most.
@@ -160,11 +160,18 @@ fn remove(x: &Exchange, headers: &mut HeaderMap) {
     let read = x.body.is_whole();
     // What is used stands in the body, and must be readable there.
     let meters = x.offer.as_ref().is_some_and(|offer| offer.service.meters());
+    // What the gateway took for its key is nobody else's.
+    let own = x
+        .gateway
+        .as_ref()
+        .and_then(|gateway| gateway.key_header.as_ref());
+    let is_key = |name: &HeaderName| *name == API_KEY || Some(name) == own;
     let unwanted = |name: &&HeaderName| {
         let name = *name;
         (read && (name == TRANSFER_ENCODING || name == EXPECT))
             || (meters && name == ACCEPT_ENCODING)
             || (!x.trusted_peer && (name == FORWARDED || *name == REAL_IP))
+            || (x.key.is_some() && (name == AUTHORIZATION || is_key(name)))
     };
     while let Some(name) = headers.keys().find(unwanted).cloned() {
         headers.remove(name);

@@ -5,6 +5,7 @@
 
 mod account;
 mod admit;
+mod authenticate;
 mod body;
 mod chain;
 mod connection;

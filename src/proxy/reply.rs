@@ -29,6 +29,10 @@ pub(crate) enum Rejection {
     },
     /// The client's address may not ask.
     Forbidden,
+    /// No key, or none that opens this gateway now.
+    InvalidKey,
+    /// The key does not open this.
+    OutOfScope,
     /// No service of the gateway answers to the model.
     ModelNotFound(String),
     /// No rule takes the request and it names no model.
@@ -70,7 +74,8 @@ impl Rejection {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Rejection::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Rejection::Forbidden => StatusCode::FORBIDDEN,
+            Rejection::Forbidden | Rejection::OutOfScope => StatusCode::FORBIDDEN,
+            Rejection::InvalidKey => StatusCode::UNAUTHORIZED,
             Rejection::ModelNotFound(_) | Rejection::RouteNotFound => StatusCode::NOT_FOUND,
             Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -89,7 +94,8 @@ impl Rejection {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Rejection::Invalid { .. } => "invalid_request",
-            Rejection::Forbidden => "permission_denied",
+            Rejection::Forbidden | Rejection::OutOfScope => "permission_denied",
+            Rejection::InvalidKey => "invalid_api_key",
             Rejection::ModelNotFound(_) => "model_not_found",
             Rejection::RouteNotFound => "route_not_found",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
@@ -117,6 +123,10 @@ impl Rejection {
         match self {
             Rejection::Invalid { message, .. } => message.clone(),
             Rejection::Forbidden => "Your address may not use this gateway.".into(),
+            Rejection::InvalidKey => {
+                "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.".into()
+            }
+            Rejection::OutOfScope => "This API key may not be used for that.".into(),
             Rejection::ModelNotFound(model) => {
                 format!("The model `{model}` does not exist or you do not have access to it.")
             }
@@ -195,6 +205,9 @@ pub(super) async fn reject(
     head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
     if let Rejection::MethodNotAllowed(allow) = rejection {
         head.insert_header(http::header::ALLOW, allow.as_str())?;
+    }
+    if *rejection == Rejection::InvalidKey {
+        head.insert_header(http::header::WWW_AUTHENTICATE, "Bearer")?;
     }
     if let Some(after) = rejection.retry_after() {
         head.insert_header(http::header::RETRY_AFTER, after.as_secs())?;

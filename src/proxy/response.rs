@@ -1,5 +1,7 @@
 //! Phase 5: the answer's head: what kind of answer it is, and what the client is told beside it.
 
+use std::time::SystemTime;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts as RespParts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
@@ -14,6 +16,7 @@ use super::forward::REQUEST_ID;
 use super::stream::{self, Meter};
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
+const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-tollgate-key-expires");
 const SERVICE: HeaderName = HeaderName::from_static("x-tollgate-service");
 
 /// Looks at the head, and makes it the client's. Both roads from an upstream pass here.
@@ -56,6 +59,15 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
     parts.headers.insert(ATTEMPTS, attempts);
     if let Some(offer) = &x.offer {
         parts.headers.insert(SERVICE, offer.service.header.clone());
+    }
+    if let Some(end) = x
+        .key
+        .as_ref()
+        .and_then(|key| key.ends_soon(SystemTime::now))
+        && let Ok(end) = jiff::Timestamp::try_from(end)
+        && let Ok(end) = HeaderValue::try_from(end.to_string())
+    {
+        parts.headers.insert(KEY_EXPIRES, end);
     }
     *head = ResponseHeader::from(parts);
     if let Some(reason) = reason {

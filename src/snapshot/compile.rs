@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde_json::json;
@@ -12,12 +13,16 @@ use serde_json::json;
 use super::hosts::HostEntry;
 use super::registry::Known;
 use super::router::{Models, Rule};
-use super::{Gateway, Hosts, Offer, Registry, Router, Service, Snapshot, Split, Target, Upstream};
+use super::{
+    Gateway, Hosts, ListedModel, Offer, Registry, Router, Service, Snapshot, Split, Target,
+    Upstream,
+};
+use crate::auth::Keys;
 use crate::balance::{
     self, ConsistentHash, LeastConnections, Policy, PowerOfTwo, Random, RoundRobin, stable_hash,
 };
 use crate::model::{
-    self, Config, Host, HostPattern, ModelPattern, PathPattern, Pool, Scheme, ServiceKind,
+    self, AuthKind, Config, Host, HostPattern, ModelPattern, PathPattern, Pool, Scheme, ServiceKind,
 };
 use crate::telemetry::{Metrics, OfferMetrics};
 
@@ -193,8 +198,11 @@ fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &C
         allowed: gateway.allowed_ips.clone(),
         denied: gateway.denied_ips.clone(),
         paused: gateway.status == model::Status::Paused,
+        keys: (gateway.auth.kind != AuthKind::None).then(|| Keys::of(&gateway.name, &config.keys)),
+        key_header: gateway.auth.header.clone(),
+        publishes: offered.iter().any(|offered| offered.offer.service.public),
         router: Router::new(rules, compile_models(offered), gateway.routing.by, offers),
-        models_list: models_list.into(),
+        models_list,
         models,
     }
 }
@@ -256,25 +264,38 @@ fn compile_models(offered: &[Offered<'_>]) -> Models {
 }
 
 /// OpenAI's list of models, and each entry by its id. Prefix patterns name no model and are left out.
-fn describe_models(offered: &[Offered<'_>]) -> (String, HashMap<Box<str>, bytes::Bytes>) {
-    let mut entries = BTreeMap::new();
+fn describe_models(offered: &[Offered<'_>]) -> (Bytes, BTreeMap<Box<str>, ListedModel>) {
+    let mut models: BTreeMap<Box<str>, ListedModel> = BTreeMap::new();
     for offered in offered {
         for pattern in &offered.document.models {
-            if let ModelPattern::Exact(id) = pattern {
-                let owner = offered.document.owner.as_deref().unwrap_or("tollgate");
-                entries.entry(id.clone()).or_insert_with(
-                    || json!({"id": id, "object": "model", "created": 0, "owned_by": owner}),
-                );
-            }
+            let ModelPattern::Exact(id) = pattern else {
+                continue;
+            };
+            let owner = offered.document.owner.as_deref().unwrap_or("tollgate");
+            let listed = models.entry(id.as_str().into()).or_insert_with(|| {
+                let entry = json!({"id": id, "object": "model", "created": 0, "owned_by": owner});
+                ListedModel {
+                    entry: entry.to_string().into(),
+                    services: Vec::new(),
+                }
+            });
+            listed.services.push(offered.offer.service.clone());
         }
     }
-    let data: Vec<_> = entries.values().collect();
-    let list = json!({"object": "list", "data": data}).to_string();
-    let models = entries
-        .iter()
-        .map(|(id, entry)| (id.as_str().into(), entry.to_string().into()))
-        .collect();
-    (list, models)
+    (list_models(models.values()), models)
+}
+
+/// The answer to `GET /v1/models` with these.
+pub fn list_models<'m>(models: impl Iterator<Item = &'m ListedModel>) -> Bytes {
+    let mut list = BytesMut::from(&b"{\"object\":\"list\",\"data\":["[..]);
+    for (i, model) in models.enumerate() {
+        if i > 0 {
+            list.put_u8(b',');
+        }
+        list.put_slice(&model.entry);
+    }
+    list.put_slice(b"]}");
+    list.freeze()
 }
 
 fn compile_service(
@@ -290,6 +311,10 @@ fn compile_service(
         name: service.name.clone().into(),
         header: HeaderValue::from_str(service.name.as_str()).ok()?,
         kind: service.kind,
+        public: service
+            .auth
+            .as_ref()
+            .is_some_and(|auth| auth.kind == AuthKind::None),
         alias: service.model.as_deref().map(Arc::from),
         upstream,
         timeouts: service.timeouts.clone(),
@@ -404,6 +429,7 @@ pub(super) mod tests {
         let service = Service {
             name: name.into(),
             header: HeaderValue::from_str(name).unwrap(),
+            public: false,
             kind: ServiceKind::Openai,
             alias: None,
             upstream: Arc::new(Upstream {
@@ -468,6 +494,7 @@ pub(super) mod tests {
         let headers = http::HeaderMap::new();
         let method = method.parse().unwrap();
         let head = Head {
+            who: crate::snapshot::Who::Anybody,
             method: &method,
             path,
             headers: &headers,

@@ -19,16 +19,17 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use crate::auth::Keys;
 use crate::balance;
 use crate::health::TargetHealth;
 use crate::model;
 use crate::telemetry::OfferMetrics;
 
-pub use compile::compile;
+pub use compile::{compile, list_models};
 pub use hosts::{HostEntry, Hosts};
 pub use paths::join_target_path;
 pub use registry::{Registry, ServiceState};
-pub use router::{Decision, Head, ModelName, Route, Router, model_in_path};
+pub use router::{Decision, Head, ModelName, Route, Router, Who, model_in_path};
 pub use split::Split;
 
 /// One compiled revision.
@@ -65,12 +66,27 @@ pub struct Gateway {
     pub denied: Vec<IpNet>,
     /// Refuses everything with 503.
     pub paused: bool,
+    /// Its users' keys, unless everybody may use it.
+    pub keys: Option<Keys>,
+    /// A header for keys besides the usual ones.
+    pub key_header: Option<HeaderName>,
+    /// Some of its services are for everybody although it has keys.
+    pub publishes: bool,
     /// Rules and models.
     pub router: Router,
     /// The answer to `GET /v1/models`.
     pub models_list: Bytes,
-    /// The answers to `GET /v1/models/{id}`, by id.
-    pub models: std::collections::HashMap<Box<str>, Bytes>,
+    /// The answers to `GET /v1/models/{id}`, by id, and who serves them.
+    pub models: std::collections::BTreeMap<Box<str>, ListedModel>,
+}
+
+/// A model as it is listed.
+#[derive(Debug)]
+pub struct ListedModel {
+    /// Its entry.
+    pub entry: Bytes,
+    /// The services that serve it.
+    pub services: Vec<Arc<Service>>,
 }
 
 impl Gateway {
@@ -107,6 +123,8 @@ pub struct Service {
     pub header: HeaderValue,
     /// What it speaks.
     pub kind: model::ServiceKind,
+    /// It is for everybody, also in a gateway with keys.
+    pub public: bool,
     /// The model name sent upstream instead of the client's.
     pub alias: Option<Arc<str>>,
     /// Where it is served.

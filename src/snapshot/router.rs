@@ -12,6 +12,7 @@ use http::{HeaderMap, Method};
 use regex::Regex;
 
 use super::{Offer, Split, paths};
+use crate::auth::Key;
 use crate::model::{self, By, HeaderMatch, ModelPattern, PathPattern, RewritePiece, Segment};
 
 /// What rules look at before the body.
@@ -25,6 +26,29 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
     /// The one service of the host asked, if it belongs to one.
     pub service: Option<usize>,
+    /// Who asks.
+    pub who: Who<'a>,
+}
+
+/// Who asks, as far as it decides among services that share a model or a rule.
+#[derive(Clone, Copy, Debug)]
+pub enum Who<'a> {
+    /// Somebody of whom no key is asked.
+    Anybody,
+    /// Whoever has this key.
+    Holder(&'a Key),
+    /// Somebody without the key that most services here ask for.
+    Stranger,
+}
+
+impl Who<'_> {
+    fn may_use(self, offer: &Offer) -> bool {
+        match self {
+            Who::Anybody => true,
+            Who::Holder(key) => key.opens(&offer.service.name),
+            Who::Stranger => offer.service.public,
+        }
+    }
 }
 
 /// What is known of the model asked for.
@@ -58,6 +82,8 @@ pub enum Decision {
 pub struct Route {
     /// The service whose turn it is.
     pub offer: Arc<Offer>,
+    /// The rule's name, if one took it.
+    pub rule: Option<Arc<str>>,
     /// The path to send, where it is not the request's own.
     pub path: Option<String>,
     /// Time limits: the rule's where it has some, else the service's.
@@ -82,6 +108,7 @@ pub struct Router {
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) rule: model::Rule,
+    name: Arc<str>,
     pub(super) split: Option<Split>,
     fallback: Vec<usize>,
     headers: Vec<(http::HeaderName, Predicate)>,
@@ -122,6 +149,7 @@ impl Rule {
             })
             .collect();
         Rule {
+            name: rule.name.clone().into(),
             rule,
             split,
             fallback,
@@ -284,13 +312,14 @@ impl Router {
         model: ModelName<'_>,
     ) -> Decision {
         let mut decision = match &rule.split {
-            Some(split) => match split.next() {
+            Some(split) => match split.next_for(|offer| head.who.may_use(offer)) {
                 Some(offer) => Decision::Route(plain(offer)),
                 None => Decision::NoRoute,
             },
             None => self.by_model(head, model),
         };
         if let Decision::Route(route) = &mut decision {
+            route.rule = Some(rule.name.clone());
             route.path = path.or(route.path.take());
             route.preserve_host = rule.rule.preserve_host;
             override_timeouts(&rule.rule.timeouts, &mut route.timeouts);
@@ -316,7 +345,8 @@ impl Router {
             (_, ModelName::Absent) => return Decision::NoRoute,
             (_, ModelName::Is(name)) => (Cow::Borrowed(name), None),
         };
-        match self.models.find(&name).and_then(Split::next) {
+        let split = self.models.find(&name);
+        match split.and_then(|split| split.next_for(|offer| head.who.may_use(offer))) {
             Some(offer) => Decision::Route(Route {
                 path,
                 ..plain(offer)
@@ -328,6 +358,7 @@ impl Router {
 
 fn plain(offer: &Arc<Offer>) -> Route {
     Route {
+        rule: None,
         offer: offer.clone(),
         path: None,
         timeouts: offer.service.timeouts.clone(),

@@ -62,6 +62,18 @@ impl Split {
             .get(self.ends.partition_point(|end| *end <= place))
     }
 
+    /// The next of those that somebody may use; if that is none, the one whose turn it is, to be refused by name.
+    pub fn next_for(&self, admits: impl Fn(&Offer) -> bool) -> Option<&Arc<Offer>> {
+        let first = self.next()?;
+        if admits(first) || !self.offers.iter().any(|offer| admits(offer)) {
+            return Some(first);
+        }
+        // One turn of the wheel passes everybody.
+        let turns = 0..self.total;
+        let mut others = turns.filter_map(|_| self.next());
+        others.find(|offer| admits(offer)).or(Some(first))
+    }
+
     /// All offers that get something.
     pub fn offers(&self) -> &[Arc<Offer>] {
         &self.offers

@@ -11,6 +11,7 @@ mod demo;
 mod examples;
 mod headers;
 mod hosts;
+mod keys;
 mod large_bodies;
 mod limits;
 mod models;

@@ -12,12 +12,16 @@ const HEAD: &str = "\
 # Made from the declarations in src/model; a test fails when it is stale (UPDATE_GOLDEN=1 makes it anew).
 ";
 
+const NO_KEY: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
 /// Fields that a resource is of no use without, so that the file also shows something that works.
 fn shown(table: &str, field: &str) -> Option<Json> {
     match (table, field) {
         ("gateway", "hosts") => Some(json!(["api.example.com"])),
         ("service", "models") => Some(json!(["Qwen/Qwen3-8B"])),
         ("service", "upstream") => Some(json!("pool")),
+        // The hash of nothing anybody knows.
+        ("key", "hash") => Some(json!(NO_KEY)),
         _ => None,
     }
 }
@@ -151,7 +155,6 @@ fn least() -> Config {
         [[gateway]]
         name = "main"
         hosts = ["api.example.com"]
-        auth = "none"
         [[service]]
         name = "qwen"
         models = ["Qwen/Qwen3-8B"]
@@ -161,6 +164,10 @@ fn least() -> Config {
         targets = ["http://127.0.0.1:8000"]
         [[rule]]
         gateway = "main"
+        [[key]]
+        name = "team-a"
+        gateway = "main"
+        hash = "0000000000000000000000000000000000000000000000000000000000000000"
         "#,
     )
 }

@@ -280,9 +280,8 @@ fn a_second_round_has_its_own_retries() {
     let reply = gateway.client().chat("m", "");
     reply.assert_ok();
     assert_eq!(reply.header("x-tollgate-attempts"), Some("6"));
-    let retries = gateway
-        .metrics()
-        .sum("tollgate_retries_total", &[("service", "m")]);
+    let labels = [("service", "m"), ("reason", "5xx")];
+    let retries = gateway.metrics().sum("tollgate_retries_total", &labels);
     assert_eq!(retries, 3.0);
     gateway.assert_gauges_zero();
 }

@@ -1,0 +1,90 @@
+//! Phase 2, who asks: the key a request presents, and what the key may do.
+//!
+//! Where everything needs a key, a request without one is refused before its body is read. Where a gateway also
+//! publishes services, that is decided when the service is known.
+
+use std::time::SystemTime;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+
+use super::exchange::Exchange;
+use super::forward::API_KEY;
+use super::reply::Rejection;
+use crate::auth::Unusable;
+use crate::snapshot::Gateway;
+
+/// Finds the key, and leaves it in the exchange.
+pub(super) fn authenticate(
+    headers: &HeaderMap,
+    x: &mut Exchange,
+    gateway: &Gateway,
+) -> Result<(), Rejection> {
+    let Some(keys) = &gateway.keys else {
+        return Ok(());
+    };
+    let mut why = None;
+    for secret in presented(headers, gateway.key_header.as_ref()) {
+        match keys.find(secret, SystemTime::now) {
+            Ok(key) => {
+                x.key = Some(key.clone());
+                return Ok(());
+            }
+            Err(unusable) => why = why.max(Some(unusable)),
+        }
+    }
+    x.cause = Some(cause(why).to_owned());
+    match gateway.publishes {
+        true => Ok(()),
+        false => Err(Rejection::InvalidKey),
+    }
+}
+
+/// Whether the exchange may go to the service that was found for it.
+pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejection> {
+    let (Some(_), Some(offer)) = (&gateway.keys, &x.offer) else {
+        return Ok(());
+    };
+    let Some(key) = &x.key else {
+        if !offer.service.public {
+            return Err(Rejection::InvalidKey);
+        }
+        x.cause = None;
+        return Ok(());
+    };
+    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
+    let model = match in_body {
+        Some(model) => Some(&*model.value),
+        None => x.model.as_deref(),
+    };
+    match key.admits(&offer.service.name, x.rule.as_deref(), model) {
+        true => Ok(()),
+        false => Err(Rejection::OutOfScope),
+    }
+}
+
+/// Everything that may be a key, the gateway's own header first.
+fn presented<'h>(
+    headers: &'h HeaderMap,
+    own: Option<&HeaderName>,
+) -> impl Iterator<Item = &'h [u8]> {
+    let own = own.and_then(|name| headers.get(name));
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, secret) = value.as_bytes().split_first_chunk::<7>()?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
+    });
+    let own = own.map(|value| value.as_bytes());
+    let other = headers.get(API_KEY).map(|value| value.as_bytes());
+    let candidates = [own, bearer, other];
+    candidates.into_iter().flatten().map(<[u8]>::trim_ascii)
+}
+
+/// For the log: the client is told nothing of this.
+fn cause(why: Option<Unusable>) -> &'static str {
+    match why {
+        None => "no key",
+        Some(Unusable::Unknown) => "unknown key",
+        Some(Unusable::Inactive) => "inactive key",
+        Some(Unusable::Expired) => "expired key",
+    }
+}
