@@ -1,7 +1,81 @@
 //! Tollgate's built-in plugins, one file each.
 //!
-//! [`BUILTINS`] is the only list of them. It is empty: the chain that runs plugins is not built yet, and a
-//! configuration that names one is refused.
+//! [`BUILTINS`] is the only list of them. Every plugin owns its settings, which say everything that can be wrong when they are
+//! read, and what it makes of them once, when it is built: no request compiles a pattern.
 
-/// Names of the built-in plugins.
-pub const BUILTINS: [&str; 0] = [];
+#![allow(
+    clippy::result_large_err,
+    reason = "an exchange is refused at most once, and then the move costs nothing that counts"
+)]
+
+mod cors;
+mod data_masking;
+mod headers;
+mod ip_filter;
+mod json;
+mod model_allowlist;
+mod path;
+mod pattern;
+mod prompt_guard;
+mod rate_limiter;
+mod request_size_limiter;
+mod request_validator;
+#[cfg(test)]
+mod testing;
+mod transform;
+
+use tollgate_sdk::plugin::{Kind, kind};
+
+pub use cors::Cors;
+pub use data_masking::DataMasking;
+pub use headers::Headers;
+pub use ip_filter::IpFilter;
+pub use model_allowlist::ModelAllowlist;
+pub use prompt_guard::PromptGuard;
+pub use rate_limiter::RateLimiter;
+pub use request_size_limiter::RequestSizeLimiter;
+pub use request_validator::RequestValidator;
+pub use transform::Transform;
+
+/// Every built-in plugin, some under a second name by which they are known elsewhere.
+pub const BUILTINS: &[Kind] = &[
+    kind::<Cors>(),
+    kind::<IpFilter>(),
+    also::<IpFilter>("ip_whitelist"),
+    kind::<Headers>(),
+    kind::<RateLimiter>(),
+    kind::<RequestSizeLimiter>(),
+    kind::<ModelAllowlist>(),
+    kind::<RequestValidator>(),
+    kind::<Transform>(),
+    kind::<PromptGuard>(),
+    also::<PromptGuard>("prompt_moderation"),
+    kind::<DataMasking>(),
+];
+
+/// A kind under another name.
+const fn also<S: tollgate_sdk::plugin::Builds>(name: &'static str) -> Kind {
+    Kind {
+        name,
+        ..kind::<S>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_name_and_says_what_it_is() {
+        for (at, kind) in BUILTINS.iter().enumerate() {
+            assert!(!(kind.doc)().is_empty(), "{}", kind.name);
+            assert!(!kind.stages.is_empty(), "{}", kind.name);
+            assert_eq!((kind.schema)()["type"], "object", "{}", kind.name);
+            assert!(
+                BUILTINS[..at].iter().all(|other| other.name != kind.name),
+                "{}",
+                kind.name
+            );
+        }
+    }
+}

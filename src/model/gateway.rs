@@ -8,7 +8,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Document, Field, FromNode, Json, Node, Reading, json};
 
 use super::pattern::is_host;
-use super::{Auth, HostPattern, Name};
+use super::{Auth, HostPattern, Name, Plugin};
 
 document! {
     /// A tenant: a set of hosts with its own rules and services.
@@ -43,12 +43,14 @@ document! {
         allowed_ips: Vec<IpNet> = Vec::new(),
         /// Addresses that may not; they get 403.
         denied_ips: Vec<IpNet> = Vec::new(),
+        /// The plugins that every request of the gateway passes, by priority.
+        #[example = []]
+        plugins: Vec<Plugin> = Vec::new(),
         /// Whether it serves.
         status: Status = Status::Active,
         /// Its certificate. Only "none" is supported yet.
         certificate: Certificate = Certificate::None,
     }
-    later ["plugins"]
 }
 
 impl Gateway {

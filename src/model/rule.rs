@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Document, Field, FromNode, Json, Node, Reading, json, suggest};
 
-use super::{ModelPattern, Name, PartialRetry, PathPattern, Rewrite};
+use super::{ModelPattern, Name, PartialRetry, PathPattern, Plugin, Rewrite};
 
 document! {
     /// Explicit routing, tried before the model's name.
@@ -48,8 +48,10 @@ document! {
         /// The services tried next, in order and before the service's own, when one cannot serve.
         #[example = ["provider"]]
         fallback: Vec<Name> = Vec::new(),
+        /// The plugins that its requests pass after the service's, by priority.
+        #[example = []]
+        plugins: Vec<Plugin> = Vec::new(),
     }
-    later ["plugins"]
 }
 
 impl Rule {

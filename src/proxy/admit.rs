@@ -15,11 +15,12 @@ use super::authenticate::{authenticate, authorize};
 use super::body::{self, BodyMemory, Length, Stop};
 use super::exchange::{Body, Exchange};
 use super::identify::may_carry_model;
+use super::plugins;
 use super::reply::{self, Rejection};
 use crate::model::By;
 use crate::snapshot::{
-    Decision, Gateway, Head, ListedModel, ModelName, Route, Who, list_models as list_of_models,
-    model_in_path,
+    Chain, Decision, Gateway, Head, ListedModel, ModelName, Route, Who,
+    list_models as list_of_models, model_in_path,
 };
 
 /// Decides; `Ok(true)` when the exchange was answered here.
@@ -83,14 +84,51 @@ async fn try_admit(
     if gateway.paused {
         return Err(Rejection::Paused.into());
     }
-    authenticate(&session.req_header().headers, x, &gateway)?;
+    let known = authenticate(&session.req_header().headers, x, &gateway);
+    if known.is_err() && is_preflight(session) {
+        // A browser's question before the request has no key; what answers it is a plugin.
+        run_chain(session, x, &gateway.chain, memory).await?;
+    }
+    known?;
     if let Some(answer) = list_models(session, x, &gateway)? {
         return Ok(Admission::Answer(answer));
+    }
+    if !gateway.chain.links.is_empty() {
+        run_chain(session, x, &gateway.chain, memory).await?;
     }
     let route = find_route(session, x, &gateway, memory).await?;
     take_route(session, x, route, memory).await?;
     authorize(x, &gateway)?;
+    for chain in std::mem::take(&mut x.chains).into_iter().flatten() {
+        run_chain(session, x, &chain, memory).await?;
+        // It may have changed the body.
+        x.splice_body();
+    }
     Ok(Admission::Forward)
+}
+
+fn is_preflight(session: &Session) -> bool {
+    let head = session.req_header();
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(http::header::ORIGIN)
+        && head
+            .headers
+            .contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Runs a chain, with the body if it needs it.
+async fn run_chain(
+    session: &mut Session,
+    x: &mut Exchange,
+    chain: &Arc<Chain>,
+    memory: &Arc<BodyMemory>,
+) -> Result<(), Stop> {
+    let absent = session.is_body_empty() || session.is_upgrade_req();
+    if chain.needs.request_body && matches!(x.body, Body::Unread) && !absent {
+        body::read(session, x, memory, true).await?;
+    }
+    Box::pin(plugins::pre_request(session, x, chain)).await?;
+    Ok(())
 }
 
 /// `GET /v1/models` and `/v1/models/{id}`, answered here: what this client may use.
@@ -155,7 +193,9 @@ async fn find_route(
     let asked = asked_of(head, x, gateway);
     let mut decision = gateway.router.decide(asked, model);
     if matches!(decision, Decision::NeedsModel) {
-        body::read(session, x, memory, true).await?;
+        if matches!(x.body, Body::Unread) {
+            body::read(session, x, memory, true).await?;
+        }
         let peek = x.peek.take();
         let name = peek.as_ref().and_then(|peek| peek.model.as_ref());
         let name = name.map(|model| &*model.value);

@@ -18,6 +18,9 @@ impl Exchange {
     pub(super) fn take_route(&mut self, route: Route) {
         self.target_path = route.path;
         self.rule = route.rule;
+        let own = &route.offer.service.chain;
+        let own = (!own.links.is_empty()).then(|| own.clone());
+        self.chains = [own, route.chain];
         self.preserve_host = route.preserve_host;
         self.rule_fallback = route.fallback;
         self.timeouts = route.timeouts;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tollgate_sdk::llm::peek::Peek;
 use tollgate_sdk::llm::splice::{Edits, splice};
 use tollgate_sdk::llm::usage::Usage;
+use tollgate_sdk::plugin;
 
 use super::account::Account;
 use super::body::BodyPermit;
@@ -26,7 +27,7 @@ use crate::auth::Key;
 use crate::balance;
 use crate::health;
 use crate::model;
-use crate::snapshot::{Gateway, Offer, Snapshot};
+use crate::snapshot::{Chain, Gateway, Offer, Snapshot};
 
 /// The state of one exchange.
 pub struct Exchange {
@@ -64,6 +65,10 @@ pub struct Exchange {
     pub(super) streamed: u64,
     /// A stream without an end of its own (gRPC, WebSocket): its length is not limited.
     pub(super) unbounded: bool,
+    /// What plugins changed of heads.
+    pub(super) edits: plugin::Edits,
+    /// The chains of the service and the rule.
+    pub(super) chains: [Option<Arc<Chain>>; 2],
     /// The model asked for, where it does not stand in the body.
     pub(super) model: Option<String>,
     /// The rule it goes by.
@@ -291,6 +296,8 @@ impl Exchange {
             body_permit: None,
             streamed: 0,
             unbounded: false,
+            edits: plugin::Edits::default(),
+            chains: [None, None],
             model: None,
             rule: None,
             target_path: None,

@@ -15,7 +15,7 @@ use pingora_core::Result;
 use pingora_http::RequestHeader;
 
 use super::exchange::{Body, Exchange};
-use super::peer;
+use super::{peer, plugins};
 use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream, join_target_path};
 
@@ -49,6 +49,7 @@ pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Resu
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
     parts.headers.insert(REQUEST_ID, x.request_id.value());
+    plugins::edit_request(x, &mut parts.headers);
     *head = RequestHeader::from(parts);
     if let Some(path) = odd_path {
         head.set_raw_path(&path)?;

@@ -15,6 +15,7 @@ mod forward;
 mod front;
 mod identify;
 mod peer;
+mod plugins;
 mod recover;
 mod reply;
 mod response;

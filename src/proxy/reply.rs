@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
+use tollgate_sdk::plugin::{HeaderEdit, Refusal};
 
 use super::exchange::Exchange;
+use super::plugins;
 
 /// What a client is told whose request head does not come to an end.
 pub(super) const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
@@ -33,6 +35,10 @@ pub(crate) enum Rejection {
     InvalidKey,
     /// The key does not open this.
     OutOfScope,
+    /// A plugin refused it.
+    Plugin(Box<Refusal>),
+    /// A plugin broke down.
+    Internal,
     /// No service of the gateway answers to the model.
     ModelNotFound(String),
     /// No rule takes the request and it names no model.
@@ -76,6 +82,10 @@ impl Rejection {
             Rejection::Invalid { .. } => StatusCode::BAD_REQUEST,
             Rejection::Forbidden | Rejection::OutOfScope => StatusCode::FORBIDDEN,
             Rejection::InvalidKey => StatusCode::UNAUTHORIZED,
+            Rejection::Plugin(refusal) => {
+                StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN)
+            }
+            Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Rejection::ModelNotFound(_) | Rejection::RouteNotFound => StatusCode::NOT_FOUND,
             Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -96,6 +106,8 @@ impl Rejection {
             Rejection::Invalid { .. } => "invalid_request",
             Rejection::Forbidden | Rejection::OutOfScope => "permission_denied",
             Rejection::InvalidKey => "invalid_api_key",
+            Rejection::Plugin(refusal) => refusal.code,
+            Rejection::Internal => "internal_error",
             Rejection::ModelNotFound(_) => "model_not_found",
             Rejection::RouteNotFound => "route_not_found",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
@@ -111,9 +123,10 @@ impl Rejection {
         }
     }
 
-    fn param(&self) -> Option<&'static str> {
+    fn param(&self) -> Option<&str> {
         match self {
             Rejection::Invalid { param, .. } => *param,
+            Rejection::Plugin(refusal) => refusal.param.as_deref(),
             Rejection::ModelNotFound(_) => Some("model"),
             _ => None,
         }
@@ -126,6 +139,8 @@ impl Rejection {
             Rejection::InvalidKey => {
                 "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.".into()
             }
+            Rejection::Plugin(refusal) => refusal.message.clone(),
+            Rejection::Internal => "The gateway could not check this request.".into(),
             Rejection::OutOfScope => "This API key may not be used for that.".into(),
             Rejection::ModelNotFound(model) => {
                 format!("The model `{model}` does not exist or you do not have access to it.")
@@ -152,6 +167,13 @@ impl Rejection {
     }
 
     fn retry_after(&self) -> Option<Duration> {
+        if let Rejection::Plugin(refusal) = self {
+            // In whole seconds, and not too early.
+            let up = |after: Duration| after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            return refusal
+                .retry_after
+                .map(|after| Duration::from_secs(up(after)));
+        }
         matches!(
             self,
             Rejection::NoHealthyUpstream
@@ -200,9 +222,23 @@ pub(super) async fn reject(
     if x.grpc {
         return reject_grpc(session, x, rejection).await;
     }
-    let body = rejection.body(dialect_of(session));
     let mut head = ResponseHeader::build(rejection.status(), Some(8))?;
-    head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
+    let own = match rejection {
+        Rejection::Plugin(refusal) => {
+            for (name, value) in &refusal.headers {
+                head.append_header(name, value)?;
+            }
+            refusal.body.clone()
+        }
+        _ => None,
+    };
+    let (kind, body) = own.unwrap_or_else(|| {
+        let json = HeaderValue::from_static("application/json");
+        (json, rejection.body(dialect_of(session)).into())
+    });
+    if !body.is_empty() {
+        head.insert_header(http::header::CONTENT_TYPE, kind)?;
+    }
     if let Rejection::MethodNotAllowed(allow) = rejection {
         head.insert_header(http::header::ALLOW, allow.as_str())?;
     }
@@ -212,7 +248,7 @@ pub(super) async fn reject(
     if let Some(after) = rejection.retry_after() {
         head.insert_header(http::header::RETRY_AFTER, after.as_secs())?;
     }
-    send(session, x, head, body.into()).await
+    send(session, x, head, body).await
 }
 
 /// What the caller speaks.
@@ -228,9 +264,23 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<()> {
     x.status = head.status.as_u16();
-    head.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    let bodiless =
+        session.req_header().method == http::Method::HEAD || head.status == StatusCode::NO_CONTENT;
+    if head.status != StatusCode::NO_CONTENT {
+        head.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    }
     head.insert_header("x-request-id", x.request_id.value())?;
-    let bodiless = session.req_header().method == http::Method::HEAD;
+    for (name, edit) in plugins::response_edits(x) {
+        match edit {
+            HeaderEdit::Set(value) => head.insert_header(name, value)?,
+            HeaderEdit::Add(value) => {
+                head.append_header(name, value)?;
+            }
+            HeaderEdit::Remove => {
+                head.remove_header(name);
+            }
+        }
+    }
     session
         .write_response_header(Box::new(head), bodiless)
         .await?;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::connection::Deadline;
 use super::exchange::Exchange;
 use super::forward::REQUEST_ID;
+use super::plugins;
 use super::stream::{self, Meter};
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
@@ -68,6 +69,9 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
         && let Ok(end) = HeaderValue::try_from(end.to_string())
     {
         parts.headers.insert(KEY_EXPIRES, end);
+    }
+    for (name, edit) in plugins::response_edits(x) {
+        edit.clone().apply(name.clone(), &mut parts.headers);
     }
     *head = ResponseHeader::from(parts);
     if let Some(reason) = reason {

@@ -9,12 +9,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde_json::json;
+use tollgate_sdk::quota::Quota;
 
 use super::hosts::HostEntry;
 use super::registry::Known;
 use super::router::{Models, Rule};
 use super::{
-    Gateway, Hosts, ListedModel, Offer, Registry, Router, Service, Snapshot, Split, Target,
+    Chain, Gateway, Hosts, ListedModel, Offer, Registry, Router, Service, Snapshot, Split, Target,
     Upstream,
 };
 use crate::auth::Keys;
@@ -46,8 +47,17 @@ pub fn compile(
     let services: Vec<(&model::Service, Arc<Service>)> = config
         .services
         .iter()
-        .filter_map(|service| Some((service, compile_service(service, &upstreams, registry)?)))
+        .filter_map(|service| {
+            Some((
+                service,
+                compile_service(service, &upstreams, registry, metrics)?,
+            ))
+        })
         .collect();
+    let chains = Chains {
+        quota: &registry.quota,
+        metrics,
+    };
     let mut hosts = Hosts::default();
     let mut gateways = Vec::new();
     for (index, gateway) in config.gateways.iter().enumerate() {
@@ -60,7 +70,7 @@ pub fn compile(
             .collect();
         name_fallbacks(gateway, &mut offered);
         claim_hosts(&mut hosts, gateway, index, &offered);
-        gateways.push(Arc::new(compile_gateway(gateway, &offered, config)));
+        gateways.push(Arc::new(compile_gateway(gateway, &offered, config, chains)));
     }
     registry.sweep();
     let mut all: Vec<Arc<Upstream>> = upstreams.into_values().collect();
@@ -177,12 +187,30 @@ fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offere
     }
 }
 
-fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &Config) -> Gateway {
+/// What plugins are built with.
+#[derive(Clone, Copy)]
+struct Chains<'c> {
+    quota: &'c Arc<dyn Quota>,
+    metrics: &'c Metrics,
+}
+
+impl Chains<'_> {
+    fn of(self, entries: &[model::Plugin], owner: &str) -> Arc<Chain> {
+        Chain::of(entries, owner, self.quota, self.metrics)
+    }
+}
+
+fn compile_gateway(
+    gateway: &model::Gateway,
+    offered: &[Offered<'_>],
+    config: &Config,
+    chains: Chains<'_>,
+) -> Gateway {
     let explicit = config
         .rules
         .iter()
         .filter(|rule| rule.gateway == gateway.name)
-        .map(|rule| compile_rule(rule, offered));
+        .map(|rule| compile_rule(rule, offered, chains));
     let prefixes = offered
         .iter()
         .filter_map(|offered| prefix_rule(gateway, offered));
@@ -200,6 +228,7 @@ fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &C
         paused: gateway.status == model::Status::Paused,
         keys: (gateway.auth.kind != AuthKind::None).then(|| Keys::of(&gateway.name, &config.keys)),
         key_header: gateway.auth.header.clone(),
+        chain: chains.of(&gateway.plugins, &format!("gateway/{}", gateway.name)),
         publishes: offered.iter().any(|offered| offered.offer.service.public),
         router: Router::new(rules, compile_models(offered), gateway.routing.by, offers),
         models_list,
@@ -207,10 +236,14 @@ fn compile_gateway(gateway: &model::Gateway, offered: &[Offered<'_>], config: &C
     }
 }
 
-fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>]) -> Rule {
+fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>], chains: Chains<'_>) -> Rule {
+    let chain = (!rule.plugins.is_empty()).then(|| {
+        let owner = format!("rule/{}/{}", rule.gateway, rule.name);
+        chains.of(&rule.plugins, &owner)
+    });
     let fallback = indexes(rule.fallback.iter(), offered);
     if rule.services.is_empty() {
-        return Rule::new(rule.clone(), None, fallback);
+        return Rule::new(rule.clone(), None, fallback, chain);
     }
     let offers = rule
         .services
@@ -222,7 +255,7 @@ fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>]) -> Rule {
             Some((offered.offer.clone(), u64::from(weighted.weight)))
         })
         .collect();
-    Rule::new(rule.clone(), Split::new(offers), fallback)
+    Rule::new(rule.clone(), Split::new(offers), fallback, chain)
 }
 
 /// A service's `path_prefix` is a rule that every explicit one precedes.
@@ -245,9 +278,10 @@ fn prefix_rule(gateway: &model::Gateway, offered: &Offered<'_>) -> Option<Rule> 
         timeouts: model::PartialTimeouts::default(),
         retry: model::PartialRetry::default(),
         fallback: Vec::new(),
+        plugins: Vec::new(),
     };
     let split = Split::new(vec![offered.weighted()]);
-    Some(Rule::new(rule, split, Vec::new()))
+    Some(Rule::new(rule, split, Vec::new(), None))
 }
 
 fn compile_models(offered: &[Offered<'_>]) -> Models {
@@ -302,7 +336,12 @@ fn compile_service(
     service: &model::Service,
     upstreams: &HashMap<&str, Arc<Upstream>>,
     registry: &Registry,
+    metrics: &Metrics,
 ) -> Option<Arc<Service>> {
+    let chains = Chains {
+        quota: &registry.quota,
+        metrics,
+    };
     let upstream = match &service.pool {
         Pool::Upstream(name) => upstreams.get(name.as_str())?.clone(),
         Pool::Targets(targets) => Arc::new(compile_upstream(&in_place(service, targets), registry)),
@@ -311,6 +350,7 @@ fn compile_service(
         name: service.name.clone().into(),
         header: HeaderValue::from_str(service.name.as_str()).ok()?,
         kind: service.kind,
+        chain: chains.of(&service.plugins, &format!("service/{}", service.name)),
         public: service
             .auth
             .as_ref()
@@ -429,6 +469,7 @@ pub(super) mod tests {
         let service = Service {
             name: name.into(),
             header: HeaderValue::from_str(name).unwrap(),
+            chain: Arc::default(),
             public: false,
             kind: ServiceKind::Openai,
             alias: None,

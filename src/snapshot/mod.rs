@@ -4,6 +4,7 @@
 //! revision (load, addresses) hangs on the targets' states, which the [`Registry`] keeps by identity.
 //! Compiling does no I/O.
 
+mod chain;
 mod compile;
 mod hosts;
 mod paths;
@@ -25,6 +26,7 @@ use crate::health::TargetHealth;
 use crate::model;
 use crate::telemetry::OfferMetrics;
 
+pub use chain::{Chain, Link};
 pub use compile::{compile, list_models};
 pub use hosts::{HostEntry, Hosts};
 pub use paths::join_target_path;
@@ -70,6 +72,8 @@ pub struct Gateway {
     pub keys: Option<Keys>,
     /// A header for keys besides the usual ones.
     pub key_header: Option<HeaderName>,
+    /// What every request passes before it is routed.
+    pub chain: Arc<Chain>,
     /// Some of its services are for everybody although it has keys.
     pub publishes: bool,
     /// Rules and models.
@@ -123,6 +127,8 @@ pub struct Service {
     pub header: HeaderValue,
     /// What it speaks.
     pub kind: model::ServiceKind,
+    /// What its requests pass.
+    pub chain: Arc<Chain>,
     /// It is for everybody, also in a gateway with keys.
     pub public: bool,
     /// The model name sent upstream instead of the client's.

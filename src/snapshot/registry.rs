@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tollgate_sdk::quota::{Local, Quota};
+
 use crate::balance::{Freed, Queue, RetryBudget, TargetState};
 use crate::health::TargetHealth;
 
@@ -28,10 +30,20 @@ pub struct ServiceState {
 
 /// States by identity: a target's upstream and URL, a service's name. What no revision refers to any more is forgotten
 /// at the next compile, once its last request has ended.
-#[derive(Debug, Default)]
 pub struct Registry {
     // Only locked while a snapshot is compiled.
     kept: Mutex<Kept>,
+    /// What limits have counted.
+    pub quota: Arc<dyn Quota>,
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry {
+            kept: Mutex::default(),
+            quota: Arc::new(Local::new()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use regex::Regex;
 
-use super::{Offer, Split, paths};
+use super::{Chain, Offer, Split, paths};
 use crate::auth::Key;
 use crate::model::{self, By, HeaderMatch, ModelPattern, PathPattern, RewritePiece, Segment};
 
@@ -84,6 +84,8 @@ pub struct Route {
     pub offer: Arc<Offer>,
     /// The rule's name, if one took it.
     pub rule: Option<Arc<str>>,
+    /// What the rule's requests pass.
+    pub chain: Option<Arc<Chain>>,
     /// The path to send, where it is not the request's own.
     pub path: Option<String>,
     /// Time limits: the rule's where it has some, else the service's.
@@ -109,6 +111,7 @@ pub struct Router {
 pub(super) struct Rule {
     pub(super) rule: model::Rule,
     name: Arc<str>,
+    chain: Option<Arc<Chain>>,
     pub(super) split: Option<Split>,
     fallback: Vec<usize>,
     headers: Vec<(http::HeaderName, Predicate)>,
@@ -135,7 +138,12 @@ struct Match<'p> {
 
 impl Rule {
     /// `split`: the services, or `None` to go by model.
-    pub(super) fn new(rule: model::Rule, split: Option<Split>, fallback: Vec<usize>) -> Rule {
+    pub(super) fn new(
+        rule: model::Rule,
+        split: Option<Split>,
+        fallback: Vec<usize>,
+        chain: Option<Arc<Chain>>,
+    ) -> Rule {
         let headers = rule
             .headers
             .iter()
@@ -150,6 +158,7 @@ impl Rule {
             .collect();
         Rule {
             name: rule.name.clone().into(),
+            chain,
             rule,
             split,
             fallback,
@@ -320,6 +329,7 @@ impl Router {
         };
         if let Decision::Route(route) = &mut decision {
             route.rule = Some(rule.name.clone());
+            route.chain.clone_from(&rule.chain);
             route.path = path.or(route.path.take());
             route.preserve_host = rule.rule.preserve_host;
             override_timeouts(&rule.rule.timeouts, &mut route.timeouts);
@@ -359,6 +369,7 @@ impl Router {
 fn plain(offer: &Arc<Offer>) -> Route {
     Route {
         rule: None,
+        chain: None,
         offer: offer.clone(),
         path: None,
         timeouts: offer.service.timeouts.clone(),

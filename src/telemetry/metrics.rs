@@ -64,6 +64,10 @@ pub struct Metrics {
     pub access_dropped: IntCounter,
     /// Bytes of request bodies held in memory now.
     pub body_memory: IntGauge,
+    /// How long plugins took.
+    pub plugin_seconds: HistogramVec,
+    /// How often they broke down.
+    pub plugin_errors: IntCounterVec,
     /// Unix time at which the process started, seconds.
     pub started: Gauge,
 }
@@ -241,6 +245,23 @@ impl Metrics {
                 counter(
                     "tollgate_access_log_dropped_total",
                     "Access-log lines dropped because the writer could not follow",
+                ),
+            ),
+            plugin_seconds: add(
+                r,
+                histograms(
+                    "tollgate_plugin_seconds",
+                    "Time plugins took for a request",
+                    &["plugin"],
+                    &[1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 5.0],
+                ),
+            ),
+            plugin_errors: add(
+                r,
+                counters(
+                    "tollgate_plugin_errors_total",
+                    "Plugins that panicked or took too long",
+                    &["plugin"],
                 ),
             ),
             body_memory: add(

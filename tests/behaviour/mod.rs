@@ -16,6 +16,8 @@ mod large_bodies;
 mod limits;
 mod models;
 mod passthrough;
+mod plugins;
+mod rate_limits;
 mod refusals;
 mod rules;
 mod sdk;

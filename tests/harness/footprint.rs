@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+/// Longer than idle connections are kept.
+const POOLED: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Footprint {
@@ -27,12 +28,12 @@ impl Footprint {
         }
     }
 
-    /// Once no file has been opened or closed for a second: pools let go of idle connections after a while.
+    /// Once no file has been opened or closed for longer than pools keep idle connections.
     pub(crate) fn settled() -> Footprint {
         let start = Instant::now();
         let mut last = Footprint::now();
         let mut since = Instant::now();
-        while since.elapsed() < Duration::from_secs(1) && start.elapsed() < PATIENCE {
+        while since.elapsed() < POOLED && start.elapsed() < 4 * POOLED {
             std::thread::sleep(Duration::from_millis(50));
             let now = Footprint::now();
             if now.files != last.files {

@@ -45,6 +45,15 @@ impl Reply {
         value_of(&self.headers, name)
     }
 
+    /// All values of a header, in their order.
+    pub(crate) fn headers(&self, name: &str) -> Vec<&str> {
+        let named = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
     pub(crate) fn trailer(&self, name: &str) -> Option<&str> {
         value_of(&self.trailers, name)
     }

@@ -18,7 +18,7 @@ const SEED: u64 = 0x7011_6a7e;
 /// How long one engine stays the one that is well.
 const REIGN: Duration = Duration::from_secs(4);
 /// How long it and its successor are well together.
-const OVERLAP: Duration = Duration::from_millis(2_500);
+const OVERLAP: Duration = Duration::from_millis(1_500);
 
 const TROUBLES: [&str; 7] = [
     "delay=30s",

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{Script, assert_fell_back, depth, offer, ok, wait_for_depth, within};
-use crate::harness::{CHAT, Client, Gateway, Upstream, chat, engine, engine_state, post, until};
+use crate::harness::{
+    CHAT, Client, Footprint, Gateway, Upstream, chat, engine, engine_state, post, until,
+};
 
 const TWO: &str = "max_in_flight = 2\n";
 
@@ -44,6 +46,30 @@ fn who_finds_no_room_waits_for_it() {
         |n| n == 1.0,
     );
     gateway.assert_gauges_zero();
+}
+
+/// Who waits costs a connection, its request and a timer. Both ends of each connection are in this process, and it is not built for
+/// size; bench/README.md says what a release takes.
+#[test]
+fn waiting_costs_little() {
+    const WAITING: usize = 1_000;
+    let engine = engine();
+    let queue = "queue = { size = 2000, max_wait = \"120s\" }\n";
+    let gateway = Gateway::start(&offer("m", queue, "max_in_flight = 1\n", &[engine.url()]));
+    let first = ask(&gateway, "x-sim: delay=120s\r\n");
+    engine_state(&engine, "one to run", |state| state.started == 1);
+    let before = Footprint::settled();
+    let clients: Vec<Client> = (0..WAITING).map(|_| ask(&gateway, "")).collect();
+    wait_for_depth(&gateway, "m", WAITING as f64);
+    let after = Footprint::settled();
+    assert_eq!(after.threads, before.threads);
+    let each = (after.memory - before.memory) / WAITING;
+    println!("{each} bytes each");
+    assert!(each < 100 << 10, "{each} bytes each");
+    drop((clients, first));
+    wait_for_depth(&gateway, "m", 0.0);
+    gateway.assert_gauges_zero();
+    assert_eq!(engine.state().started, 1, "somebody was sent after it left");
 }
 
 /// Two services over one upstream: what one gives back the other may take.

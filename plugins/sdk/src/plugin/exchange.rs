@@ -63,23 +63,61 @@ pub struct Exchange<'a> {
 /// Changes to a request and its answer, in the order in which they were made.
 #[derive(Debug, Default)]
 pub struct Edits {
-    /// Headers of the request to upstreams: set, or with `None` removed.
-    pub request_headers: Vec<(HeaderName, Option<HeaderValue>)>,
-    /// Headers of the answer, ours included: set, or with `None` removed.
-    pub response_headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// Headers of the request to upstreams.
+    pub request_headers: Vec<(HeaderName, HeaderEdit)>,
+    /// Headers of the answer, ours included.
+    pub response_headers: Vec<(HeaderName, HeaderEdit)>,
     /// The body to send instead.
     pub body: Option<Bytes>,
+}
+
+/// What becomes of one header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderEdit {
+    /// It has this value and no other.
+    Set(HeaderValue),
+    /// It has this value too, beside those it has.
+    Add(HeaderValue),
+    /// It is gone.
+    Remove,
+}
+
+impl HeaderEdit {
+    /// Makes the change.
+    pub fn apply(self, name: HeaderName, headers: &mut HeaderMap) {
+        match self {
+            Self::Set(value) => {
+                headers.insert(name, value);
+            }
+            Self::Add(value) => {
+                headers.append(name, value);
+            }
+            Self::Remove => {
+                headers.remove(name);
+            }
+        }
+    }
 }
 
 impl Edits {
     /// Sets a header of the request.
     pub fn set_request(&mut self, name: HeaderName, value: HeaderValue) {
-        self.request_headers.push((name, Some(value)));
+        self.request_headers.push((name, HeaderEdit::Set(value)));
+    }
+
+    /// Removes a header of the request.
+    pub fn remove_request(&mut self, name: HeaderName) {
+        self.request_headers.push((name, HeaderEdit::Remove));
     }
 
     /// Sets a header of the answer.
     pub fn set_response(&mut self, name: HeaderName, value: HeaderValue) {
-        self.response_headers.push((name, Some(value)));
+        self.response_headers.push((name, HeaderEdit::Set(value)));
+    }
+
+    /// Adds a header to the answer, beside those of the same name.
+    pub fn add_response(&mut self, name: HeaderName, value: HeaderValue) {
+        self.response_headers.push((name, HeaderEdit::Add(value)));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Plugin, Stage};
-use crate::document::{At, Document, Json, Node, Reading};
+use crate::document::{At, Document, FromNode, Json, Node, Reading};
 use crate::quota::Quota;
 
 /// What the engine offers its plugins. It outlives every revision.
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Settings that know their plugin.
-pub trait Builds: Document + Clone + Send + Sync + 'static {
+pub trait Builds: Document + FromNode + Clone + Send + Sync + 'static {
     /// Its name in chains.
     const NAME: &'static str;
     /// The stages it takes part in.
@@ -66,9 +66,9 @@ pub const fn kind<S: Builds>() -> Kind {
         name: S::NAME,
         stages: S::STAGES,
         doc: S::doc,
-        schema: <S as Document>::schema,
+        schema: <S as FromNode>::schema,
         read: |node, at, r| {
-            let settings = <S as Document>::read(node, at, r)?;
+            let settings = <S as FromNode>::read(node, at, r)?;
             Some(Settings(Box::new(move |host| settings.build(host))))
         },
     }

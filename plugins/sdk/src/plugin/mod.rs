@@ -18,8 +18,10 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
-pub use exchange::{Edits, Exchange, Outcome, Principal, Request, ResponseHead, State, Tokens};
-pub use kind::{Built, Host, Kind, kind};
+pub use exchange::{
+    Edits, Exchange, HeaderEdit, Outcome, Principal, Request, ResponseHead, State, Tokens,
+};
+pub use kind::{Builds, Built, Host, Kind, Settings, kind};
 pub use refusal::Refusal;
 
 use crate::document;
@@ -96,6 +98,10 @@ impl fmt::Debug for Step<'_> {
 /// A stage may read, change or refuse; what it changes it writes into [`Exchange::edits`]. A stage that panics refuses or is skipped, as
 /// its entry's `on_error` says, and harms no other exchange.
 #[allow(unused_variables, reason = "the defaults do nothing")]
+#[allow(
+    clippy::result_large_err,
+    reason = "an exchange is refused at most once, and then the move costs nothing that counts"
+)]
 pub trait Plugin: Send + Sync {
     /// What it asks of the engine.
     fn needs(&self) -> Needs {

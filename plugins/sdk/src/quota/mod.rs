@@ -8,12 +8,17 @@
 //! [`Rule::Bucket`] is a token bucket: a steady rate with a burst. The arithmetic of both is pure; only [`Local`] knows a clock.
 
 mod bucket;
+mod clock;
+mod counter;
 mod local;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
 
 /// How much in how much time.
@@ -74,6 +79,26 @@ pub trait Quota: Send + Sync {
 
     /// How a limit stands for `who`.
     fn standing(&self, limit: &Limit, who: &str) -> Standing;
+}
+
+/// Reserves of several limits at once: all of it, or none. Each is a limit, who asks, and how much.
+///
+/// They are taken one after the other, so for a moment somebody else may be refused because of what is about to be given back; nobody is ever
+/// admitted beyond a limit.
+///
+/// # Errors
+/// The index of the first that refused, and why. What was reserved before it is given back.
+pub fn reserve_all(
+    quota: &dyn Quota,
+    wanted: &[(&Limit, &str, u64)],
+) -> Result<Vec<Lease>, (usize, Denied)> {
+    let mut leases = Vec::with_capacity(wanted.len());
+    for (index, (limit, who, amount)) in wanted.iter().enumerate() {
+        // Leases that are dropped give back.
+        let lease = quota.reserve(limit, who, *amount);
+        leases.push(lease.map_err(|denied| (index, denied))?);
+    }
+    Ok(leases)
 }
 
 /// Something a lease can be settled with.

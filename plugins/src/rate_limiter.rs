@@ -1,0 +1,274 @@
+//! `rate_limiter`: so many requests in any window, counted by whoever or whatever they concern.
+//!
+//! It owns what is counted by what; the counting is the engine's ([`Quota`](tollgate_sdk::quota::Quota)). A request passes when every limit that
+//! concerns it lets it: the limits are taken together or not at all, so a refused request is charged to none. A limit whose
+//! subject a request does not name (no key, no user) does not concern it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use tollgate_sdk::document;
+use tollgate_sdk::document::{At, Node, Reading, json};
+use tollgate_sdk::plugin::{
+    Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Request, Stage, Step, Verdict,
+};
+use tollgate_sdk::quota::{Limit, Quota, Rule, Standing, reserve_all};
+
+document! {
+    /// So many requests in any window, counted by whom or what they concern. Others get 429.
+    pub struct RateLimiter {
+        /// The limits: at least one.
+        limits: Limits,
+        /// What becomes of a request beyond a limit.
+        actions: Actions = Actions::default(),
+    }
+}
+
+document! {
+    /// Limits by whom or what requests concern.
+    pub struct Limits (checked) {
+        /// Of every client that tells its fingerprint by the header `X-Fingerprint`.
+        per_fingerprint: Option<PerWindow>,
+        /// Of every client address.
+        per_ip: Option<PerWindow>,
+        /// Of every user: by the headers `X-User-ID` and `User-ID`, else by the body's field `user`.
+        per_user: Option<PerWindow>,
+        /// Of every API key.
+        per_key: Option<PerWindow>,
+        /// Of every model.
+        per_model: Option<PerWindow>,
+        /// Of every value of a header.
+        per_header: Option<PerHeader>,
+        /// Of all together.
+        global: Option<PerWindow>,
+    }
+}
+
+document! {
+    /// So many in any window.
+    pub struct PerWindow {
+        /// How many.
+        #[range(1..=1000000000)]
+        limit: u64,
+        /// In how much time.
+        #[example = "1m"]
+        window: Duration,
+    }
+}
+
+document! {
+    /// So many in any window, for each value of a header.
+    pub struct PerHeader {
+        /// The header.
+        #[example = "X-Team"]
+        name: HeaderName,
+        /// How many.
+        #[range(1..=1000000000)]
+        limit: u64,
+        /// In how much time.
+        #[example = "1m"]
+        window: Duration,
+    }
+}
+
+document! {
+    /// What becomes of a request beyond a limit.
+    pub struct Actions (default) {
+        /// It is refused; both words mean the same.
+        #[written = "type"]
+        kind: Action = Action::Reject,
+        /// Seconds after which a refused client is told to come again, where it would otherwise be told sooner.
+        #[example = "60"]
+        retry_after: Option<String>,
+    }
+}
+
+document! {
+    /// What becomes of a request.
+    pub enum Action {
+        /// It gets 429.
+        Reject = "reject",
+        /// It gets 429.
+        Block = "block",
+    }
+}
+
+impl Limits {
+    fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        if node.as_table().is_some_and(<[_]>::is_empty) {
+            let example = r
+                .format
+                .field("per_ip", &json!({"limit": 30, "window": "1m"}));
+            let help = format!("for example: {example}");
+            r.error(node.span, at, "there must be at least one limit", help);
+        }
+        self
+    }
+}
+
+/// What a limit counts by.
+#[derive(Clone, Debug, PartialEq)]
+enum By {
+    Fingerprint,
+    Ip,
+    User,
+    Key,
+    Model,
+    Header(HeaderName),
+    All,
+}
+
+impl By {
+    fn name(&self) -> &'static str {
+        match self {
+            By::Fingerprint => "per_fingerprint",
+            By::Ip => "per_ip",
+            By::User => "per_user",
+            By::Key => "per_key",
+            By::Model => "per_model",
+            By::Header(_) => "per_header",
+            By::All => "global",
+        }
+    }
+
+    /// Whom or what a request concerns; `None` if it does not say.
+    fn subject<'r>(&self, request: &Request<'r>) -> Option<Cow<'r, str>> {
+        let header = |name: &str| {
+            let value = request.headers.get(name)?.to_str().ok()?;
+            (!value.is_empty()).then_some(Cow::Borrowed(value))
+        };
+        match self {
+            By::Fingerprint => header("x-fingerprint"),
+            By::Ip => Some(Cow::Owned(request.client.to_string())),
+            By::User => header("x-user-id")
+                .or_else(|| header("user-id"))
+                .or_else(|| {
+                    let user = request.peek?.user.as_ref()?;
+                    Some(Cow::Borrowed(&*user.value))
+                }),
+            By::Key => Some(Cow::Borrowed(&*request.principal?.id)),
+            By::Model => Some(Cow::Borrowed(request.model?)),
+            By::Header(name) => header(name.as_str()),
+            By::All => Some(Cow::Borrowed("")),
+        }
+    }
+}
+
+impl Builds for RateLimiter {
+    const NAME: &'static str = "rate_limiter";
+    const STAGES: &'static [Stage] = &[Stage::PreRequest];
+
+    fn build(&self, host: &Host) -> Built {
+        let limits = &self.limits;
+        let windows = [
+            (By::Fingerprint, &limits.per_fingerprint),
+            (By::Ip, &limits.per_ip),
+            (By::User, &limits.per_user),
+            (By::Key, &limits.per_key),
+            (By::Model, &limits.per_model),
+        ];
+        let limit = |by: By, limit: u64, window: Duration| {
+            let id = format!("{}/{}", host.identity, by.name()).into();
+            (
+                by,
+                Limit {
+                    id,
+                    rule: Rule::Window { limit, window },
+                },
+            )
+        };
+        let mut counted: Vec<(By, Limit)> = Vec::new();
+        for (by, window) in windows {
+            if let Some(window) = window {
+                counted.push(limit(by, window.limit, window.window));
+            }
+        }
+        if let Some(header) = &limits.per_header {
+            let by = By::Header(header.name.clone());
+            counted.push(limit(by, header.limit, header.window));
+        }
+        if let Some(window) = &limits.global {
+            counted.push(limit(By::All, window.limit, window.window));
+        }
+        let least = self.actions.retry_after.as_deref();
+        Arc::new(Limiter {
+            quota: host.quota.clone(),
+            reads_body: counted
+                .iter()
+                .any(|(by, _)| matches!(by, By::User | By::Model)),
+            counted,
+            least: least.and_then(|text| text.trim_end_matches('s').parse().ok()),
+        })
+    }
+}
+
+struct Limiter {
+    quota: Arc<dyn Quota>,
+    counted: Vec<(By, Limit)>,
+    reads_body: bool,
+    /// Seconds a refused client waits at least.
+    least: Option<u64>,
+}
+
+impl Plugin for Limiter {
+    fn needs(&self) -> Needs {
+        Needs {
+            request_body: self.reads_body,
+            ..Needs::default()
+        }
+    }
+
+    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
+        self.count(x).into()
+    }
+}
+
+impl Limiter {
+    fn count(&self, x: &mut Exchange<'_>) -> Verdict {
+        let concerned: Vec<(&By, &Limit, Cow<'_, str>)> = self
+            .counted
+            .iter()
+            .filter_map(|(by, limit)| Some((by, limit, by.subject(&x.request)?)))
+            .collect();
+        let asked: Vec<(&Limit, &str, u64)> = concerned
+            .iter()
+            .map(|(_, limit, subject)| (*limit, &**subject, 1))
+            .collect();
+        match reserve_all(&*self.quota, &asked) {
+            Ok(leases) => {
+                let tightest = leases
+                    .iter()
+                    .map(|lease| lease.standing())
+                    .min_by_key(|standing| standing.remaining);
+                leases.into_iter().for_each(|lease| lease.keep());
+                for (name, value) in tightest.iter().flat_map(told) {
+                    x.edits.set_response(name, value);
+                }
+                Ok(())
+            }
+            Err((index, denied)) => {
+                let by = concerned.get(index).map_or("", |(by, ..)| by.name());
+                let wait = denied.retry_after.unwrap_or(denied.standing.reset);
+                let wait = wait.max(Duration::from_secs(self.least.unwrap_or(0)));
+                let message = format!("{by} rate limit exceeded");
+                let refusal = Refusal::too_many(message, wait);
+                Err(told(&denied.standing)
+                    .into_iter()
+                    .fold(refusal, |refusal, (name, value)| refusal.with(name, value)))
+            }
+        }
+    }
+}
+
+/// How a limit stands, for the client: the reset in whole seconds, not too early.
+fn told(standing: &Standing) -> [(HeaderName, HeaderValue); 3] {
+    let reset = standing.reset.as_secs() + u64::from(standing.reset.subsec_nanos() > 0);
+    [
+        ("x-ratelimit-limit-requests", standing.limit),
+        ("x-ratelimit-remaining-requests", standing.remaining),
+        ("x-ratelimit-reset-requests", reset),
+    ]
+    .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value)))
+}

@@ -1,0 +1,191 @@
+//! Entries of plugin chains.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollgate_plugins::BUILTINS;
+use tollgate_sdk::document;
+use tollgate_sdk::document::{
+    At, FromNode, Json, JsonTable, Node, Quoted, Reading, Span, Value, json, suggest,
+};
+use tollgate_sdk::plugin::{Kind, Settings, Stage};
+
+/// The stages that chains run in this version.
+const STAGES: [Stage; 1] = [Stage::PreRequest];
+
+/// Plugins that are promised and not built.
+const LATER: [&str; 6] = [
+    "token_rate_limiter",
+    "concurrency_limiter",
+    "budget",
+    "external",
+    "mirror",
+    "response_cache",
+];
+
+document! {
+    /// A plugin in a chain.
+    pub struct Plugin (checked) {
+        /// Which one.
+        #[example = "headers"]
+        name: String,
+        /// Whether it runs.
+        enabled: bool = true,
+        /// The stage it runs in, where it can run in several. Only "pre_request" is supported yet.
+        #[example = "pre_request"]
+        stage: Option<Stage>,
+        /// Lower ones run first.
+        #[range(0..=999)]
+        priority: u16 = 0,
+        /// What becomes of the request when it breaks down or takes too long.
+        on_error: OnError = OnError::Refuse,
+        /// How long it may take.
+        timeout: Duration = Duration::from_secs(5),
+        /// Its own settings.
+        settings: PluginSettings = PluginSettings::default(),
+    }
+    later ["parallel"]
+}
+
+document! {
+    /// What becomes of a request when a plugin breaks down.
+    pub enum OnError {
+        /// It is refused with 500.
+        Refuse = "refuse",
+        /// It goes on as if the plugin were not there.
+        Skip = "skip",
+    }
+}
+
+/// A plugin's settings: as they were written, and read.
+#[derive(Clone, Default)]
+pub struct PluginSettings {
+    written: Json,
+    read: Option<Arc<Settings>>,
+}
+
+impl PluginSettings {
+    /// What the plugin is made from.
+    pub fn settings(&self) -> Option<&Arc<Settings>> {
+        self.read.as_ref()
+    }
+}
+
+impl PartialEq for PluginSettings {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+/// They may hold a secret.
+impl fmt::Debug for PluginSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PluginSettings(…)")
+    }
+}
+
+impl FromNode for PluginSettings {
+    fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
+        if node.as_table().is_none() {
+            r.expected(node, at, "a table", &Self::example());
+            return None;
+        }
+        Some(Self {
+            written: written(node),
+            read: None,
+        })
+    }
+
+    fn schema() -> Json {
+        json!({"type": "object"})
+    }
+
+    fn value(&self) -> Json {
+        match &self.written {
+            Json::Null => json!({}),
+            written => written.clone(),
+        }
+    }
+
+    fn example() -> Json {
+        json!({})
+    }
+}
+
+impl Plugin {
+    /// What concerns several fields: the settings are the plugin's to read.
+    fn check(mut self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        let Some(kind) = find(&self.name, node, at, r) else {
+            return self;
+        };
+        if let (Some(stage), Some(given)) = (self.stage, node.entry("stage")) {
+            let can: Vec<Stage> = kind.stages.iter().copied().filter(runs).collect();
+            if !can.contains(&stage) {
+                let can: Vec<String> = can.iter().map(|stage| stage.value().to_string()).collect();
+                let message = format!("{} does not run in that stage here", self.name);
+                let help = format!("it runs in: {}", can.join(", "));
+                r.error(given.span, &at.field("stage"), message, help);
+            }
+        }
+        let nothing = Node::new(
+            Span {
+                end: node.span.start,
+                ..node.span
+            },
+            Value::Table(Vec::new()),
+        );
+        let given = node.entry("settings").unwrap_or(&nothing);
+        if given.as_table().is_some() {
+            let settings = (kind.read)(given, &at.field("settings"), r);
+            self.settings.read = settings.map(Arc::new);
+        }
+        self
+    }
+}
+
+fn runs(stage: &Stage) -> bool {
+    STAGES.contains(stage)
+}
+
+fn find(name: &str, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<&'static Kind> {
+    let given = node.entry("name")?;
+    let later = |r: &mut Reading<'_>| {
+        let message = format!("the plugin {name} is not supported yet by this version");
+        let help = "take it out until a version supports it";
+        r.error(given.span, &at.field("name"), message, help);
+    };
+    if LATER.contains(&name) {
+        later(r);
+        return None;
+    }
+    let Some(kind) = BUILTINS.iter().find(|kind| kind.name == name) else {
+        let names: Vec<&str> = BUILTINS.iter().map(|kind| kind.name).collect();
+        let message = format!("there is no plugin {}", Quoted(name));
+        let help = suggest(name, &names, "plugins");
+        r.error(given.span, &at.field("name"), message, help);
+        return None;
+    };
+    if !kind.stages.iter().all(runs) {
+        // It needs the answer, which chains do not see yet.
+        later(r);
+        return None;
+    }
+    Some(kind)
+}
+
+fn written(node: &Node) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => json!(value),
+        Value::Int(value) => json!(value),
+        Value::Float(value) => json!(value),
+        Value::String(text) => json!(text),
+        Value::List(items) => items.iter().map(written).collect(),
+        Value::Table(entries) => entries
+            .iter()
+            .map(|(key, value)| (key.text.clone(), written(value)))
+            .collect::<JsonTable>()
+            .into(),
+    }
+}

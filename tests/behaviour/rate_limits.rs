@@ -1,0 +1,118 @@
+//! The plugin `rate_limiter`, end to end: exact under any concurrency, and true in what it tells.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Gateway, Upstream, service};
+
+fn limited(limits: &str) -> String {
+    let plugin = format!("{{ name = \"rate_limiter\", settings = {{ limits = {{ {limits} }} }} }}");
+    format!(
+        "[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\nplugins = [{plugin}]\n"
+    )
+}
+
+#[test]
+fn a_thousand_at_once_are_admitted_to_the_limit() {
+    const CLIENTS: usize = 50;
+    let upstream = Upstream::obliging();
+    for round in 0..10 {
+        let toml = limited("global = { limit = 15, window = \"1m\" }")
+            + &service("m", "m", &upstream.url());
+        let gateway = Gateway::start(&toml);
+        let (passed, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    let mut client = gateway.client();
+                    for _ in 0..1_000 / CLIENTS {
+                        let reply = client.chat("m", "");
+                        match reply.status {
+                            200 => passed.fetch_add(1, Ordering::SeqCst),
+                            _ => {
+                                reply.assert_refused(429, "rate_limit_exceeded");
+                                refused.fetch_add(1, Ordering::SeqCst)
+                            }
+                        };
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), 15, "round {round}");
+        assert_eq!(refused.into_inner(), 985, "round {round}");
+        gateway.assert_gauges_zero();
+    }
+}
+
+#[test]
+fn who_waits_as_long_as_told_is_let_in() {
+    let upstream = Upstream::obliging();
+    let toml =
+        limited("per_ip = { limit = 2, window = \"1s\" }") + &service("m", "m", &upstream.url());
+    let gateway = Gateway::start(&toml);
+    let mut client = gateway.client();
+    for left in ["1", "0"] {
+        let reply = client.chat("m", "");
+        reply.assert_ok();
+        assert_eq!(reply.header("x-ratelimit-limit-requests"), Some("2"));
+        assert_eq!(reply.header("x-ratelimit-remaining-requests"), Some(left));
+    }
+    let reply = client.chat("m", "");
+    reply.assert_refused(429, "rate_limit_exceeded");
+    assert_eq!(reply.header("x-ratelimit-remaining-requests"), Some("0"));
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_secs(wait));
+    client.chat("m", "").assert_ok();
+    assert!(
+        wait >= 1 && start.elapsed() < Duration::from_secs(3),
+        "{wait}"
+    );
+}
+
+/// A limit concerns whom it names: each value counts by itself, and who gives none is not counted.
+#[test]
+fn limits_count_by_their_subject() {
+    let upstream = Upstream::obliging();
+    let limits = "per_model = { limit = 3, window = \"1m\" }, per_user = { limit = 1, window = \"1m\" }, per_header = { name = \"X-Team\", limit = 2, window = \"1m\" }";
+    let toml = limited(limits) + &service("all", "*", &upstream.url());
+    let gateway = Gateway::start(&toml);
+    let ask = |model: &str, fields: &str| gateway.client().chat(model, fields).status;
+    assert_eq!(ask("a", "x-user-id: u1\r\n"), 200);
+    assert_eq!(ask("b", "x-user-id: u1\r\n"), 429);
+    assert_eq!(ask("b", "x-user-id: u2\r\n"), 200);
+    for want in [200, 200, 429] {
+        assert_eq!(ask("c", "x-team: t\r\n"), want);
+    }
+    // Refused by its team, it was not charged to its model: of three for `c` two are used.
+    assert_eq!(ask("c", ""), 200);
+    assert_eq!(ask("c", ""), 429);
+    assert_eq!(ask("d", ""), 200);
+}
+
+/// Every gateway counts for itself.
+#[test]
+fn limits_of_gateways_are_apart() {
+    let upstream = Upstream::obliging();
+    let of = |name: &str| {
+        limited("global = { limit = 1, window = \"1m\" }")
+            .replace("\"main\"", &format!("\"{name}\""))
+            .replace("\"*\"", &format!("\"{name}.test\""))
+    };
+    let toml = of("a") + &of("b") + &service("m", "m", &upstream.url());
+    let gateway = Gateway::start(&toml);
+    let ask = |host: &str| {
+        let body = crate::harness::chat("m");
+        let mut client = gateway.client();
+        client.send(format!(
+            "POST {} HTTP/1.1\r\nhost: {host}.test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            crate::harness::CHAT,
+            body.len()
+        ));
+        client.reply().status
+    };
+    assert_eq!(
+        [ask("a"), ask("b"), ask("a"), ask("b")],
+        [200, 200, 429, 429]
+    );
+}
