@@ -7,7 +7,7 @@ mod resolve;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -74,6 +74,22 @@ impl Control {
         health::watch(self.probed.subscribe(), probes::turned).await;
     }
 
+    fn observe_keys(&self, snapshot: &Snapshot) {
+        let now = SystemTime::now();
+        self.metrics.key_expiry.reset();
+        for gateway in &snapshot.gateways {
+            for key in gateway.keys.iter().flat_map(|keys| keys.iter()) {
+                let Some(end) = key.expires_at else { continue };
+                let left = match end.duration_since(now) {
+                    Ok(left) => left.as_secs_f64(),
+                    Err(over) => -over.duration().as_secs_f64(),
+                };
+                let labels = &[&*gateway.name, &*key.principal.name];
+                self.metrics.key_expiry.with_label_values(labels).set(left);
+            }
+        }
+    }
+
     /// Brings the gauges that are read from live state up to date, before a scrape.
     pub fn observe(&self) {
         let now = std::time::Instant::now();
@@ -104,6 +120,7 @@ impl Control {
                 metrics.breaker_state.with_label_values(labels).set(breaker);
             }
         }
+        self.observe_keys(&snapshot);
         for service in snapshot
             .services
             .iter()

@@ -94,6 +94,7 @@ async fn try_admit(
         return Ok(Admission::Answer(answer));
     }
     if !gateway.chain.links.is_empty() {
+        x.model = model_outside_body(session, &gateway)?;
         run_chain(session, x, &gateway.chain, memory).await?;
     }
     let route = find_route(session, x, &gateway, memory).await?;
@@ -207,13 +208,7 @@ async fn find_route(
         return route;
     }
     let method = session.req_header().method.clone();
-    let in_path = match gateway.routing.by {
-        By::Path => {
-            model_in_path(session.req_header().uri.path()).map(|(name, _)| name.into_owned())
-        }
-        _ => None,
-    };
-    x.model = in_header.or(in_path);
+    x.model = model_outside_body(session, gateway)?;
     settle(decision, x.model.as_deref(), || match gateway.routing.by {
         By::Header if may_carry_model(&method) => no_model_in_header(gateway),
         By::Body if method == Method::POST => Rejection::invalid(
@@ -277,6 +272,16 @@ fn no_model_in_header(gateway: &Gateway) -> Rejection {
         format!("The request has no header `{name}` that names a model."),
         None,
     )
+}
+
+/// The model asked for, where it does not stand in the body.
+fn model_outside_body(session: &Session, gateway: &Gateway) -> Result<Option<String>, Rejection> {
+    let head = session.req_header();
+    match gateway.routing.by {
+        By::Header => model_in_header(gateway, &head.headers),
+        By::Path => Ok(model_in_path(head.uri.path()).map(|(name, _)| name.into_owned())),
+        By::Body | By::None => Ok(None),
+    }
 }
 
 fn model_in_header(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<String>, Rejection> {

@@ -14,6 +14,9 @@ use super::reply::Rejection;
 use crate::auth::Unusable;
 use crate::snapshot::Gateway;
 
+/// Bytes of a secret; what is longer is not worth hashing.
+const LONGEST: usize = 1024;
+
 /// Finds the key, and leaves it in the exchange.
 pub(super) fn authenticate(
     headers: &HeaderMap,
@@ -76,7 +79,8 @@ fn presented<'h>(
     let own = own.map(|value| value.as_bytes());
     let other = headers.get(API_KEY).map(|value| value.as_bytes());
     let candidates = [own, bearer, other];
-    candidates.into_iter().flatten().map(<[u8]>::trim_ascii)
+    let trimmed = candidates.into_iter().flatten().map(<[u8]>::trim_ascii);
+    trimmed.filter(|secret| (1..=LONGEST).contains(&secret.len()))
 }
 
 /// For the log: the client is told nothing of this.

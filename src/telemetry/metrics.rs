@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -64,6 +64,8 @@ pub struct Metrics {
     pub access_dropped: IntCounter,
     /// Bytes of request bodies held in memory now.
     pub body_memory: IntGauge,
+    /// How long keys are still good, in seconds.
+    pub key_expiry: GaugeVec,
     /// How long plugins took.
     pub plugin_seconds: HistogramVec,
     /// How often they broke down.
@@ -246,6 +248,16 @@ impl Metrics {
                     "tollgate_access_log_dropped_total",
                     "Access-log lines dropped because the writer could not follow",
                 ),
+            ),
+            key_expiry: add(
+                r,
+                declared(GaugeVec::new(
+                    Opts::new(
+                        "tollgate_key_expiry_seconds",
+                        "Seconds until a key ends; negative when it has",
+                    ),
+                    &["gateway", "key"],
+                )),
             ),
             plugin_seconds: add(
                 r,

@@ -168,6 +168,14 @@ fn a_key_ends_at_its_second() {
     let reply = ask(&gateway, "m", &bearer(OTHER));
     reply.assert_ok();
     assert_eq!(reply.header("x-tollgate-key-expires"), None);
+    let left = |key| {
+        let labels = [("gateway", "main"), ("key", key)];
+        gateway
+            .metrics()
+            .sum("tollgate_key_expiry_seconds", &labels)
+    };
+    assert!(left("a") < 0.0 && left("a") > -60.0, "{}", left("a"));
+    assert!((7_000.0..7_200.0).contains(&left("b")), "{}", left("b"));
 }
 
 #[test]

@@ -94,6 +94,34 @@ fn refusals_stop_the_chain() {
     gateway.assert_gauges_zero();
 }
 
+/// The model is known to plugins wherever the gateway looks for it.
+#[test]
+fn models_in_headers_and_paths_are_seen() {
+    let upstream = Upstream::obliging();
+    let allow = plugin("model_allowlist", "", "models = [\"good\"]");
+    for routing in [
+        "routing = { by = \"header\", header = \"X-Model\" }\n",
+        "routing = \"path\"\n",
+    ] {
+        let toml = gateway(&allow) + routing + &service("m", "*", &upstream.url());
+        let gateway = Gateway::start(&toml);
+        for (model, status) in [("good", 200), ("bad", 403)] {
+            let path = match routing.contains("path") {
+                true => format!("/{model}{CHAT}"),
+                false => CHAT.to_owned(),
+            };
+            let mut client = gateway.client();
+            client.send(post(
+                &path,
+                &format!("x-model: {model}\r\n"),
+                "{\"messages\":[]}",
+            ));
+            let reply = client.reply();
+            assert_eq!(reply.status, status, "{routing}: {}", reply.text());
+        }
+    }
+}
+
 /// A browser's preflight has no key, no body and no model.
 #[test]
 fn a_preflight_is_answered() {
