@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
@@ -243,7 +243,7 @@ impl Limiter {
                     .map(|lease| lease.standing())
                     .min_by_key(|standing| standing.remaining);
                 leases.into_iter().for_each(|lease| lease.keep());
-                for (name, value) in tightest.iter().flat_map(told) {
+                for (name, value) in tightest.iter().flat_map(Standing::headers) {
                     x.edits.set_response(name, value);
                 }
                 Ok(())
@@ -254,21 +254,12 @@ impl Limiter {
                 let wait = wait.max(Duration::from_secs(self.least.unwrap_or(0)));
                 let message = format!("{by} rate limit exceeded");
                 let refusal = Refusal::too_many(message, wait);
-                Err(told(&denied.standing)
+                Err(denied
+                    .standing
+                    .headers()
                     .into_iter()
                     .fold(refusal, |refusal, (name, value)| refusal.with(name, value)))
             }
         }
     }
-}
-
-/// How a limit stands, for the client: the reset in whole seconds, not too early.
-fn told(standing: &Standing) -> [(HeaderName, HeaderValue); 3] {
-    let reset = standing.reset.as_secs() + u64::from(standing.reset.subsec_nanos() > 0);
-    [
-        ("x-ratelimit-limit-requests", standing.limit),
-        ("x-ratelimit-remaining-requests", standing.remaining),
-        ("x-ratelimit-reset-requests", reset),
-    ]
-    .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value)))
 }

@@ -9,7 +9,7 @@ use tollgate_sdk::document::{
 };
 
 use super::pattern::check_path;
-use super::{Auth, ModelPattern, Name, Plugin, Queue, Retry, Switch, Target};
+use super::{Auth, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Switch, Target};
 
 document! {
     /// What is offered: a model, or any HTTP API.
@@ -48,6 +48,9 @@ document! {
         fallback: Vec<Name> = Vec::new(),
         /// Who may use it, if not decided by the gateway: "none" publishes this service alone.
         auth: Option<Auth>,
+        /// How many requests may come; others get 429.
+        #[example = []]
+        rate_limits: Vec<RateLimit> = Vec::new(),
         /// The plugins that its requests pass after the gateway's, by priority.
         #[example = []]
         plugins: Vec<Plugin> = Vec::new(),
@@ -67,7 +70,7 @@ document! {
         /// Who serves it.
         pool: Pool,
     }
-    later ["rate_limits", "scaling"]
+    later ["scaling"]
 }
 
 impl Service {

@@ -10,6 +10,8 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tollgate_sdk::plugin::Refusal;
+use tollgate_sdk::quota::Standing;
 
 use super::authenticate::{authenticate, authorize};
 use super::body::{self, BodyMemory, Length, Stop};
@@ -100,12 +102,40 @@ async fn try_admit(
     let route = find_route(session, x, &gateway, memory).await?;
     take_route(session, x, route, memory).await?;
     authorize(x, &gateway)?;
+    count_rate(session, x)?;
     for chain in std::mem::take(&mut x.chains).into_iter().flatten() {
         run_chain(session, x, &chain, memory).await?;
         // It may have changed the body.
         x.splice_body();
     }
     Ok(Admission::Forward)
+}
+
+/// Counts the request against its service's rate limits.
+fn count_rate(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
+    let Some(rates) = x
+        .offer
+        .as_ref()
+        .and_then(|offer| offer.service.rates.as_ref())
+    else {
+        return Ok(());
+    };
+    let head = session.req_header();
+    let key = x.key.as_ref().map(|key| &*key.principal.id);
+    match rates.count(head.uri.path(), &head.headers, key, x.client) {
+        Ok(standing) => {
+            for (name, value) in standing.iter().flat_map(Standing::headers) {
+                x.edits.set_response(name, value);
+            }
+            Ok(())
+        }
+        Err(denied) => {
+            let wait = denied.retry_after.unwrap_or(denied.standing.reset);
+            let mut refusal = Refusal::too_many("Too many requests. Try again later.", wait);
+            refusal.headers.extend(denied.standing.headers());
+            Err(Rejection::Plugin(Box::new(refusal)))
+        }
+    }
 }
 
 fn is_preflight(session: &Session) -> bool {

@@ -15,8 +15,8 @@ use super::hosts::HostEntry;
 use super::registry::Known;
 use super::router::{Models, Rule};
 use super::{
-    Chain, Gateway, Hosts, ListedModel, Offer, Registry, Router, Service, Snapshot, Split, Target,
-    Upstream,
+    Chain, Gateway, Hosts, ListedModel, Offer, Rates, Registry, Router, Service, Snapshot, Split,
+    Target, Upstream,
 };
 use crate::auth::Keys;
 use crate::balance::{
@@ -346,11 +346,14 @@ fn compile_service(
         Pool::Upstream(name) => upstreams.get(name.as_str())?.clone(),
         Pool::Targets(targets) => Arc::new(compile_upstream(&in_place(service, targets), registry)),
     };
+    let owner = format!("service/{}", service.name);
     Some(Arc::new(Service {
         name: service.name.clone().into(),
         header: HeaderValue::from_str(service.name.as_str()).ok()?,
         kind: service.kind,
-        chain: chains.of(&service.plugins, &format!("service/{}", service.name)),
+        chain: chains.of(&service.plugins, &owner),
+        rates: (!service.rate_limits.is_empty())
+            .then(|| Rates::of(&service.rate_limits, &owner, &registry.quota)),
         public: service
             .auth
             .as_ref()
@@ -470,6 +473,7 @@ pub(super) mod tests {
             name: name.into(),
             header: HeaderValue::from_str(name).unwrap(),
             chain: Arc::default(),
+            rates: None,
             public: false,
             kind: ServiceKind::Openai,
             alias: None,

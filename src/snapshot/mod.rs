@@ -8,6 +8,7 @@ mod chain;
 mod compile;
 mod hosts;
 mod paths;
+mod rates;
 mod registry;
 mod router;
 mod split;
@@ -30,6 +31,7 @@ pub use chain::{Chain, Link};
 pub use compile::{compile, list_models};
 pub use hosts::{HostEntry, Hosts};
 pub use paths::join_target_path;
+pub use rates::Rates;
 pub use registry::{Registry, ServiceState};
 pub use router::{Decision, Head, ModelName, Route, Router, Who, model_in_path};
 pub use split::Split;
@@ -129,6 +131,8 @@ pub struct Service {
     pub kind: model::ServiceKind,
     /// What its requests pass.
     pub chain: Arc<Chain>,
+    /// How many may come.
+    pub rates: Option<Rates>,
     /// It is for everybody, also in a gateway with keys.
     pub public: bool,
     /// The model name sent upstream instead of the client's.

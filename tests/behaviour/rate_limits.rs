@@ -1,4 +1,4 @@
-//! The plugin `rate_limiter`, end to end: exact under any concurrency, and true in what it tells.
+//! The plugin `rate_limiter` and services' `rate_limits`, end to end: exact under any concurrency, and true in what it tells.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -115,4 +115,42 @@ fn limits_of_gateways_are_apart() {
         [ask("a"), ask("b"), ask("a"), ask("b")],
         [200, 200, 429, 429]
     );
+}
+
+/// A service's own limits: the longest prefix, a burst on top of the rate, apart for each that is counted.
+#[test]
+fn a_service_has_rates() {
+    let upstream = Upstream::obliging();
+    let limits = "rate_limits = [{ rps = 0.05, burst = 1, key = { header = \"X-User\" } }, { prefix = \"/v1/embeddings\", rps = 2.0, burst = 0 }]\n";
+    let toml = service("m", "m", &upstream.url()) + limits;
+    let gateway = Gateway::start(&toml);
+    let ask = |path: &str, fields: &str| {
+        let mut client = gateway.client();
+        client.send(crate::harness::post(
+            path,
+            fields,
+            crate::harness::chat("m"),
+        ));
+        client.reply()
+    };
+    let chat = crate::harness::CHAT;
+    for (user, want) in [("a", 200), ("a", 200), ("a", 429), ("b", 200)] {
+        let reply = ask(chat, &format!("x-user: {user}\r\n"));
+        assert_eq!(reply.status, want, "{user}: {}", reply.text());
+        assert_eq!(reply.header("x-ratelimit-limit-requests"), Some("2"));
+        if want == 429 {
+            let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+            assert!((15..=20).contains(&wait), "{wait}");
+        }
+    }
+    for _ in 0..5 {
+        ask(chat, "").assert_ok();
+    }
+    ask("/v1/embeddings", "").assert_ok();
+    let reply = ask("/v1/embeddings", "");
+    reply.assert_refused(429, "rate_limit_exceeded");
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    std::thread::sleep(Duration::from_secs(wait));
+    ask("/v1/embeddings", "").assert_ok();
+    gateway.assert_gauges_zero();
 }

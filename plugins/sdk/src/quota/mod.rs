@@ -18,6 +18,8 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
 
@@ -58,6 +60,19 @@ pub struct Standing {
     pub remaining: u64,
     /// When all of it is back, if nothing more is used.
     pub reset: Duration,
+}
+
+impl Standing {
+    /// For the client, by the names OpenAI uses for requests: the reset in whole seconds, not too early.
+    pub fn headers(&self) -> [(HeaderName, HeaderValue); 3] {
+        let reset = self.reset.as_secs() + u64::from(self.reset.subsec_nanos() > 0);
+        [
+            ("x-ratelimit-limit-requests", self.limit),
+            ("x-ratelimit-remaining-requests", self.remaining),
+            ("x-ratelimit-reset-requests", reset),
+        ]
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value)))
+    }
 }
 
 /// Why nothing was reserved.
