@@ -95,8 +95,8 @@ async fn try_admit(
     if let Some(answer) = list_models(session, x, &gateway)? {
         return Ok(Admission::Answer(answer));
     }
+    x.model = model_outside_body(session, &gateway)?;
     if !gateway.chain.links.is_empty() {
-        x.model = model_outside_body(session, &gateway)?;
         run_chain(session, x, &gateway.chain, memory).await?;
     }
     let route = find_route(session, x, &gateway, memory).await?;
@@ -210,16 +210,12 @@ async fn find_route(
     gateway: &Gateway,
     memory: &Arc<BodyMemory>,
 ) -> Result<Route, Stop> {
-    let head = session.req_header();
-    let in_header = model_in_header(gateway, &head.headers)?;
     let empty = session.is_body_empty() || session.is_upgrade_req();
     let head = session.req_header();
-    let model = match &in_header {
-        Some(name) => ModelName::Is(name),
-        None if gateway.routing.by == By::Body && !empty && may_carry_model(&head.method) => {
-            ModelName::Unread
-        }
-        None => ModelName::Absent,
+    let model = match (gateway.routing.by, &x.model) {
+        (By::Header, Some(name)) => ModelName::Is(name),
+        (By::Body, _) if !empty && may_carry_model(&head.method) => ModelName::Unread,
+        _ => ModelName::Absent,
     };
     let asked = asked_of(head, x, gateway);
     let mut decision = gateway.router.decide(asked, model);
@@ -238,7 +234,6 @@ async fn find_route(
         return route;
     }
     let method = session.req_header().method.clone();
-    x.model = model_outside_body(session, gateway)?;
     settle(decision, x.model.as_deref(), || match gateway.routing.by {
         By::Header if may_carry_model(&method) => no_model_in_header(gateway),
         By::Body if method == Method::POST => Rejection::invalid(

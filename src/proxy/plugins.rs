@@ -37,13 +37,16 @@ pub(super) async fn pre_request(
 ) -> Result<(), Rejection> {
     for link in &chain.links {
         let started = Instant::now();
-        let mut body = whole(x);
+        // A body in pieces is put together only for who looks at it.
+        let body = match chain.needs.request_body {
+            true => whole(x),
+            false => Bytes::new(),
+        };
         let mut edits = std::mem::take(&mut x.edits);
-        let ended = run(session, x, link, body.clone(), &mut edits).await;
+        let ended = run(session, x, link, body, &mut edits).await;
         link.seconds.observe(started.elapsed().as_secs_f64());
         if let Some(changed) = edits.body.take() {
-            body = changed;
-            replace_body(x, body);
+            replace_body(x, changed);
         }
         x.edits = edits;
         match ended {
