@@ -96,24 +96,33 @@ impl Upstream {
         let shared = Arc::new(Shared::default());
         let (script, theirs) = (Arc::new(script), shared.clone());
         std::thread::spawn(move || {
-            for (index, stream) in listener.incoming().enumerate() {
+            for stream in listener.incoming() {
                 if theirs.stop.load(Ordering::SeqCst) {
                     return;
                 }
                 let stream = stream.unwrap();
                 stream.set_nodelay(true).unwrap();
                 stream.set_read_timeout(Some(2 * PATIENCE)).unwrap();
-                let log = Arc::new(Mutex::default());
-                theirs.connections.lock().unwrap().push(Arc::clone(&log));
-                let mut connection = Connection {
-                    index,
-                    stream,
-                    ahead: Vec::new(),
-                    log,
-                    shared: theirs.clone(),
-                };
-                let script = script.clone();
-                std::thread::spawn(move || script(&mut connection));
+                let (script, theirs) = (script.clone(), theirs.clone());
+                std::thread::spawn(move || {
+                    // Who says nothing is a health check, and no connection that anybody counts.
+                    if !matches!(stream.peek(&mut [0]), Ok(1)) {
+                        return;
+                    }
+                    let log = Arc::new(Mutex::default());
+                    let index = {
+                        let mut connections = theirs.connections.lock().unwrap();
+                        connections.push(Arc::clone(&log));
+                        connections.len() - 1
+                    };
+                    script(&mut Connection {
+                        index,
+                        stream,
+                        ahead: Vec::new(),
+                        log,
+                        shared: theirs,
+                    });
+                });
             }
         });
         Upstream { address, shared }
