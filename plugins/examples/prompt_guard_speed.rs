@@ -12,7 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use tollgate_plugins::BUILTINS;
 use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
-use tollgate_sdk::plugin::{Built, Edits, Exchange, Host, Request, State, Step};
+use tollgate_sdk::plugin::{
+    Built, CallError, Called, Edits, Exchange, Host, Http, Request, State, Step,
+};
 use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
 
 struct Nothing;
@@ -33,6 +35,12 @@ impl Quota for Nothing {
 
     fn standing(&self, _: &Limit, _: &str) -> Standing {
         NONE
+    }
+}
+
+impl Http for Nothing {
+    fn call(&self, _: http::Request<Bytes>, _: std::time::Duration, _: usize) -> Called {
+        Box::pin(async { Err(CallError::Connect) })
     }
 }
 
@@ -64,6 +72,8 @@ fn guard(keywords: &[String], regex: &[String]) -> Result<Built, Box<dyn Error>>
     let settings = (kind.read)(&node(Value::Table(settings)), &At::ROOT, &mut r);
     let host = Host {
         quota: Arc::new(Nothing),
+        http: Arc::new(Nothing),
+        kept: Arc::default(),
         identity: "speed".into(),
     };
     let settings = settings.filter(|_| r.problems.is_empty());

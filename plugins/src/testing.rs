@@ -12,7 +12,8 @@ use serde_json::Value as Json;
 use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::plugin::{
-    Built, Edits, Exchange, Host, Kind, Refusal, Request, ResponseHead, State, Step, Verdict,
+    Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Refusal, Request, ResponseHead,
+    State, Step, Verdict,
 };
 use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
 
@@ -57,6 +58,14 @@ impl Quota for Unlimited {
     }
 }
 
+struct Nowhere;
+
+impl Http for Nowhere {
+    fn call(&self, _: http::Request<Bytes>, _: std::time::Duration, _: usize) -> Called {
+        Box::pin(async { Err(CallError::Connect) })
+    }
+}
+
 /// The plugin of this name, and what was wrong with its settings, as `path: message (help)`.
 fn read(name: &str, settings: &Json) -> (Option<Built>, Vec<String>) {
     let no_file = |_: &str| Err("there are no files here".to_owned());
@@ -69,6 +78,8 @@ fn read(name: &str, settings: &Json) -> (Option<Built>, Vec<String>) {
     });
     let host = Host {
         quota: Arc::new(Unlimited),
+        http: Arc::new(Nowhere),
+        kept: Arc::default(),
         identity: "test".into(),
     };
     let built = read.map(|settings| settings.build(&host));

@@ -69,6 +69,8 @@ pub struct Edits {
     pub response_headers: Vec<(HeaderName, HeaderEdit)>,
     /// The body to send instead.
     pub body: Option<Bytes>,
+    /// Services that get a copy of the request, whose answers nobody waits for.
+    pub copies: Vec<Arc<str>>,
 }
 
 /// What becomes of one header.
@@ -202,4 +204,6 @@ pub struct Outcome {
     pub duration: Duration,
     /// Until the answer's first byte.
     pub first_byte: Option<Duration>,
+    /// What it cost, in millionths of the currency that prices are given in, if anybody has prices.
+    pub cost: Option<u64>,
 }

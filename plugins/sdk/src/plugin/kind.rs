@@ -2,18 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Plugin, Stage};
+use super::{Host, Plugin, Stage};
 use crate::document::{At, Document, FromNode, Json, Node, Reading};
-use crate::quota::Quota;
-
-/// What the engine offers its plugins. It outlives every revision.
-#[derive(Clone)]
-pub struct Host {
-    /// Limits, counted by identity.
-    pub quota: Arc<dyn Quota>,
-    /// What this plugin counts under: the same for the same entry of the same owner in every revision.
-    pub identity: Arc<str>,
-}
 
 /// A plugin made from an entry's settings.
 pub type Built = Arc<dyn Plugin>;

@@ -9,6 +9,7 @@
 //! a chain [`needs`](Plugin::needs) is not done: bodies are not read and chunks not looked at for nobody.
 
 mod exchange;
+mod host;
 mod kind;
 mod refusal;
 
@@ -21,7 +22,8 @@ use bytes::Bytes;
 pub use exchange::{
     Edits, Exchange, HeaderEdit, Outcome, Principal, Request, ResponseHead, State, Tokens,
 };
-pub use kind::{Builds, Built, Host, Kind, Settings, kind};
+pub use host::{CallError, Called, Host, Http, Kept};
+pub use kind::{Builds, Built, Kind, Settings, kind};
 pub use refusal::Refusal;
 
 use crate::document;
@@ -129,7 +131,12 @@ pub trait Plugin: Send + Sync {
         Ok(chunk)
     }
 
-    /// The exchange is over. Runs off its way; what it waits for is bounded by its entry's timeout.
+    /// The exchange is over, however it ended: here leases are settled. Called once, at once, for every exchange that this plugin's
+    /// `pre_request` saw, also when it was refused, broke off or panicked. It must not take long. [`Outcome::cost`] may be set.
+    fn end(&self, state: &mut State, outcome: &mut Outcome) {}
+
+    /// The exchange is over. Runs off its way after [`end`](Plugin::end); what it waits for is bounded by its entry's timeout. Under overload it may
+    /// be left out, and that is counted.
     fn post_response<'a>(&'a self, state: &'a mut State, outcome: &'a Outcome) -> Step<'a> {
         Step::PASS
     }
