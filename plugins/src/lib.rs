@@ -10,6 +10,7 @@
 
 mod cors;
 mod data_masking;
+mod fault_injection;
 mod headers;
 mod ip_filter;
 mod json;
@@ -28,6 +29,7 @@ use tollgate_sdk::plugin::{Kind, kind};
 
 pub use cors::Cors;
 pub use data_masking::DataMasking;
+pub use fault_injection::FaultInjection;
 pub use headers::Headers;
 pub use ip_filter::IpFilter;
 pub use model_allowlist::ModelAllowlist;
@@ -51,6 +53,7 @@ pub const BUILTINS: &[Kind] = &[
     kind::<PromptGuard>(),
     also::<PromptGuard>("prompt_moderation"),
     kind::<DataMasking>(),
+    kind::<FaultInjection>(),
 ];
 
 /// A kind under another name.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tollgate_sdk::plugin::NoHttp;
 
 use crate::health::{self, BreakerState};
 use crate::model::Config;
@@ -30,7 +31,7 @@ impl Control {
     /// Compiles a first configuration and resolves its targets' names, each at most for `patience`. A name that
     /// does not resolve is looked up again in the background; until then its target takes no requests.
     pub async fn start(config: &Config, metrics: Arc<Metrics>, patience: Duration) -> Control {
-        let registry = Registry::default();
+        let registry = Registry::new(Arc::new(NoHttp));
         let snapshot = compile(config, 1, &registry, &metrics);
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(1);

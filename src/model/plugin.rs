@@ -11,19 +11,6 @@ use tollgate_sdk::document::{
 };
 use tollgate_sdk::plugin::{Kind, Settings, Stage};
 
-/// The stages that chains run in this version.
-const STAGES: [Stage; 1] = [Stage::PreRequest];
-
-/// Plugins that are promised and not built.
-const LATER: [&str; 6] = [
-    "token_rate_limiter",
-    "concurrency_limiter",
-    "budget",
-    "external",
-    "mirror",
-    "response_cache",
-];
-
 document! {
     /// A plugin in a chain.
     pub struct Plugin (checked) {
@@ -32,7 +19,7 @@ document! {
         name: String,
         /// Whether it runs.
         enabled: bool = true,
-        /// The stage it runs in, where it can run in several. Only "pre_request" is supported yet.
+        /// The stage it runs in, where it can run in several that stand by themselves; without a word, in all of them.
         #[example = "pre_request"]
         stage: Option<Stage>,
         /// Lower ones run first.
@@ -42,10 +29,11 @@ document! {
         on_error: OnError = OnError::Refuse,
         /// How long it may take.
         timeout: Duration = Duration::from_secs(5),
+        /// Whether it runs at the same time as others of its priority that say so. Each of them sees the request as it was before them.
+        parallel: bool = false,
         /// Its own settings.
         settings: PluginSettings = PluginSettings::default(),
     }
-    later ["parallel"]
 }
 
 document! {
@@ -119,14 +107,14 @@ impl Plugin {
         let Some(kind) = find(&self.name, node, at, r) else {
             return self;
         };
-        if let (Some(stage), Some(given)) = (self.stage, node.entry("stage")) {
-            let can: Vec<Stage> = kind.stages.iter().copied().filter(runs).collect();
-            if !can.contains(&stage) {
-                let can: Vec<String> = can.iter().map(|stage| stage.value().to_string()).collect();
-                let message = format!("{} does not run in that stage here", self.name);
-                let help = format!("it runs in: {}", can.join(", "));
-                r.error(given.span, &at.field("stage"), message, help);
-            }
+        if let (Some(stage), Some(given)) = (self.stage, node.entry("stage"))
+            && !kind.stages.contains(&stage)
+        {
+            let can = kind.stages.iter().map(|stage| stage.value().to_string());
+            let can: Vec<String> = can.collect();
+            let message = format!("{} does not run in that stage", self.name);
+            let help = format!("it runs in: {}", can.join(", "));
+            r.error(given.span, &at.field("stage"), message, help);
         }
         let nothing = Node::new(
             Span {
@@ -144,21 +132,8 @@ impl Plugin {
     }
 }
 
-fn runs(stage: &Stage) -> bool {
-    STAGES.contains(stage)
-}
-
 fn find(name: &str, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<&'static Kind> {
     let given = node.entry("name")?;
-    let later = |r: &mut Reading<'_>| {
-        let message = format!("the plugin {name} is not supported yet by this version");
-        let help = "take it out until a version supports it";
-        r.error(given.span, &at.field("name"), message, help);
-    };
-    if LATER.contains(&name) {
-        later(r);
-        return None;
-    }
     let Some(kind) = BUILTINS.iter().find(|kind| kind.name == name) else {
         let names: Vec<&str> = BUILTINS.iter().map(|kind| kind.name).collect();
         let message = format!("there is no plugin {}", Quoted(name));
@@ -166,11 +141,6 @@ fn find(name: &str, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<&'s
         r.error(given.span, &at.field("name"), message, help);
         return None;
     };
-    if !kind.stages.iter().all(runs) {
-        // It needs the answer, which chains do not see yet.
-        later(r);
-        return None;
-    }
     Some(kind)
 }
 

@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use super::plugins::{self, Afterwards};
 use crate::telemetry::{AccessLog, Metrics, logger};
-
-/// What the client closed before it was answered is logged as, after nginx.
-const CLIENT_CLOSED: u16 = 499;
 
 /// Where exchanges are accounted.
 pub(crate) struct Account {
     metrics: Arc<Metrics>,
     access: AccessLog,
+    afterwards: Afterwards,
     /// Exchanges that have not ended.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -25,6 +24,7 @@ pub(crate) struct Account {
 impl Account {
     pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog) -> Account {
         Account {
+            afterwards: Afterwards::new(metrics.plugins_dropped.clone()),
             metrics,
             access,
             open: Arc::default(),
@@ -48,11 +48,13 @@ impl Account {
         // Load is given back before anything is told: who sees the answer sees it gone.
         x.attempt = None;
         x.in_flight = None;
-        if x.client_left || x.status == 0 {
+        x.status = x.final_status();
+        if x.client_left || x.status == 499 {
             x.client_left = true;
-            x.status = CLIENT_CLOSED;
             self.metrics.client_disconnects.inc();
         }
+        plugins::finish(x);
+        plugins::after(x, &self.afterwards);
         let now = Instant::now();
         let gateway = x.gateway.as_ref().map_or("", |gateway| &gateway.name);
         match &x.offer {

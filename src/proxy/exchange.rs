@@ -20,6 +20,7 @@ use tollgate_sdk::plugin;
 use super::account::Account;
 use super::body::BodyPermit;
 use super::connection::{Alarm, Deadline};
+use super::plugins::Running;
 use super::recover::LastAnswer;
 use super::reply::Rejection;
 use super::stream::Meter;
@@ -28,6 +29,8 @@ use crate::balance;
 use crate::health;
 use crate::model;
 use crate::snapshot::{Chain, Gateway, Offer, Snapshot};
+
+const CLIENT_CLOSED: u16 = 499;
 
 /// The state of one exchange.
 pub struct Exchange {
@@ -67,8 +70,10 @@ pub struct Exchange {
     pub(super) unbounded: bool,
     /// What plugins changed of heads.
     pub(super) edits: plugin::Edits,
-    /// The chains of the service and the rule.
+    /// The chains of the service and the rule, until they have run.
     pub(super) chains: [Option<Arc<Chain>>; 2],
+    /// The plugins it has passed, if any.
+    pub(super) plugins: Option<Box<Running>>,
     /// The model asked for, where it does not stand in the body.
     pub(super) model: Option<String>,
     /// The rule it goes by.
@@ -122,6 +127,8 @@ pub struct Exchange {
     /// What broke, in words for the operator.
     pub(super) cause: Option<String>,
     pub(super) served_by: Option<Arc<str>>,
+    /// What it cost, in millionths, if anybody has prices.
+    pub(super) cost: Option<u64>,
 }
 
 /// How `fail_to_proxy` may still serve what the main road gave up.
@@ -298,6 +305,7 @@ impl Exchange {
             unbounded: false,
             edits: plugin::Edits::default(),
             chains: [None, None],
+            plugins: None,
             model: None,
             rule: None,
             target_path: None,
@@ -334,6 +342,7 @@ impl Exchange {
             error_code: None,
             cause: None,
             served_by: None,
+            cost: None,
         }
     }
 
@@ -427,6 +436,14 @@ impl Exchange {
     /// The target of the last attempt, for the log.
     pub(super) fn attempt_label(&self) -> &str {
         self.served_by.as_deref().unwrap_or_default()
+    }
+
+    /// The status for the books: what the client closed before it was answered is told as 499, after nginx.
+    pub(super) fn final_status(&self) -> u16 {
+        match self.client_left || self.status == 0 {
+            true => CLIENT_CLOSED,
+            false => self.status,
+        }
     }
 
     /// Tokens used, and whether they are our estimate.

@@ -59,6 +59,11 @@ pub(super) fn while_proxying(
         return error;
     }
     x.clear_deadline();
+    if x.refusal.as_ref().is_some_and(Rejection::is_final) {
+        // A plugin has ended it: nobody failed.
+        error.set_retry(false);
+        return error;
+    }
     if let Some(cause) = x.alarm.as_ref().and_then(|alarm| alarm.take()) {
         x.rung = Some(cause);
         error = Error::explain(ErrorType::ReadTimedout, cause.name()).into_up();
@@ -155,9 +160,13 @@ async fn give_up(session: &mut Session, x: &mut Exchange, error: &Error) {
         return;
     }
     session.set_keepalive(None);
-    if x.last.is_some() && x.rung != Some(Deadline::Total) {
+    if x.last.is_some() && x.rung != Some(Deadline::Total) && !rejection.is_final() {
         // What an upstream said last says more than that another could not be reached.
         let _ = recover::give_up(session, x).await;
+        if let Some(rejection) = x.refusal.take().filter(|_| !has_begun(session)) {
+            // A plugin did not let it pass.
+            let _ = reply::reject(session, x, &rejection).await;
+        }
         return;
     }
     let _ = reply::reject(session, x, &rejection).await;

@@ -160,7 +160,7 @@ fn set_credential(headers: &mut HeaderMap, upstream: &Upstream) {
 fn remove(x: &Exchange, headers: &mut HeaderMap) {
     let read = x.body.is_whole();
     // What is used stands in the body, and must be readable there.
-    let meters = x.offer.as_ref().is_some_and(|offer| offer.service.meters());
+    let reads = x.offer.as_ref().is_some_and(|offer| offer.service.meters()) || plugins::watches(x);
     // What the gateway took for its key is nobody else's.
     let own = x
         .gateway
@@ -170,7 +170,7 @@ fn remove(x: &Exchange, headers: &mut HeaderMap) {
     let unwanted = |name: &&HeaderName| {
         let name = *name;
         (read && (name == TRANSFER_ENCODING || name == EXPECT))
-            || (meters && name == ACCEPT_ENCODING)
+            || (reads && name == ACCEPT_ENCODING)
             || (!x.trusted_peer && (name == FORWARDED || *name == REAL_IP))
             || (x.key.is_some() && (name == AUTHORIZATION || is_key(name)))
     };

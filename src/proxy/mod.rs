@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
@@ -163,12 +163,12 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         x: &mut Self::CTX,
     ) -> Result<()> {
         failure::take_head(x, head)?;
-        response::head(x, head)
+        response::head(session, x, head)
     }
 
     async fn response_filter(
@@ -190,20 +190,14 @@ impl ProxyHttp for Proxy {
         x: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
         if let Some(chunk) = body.take() {
-            *body = Some(stream::chunk(x, chunk));
+            let metered = stream::chunk(x, chunk);
+            *body = Some(match end {
+                true => metered,
+                false => plugins::chunk(x, metered)?,
+            });
         }
         if end {
-            match stream::end(x) {
-                stream::End::Whole(None) => {}
-                stream::End::Whole(Some(held)) => stream::append(body, held),
-                stream::End::Truncated => {
-                    return Err(Error::explain(
-                        ErrorType::ConnectionClosed,
-                        "stream without its end",
-                    )
-                    .into_up());
-                }
-            }
+            *body = stream::end(x, body.take())?;
         }
         Ok(None)
     }

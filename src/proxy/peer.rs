@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::connection::Deadline;
 use super::exchange::{Attempt, Exchange};
+use super::plugins;
 use super::recover::{room, while_present};
 use super::reply::Rejection;
 use crate::balance::{Ask, Guard, Usable, all_at_limit};
@@ -46,9 +47,21 @@ pub(super) enum Found {
     Nobody,
 }
 
+/// The next target, and the `post_request` stage when it is the first.
+pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
+    let peer = choose(session, x).await?;
+    if x.plugins.is_some()
+        && let Err(rejection) = Box::pin(plugins::post_request(session, x)).await
+    {
+        x.attempt = None;
+        return Err(x.refuse(rejection).into_in());
+    }
+    Ok(peer)
+}
+
 /// The next target: of the exchange's service or, when that cannot serve, of the next that can. Waits out the pause before a retry, and
 /// for a place if need be.
-pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
+async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
     if x.retries > 0 {
         Box::pin(pause(session, x)).await?;
     }

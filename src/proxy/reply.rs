@@ -123,6 +123,11 @@ impl Rejection {
         }
     }
 
+    /// Whether it is about the exchange itself, so that no other target or service is asked.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Rejection::Plugin(_) | Rejection::Internal)
+    }
+
     fn param(&self) -> Option<&str> {
         match self {
             Rejection::Invalid { param, .. } => *param,
@@ -264,6 +269,7 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<()> {
     x.status = head.status.as_u16();
+    plugins::finish(x);
     let bodiless =
         session.req_header().method == http::Method::HEAD || head.status == StatusCode::NO_CONTENT;
     if head.status != StatusCode::NO_CONTENT {

@@ -21,7 +21,7 @@ const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-tollgate-key-expires"
 const SERVICE: HeaderName = HeaderName::from_static("x-tollgate-service");
 
 /// Looks at the head, and makes it the client's. Both roads from an upstream pass here.
-pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
+pub(super) fn head(session: &Session, x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
     let status = head.status.as_u16();
     if head.status.is_informational() && status != 101 {
         return Ok(());
@@ -73,11 +73,12 @@ pub(super) fn head(x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
     for (name, edit) in plugins::response_edits(x) {
         edit.clone().apply(name.clone(), &mut parts.headers);
     }
+    let verdict = plugins::pre_response(session, x, &mut parts.headers);
     *head = ResponseHeader::from(parts);
     if let Some(reason) = reason {
         head.set_reason_phrase(Some(&reason))?;
     }
-    Ok(())
+    verdict
 }
 
 /// Before HTTP/1.1 there are no chunks: the end of the connection is the end of the answer.

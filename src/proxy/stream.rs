@@ -1,17 +1,19 @@
 //! Phase 6: the answer's body, chunk by chunk.
 //!
 //! Synchronous and without allocation per chunk: the meter looks for usage, deadlines move, times are taken.
-//! Both roads to an upstream, Pingora's and our own, pass through [`chunk`] and [`end`].
+//! Both roads to an upstream, Pingora's and our own, pass through [`chunk`] and [`end`]. Plugins see what the meter lets pass.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use pingora_core::{Error, ErrorType, Result};
 use tokio::time::Instant;
 use tollgate_sdk::llm::stream::{StreamMode, StreamUsage};
 use tollgate_sdk::llm::usage::{JsonUsage, Usage};
 
 use super::connection::Deadline;
 use super::exchange::Exchange;
+use super::plugins;
 
 /// What is read from an answer to learn what it used.
 #[derive(Default)]
@@ -129,36 +131,37 @@ pub(super) fn chunk(x: &mut Exchange, chunk: Bytes) -> Bytes {
     }
 }
 
-/// How an answer ended.
-pub(super) enum End {
-    /// Whole; these bytes were still held.
-    Whole(Option<Bytes>),
-    /// The upstream closed in the middle of a stream, as if it were complete.
-    Truncated,
-}
-
-/// The upstream ended its answer.
-pub(super) fn end(x: &mut Exchange) -> End {
+/// The upstream ended its answer; `rest` is what came with its end. Returns what is still to go to the client.
+///
+/// # Errors
+/// A stream that ends without its last event is not whole, whatever its framing says. A plugin may refuse the rest.
+pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>) -> Result<Option<Bytes>> {
     x.clear_deadline();
+    let mut rest = rest;
     match &mut x.meter {
         Meter::Events { usage, unframed } => {
             if *unframed && usage.content_events() > 0 && !usage.ended() {
-                return End::Truncated;
+                let why = "stream without its end";
+                return Err(Error::explain(ErrorType::ConnectionClosed, why).into_up());
             }
-            End::Whole(usage.finish())
+            if let Some(held) = usage.finish() {
+                append(&mut rest, held);
+            }
         }
         Meter::Document(_) => {
             if let Meter::Document(usage) = std::mem::take(&mut x.meter) {
                 x.meter = Meter::Done(usage.finish());
             }
-            End::Whole(None)
         }
-        _ => End::Whole(None),
+        _ => {}
     }
+    let rest = plugins::last_chunk(x, rest)?;
+    plugins::finish(x);
+    Ok(rest)
 }
 
 /// Adds held bytes behind a chunk.
-pub(super) fn append(body: &mut Option<Bytes>, held: Bytes) {
+fn append(body: &mut Option<Bytes>, held: Bytes) {
     *body = Some(match body.take() {
         Some(chunk) if !chunk.is_empty() => [chunk, held].concat().into(),
         _ => held,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter};
-use tollgate_sdk::plugin::{Built, Host, Needs};
-use tollgate_sdk::quota::Quota;
+use tollgate_sdk::plugin::{Built, Kind, Needs, Stage};
 
+use super::registry::Offers;
 use crate::model::{self, OnError};
 use crate::telemetry::Metrics;
 
-/// The plugins of one owner (a gateway, a service, a rule), in their order.
+/// The plugins of one owner (a gateway, a key, a service, a rule), in their order.
 #[derive(Debug, Default)]
 pub struct Chain {
     /// Those that are enabled.
@@ -26,6 +26,14 @@ pub struct Link {
     pub name: &'static str,
     /// Itself.
     pub plugin: Built,
+    /// Lower ones run first.
+    pub priority: u16,
+    /// It runs together with its neighbours of the same priority that say so, too.
+    pub parallel: bool,
+    /// The stages it runs in.
+    pub stages: Stages,
+    /// What it needs in those.
+    pub needs: Needs,
     /// What becomes of a request when it breaks down.
     pub on_error: OnError,
     /// How long it may take.
@@ -42,16 +50,33 @@ impl fmt::Debug for Link {
     }
 }
 
+/// A set of stages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages(u8);
+
+impl Stages {
+    /// These.
+    pub fn of(stages: &[Stage]) -> Stages {
+        Stages(stages.iter().fold(0, |set, stage| set | 1 << *stage as u8))
+    }
+
+    /// Whether this is one of them.
+    pub fn has(self, stage: Stage) -> bool {
+        self.0 & (1 << stage as u8) != 0
+    }
+}
+
 impl Chain {
     /// Builds the plugins of an owner; `owner` names it, so that what they count is found again in the next revision.
     pub(super) fn of(
         entries: &[model::Plugin],
         owner: &str,
-        quota: &Arc<dyn Quota>,
+        offers: &Offers,
         metrics: &Metrics,
     ) -> Arc<Chain> {
         let mut enabled: Vec<&model::Plugin> = entries.iter().filter(|e| e.enabled).collect();
-        enabled.sort_by_key(|entry| entry.priority);
+        // Those that run together stand together, before their equals.
+        enabled.sort_by_key(|entry| (entry.priority, !entry.parallel));
         let mut links: Vec<Link> = Vec::with_capacity(enabled.len());
         for entry in enabled {
             let kind = tollgate_plugins::BUILTINS
@@ -61,22 +86,40 @@ impl Chain {
                 continue;
             };
             let nth = links.iter().filter(|link| link.name == kind.name).count();
-            let host = Host {
-                quota: quota.clone(),
-                identity: format!("{owner}/{}/{nth}", kind.name).into(),
-            };
-            links.push(Link {
-                name: kind.name,
-                plugin: settings.build(&host),
-                on_error: entry.on_error,
-                timeout: entry.timeout,
-                seconds: metrics.plugin_seconds.with_label_values(&[kind.name]),
-                errors: metrics.plugin_errors.with_label_values(&[kind.name]),
-            });
+            let host = offers.host(format!("{owner}/{}/{nth}", kind.name).into());
+            links.push(Link::new(kind, settings.build(&host), entry, metrics));
         }
-        let needs = links.iter().fold(Needs::default(), |needs, link| {
-            needs.or(link.plugin.needs())
-        });
+        let needs = links
+            .iter()
+            .fold(Needs::default(), |needs, link| needs.or(link.needs));
         Arc::new(Chain { links, needs })
+    }
+}
+
+impl Link {
+    fn new(kind: &Kind, plugin: Built, entry: &model::Plugin, metrics: &Metrics) -> Link {
+        let stages = match entry.stage.filter(|_| kind.apart) {
+            Some(stage) => Stages::of(&[stage]),
+            None => Stages::of(kind.stages),
+        };
+        let wanted = plugin.needs();
+        let asks = stages.has(Stage::PreRequest) || stages.has(Stage::PostRequest);
+        let answers = stages.has(Stage::PreResponse);
+        Link {
+            name: kind.name,
+            plugin,
+            priority: entry.priority,
+            parallel: entry.parallel,
+            stages,
+            needs: Needs {
+                request_body: wanted.request_body && asks,
+                chunks: wanted.chunks && answers,
+                response_body: wanted.response_body && answers,
+            },
+            on_error: entry.on_error,
+            timeout: entry.timeout,
+            seconds: metrics.plugin_seconds.with_label_values(&[kind.name]),
+            errors: metrics.plugin_errors.with_label_values(&[kind.name]),
+        }
     }
 }

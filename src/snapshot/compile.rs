@@ -9,10 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde_json::json;
-use tollgate_sdk::quota::Quota;
 
 use super::hosts::HostEntry;
-use super::registry::Known;
+use super::registry::{Known, Offers};
 use super::router::{Models, Rule};
 use super::{
     Chain, Gateway, Hosts, ListedModel, Offer, Rates, Registry, Router, Service, Snapshot, Split,
@@ -55,7 +54,7 @@ pub fn compile(
         })
         .collect();
     let chains = Chains {
-        quota: &registry.quota,
+        offers: &registry.offers,
         metrics,
     };
     let mut hosts = Hosts::default();
@@ -190,13 +189,13 @@ fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offere
 /// What plugins are built with.
 #[derive(Clone, Copy)]
 struct Chains<'c> {
-    quota: &'c Arc<dyn Quota>,
+    offers: &'c Offers,
     metrics: &'c Metrics,
 }
 
 impl Chains<'_> {
     fn of(self, entries: &[model::Plugin], owner: &str) -> Arc<Chain> {
-        Chain::of(entries, owner, self.quota, self.metrics)
+        Chain::of(entries, owner, self.offers, self.metrics)
     }
 }
 
@@ -339,7 +338,7 @@ fn compile_service(
     metrics: &Metrics,
 ) -> Option<Arc<Service>> {
     let chains = Chains {
-        quota: &registry.quota,
+        offers: &registry.offers,
         metrics,
     };
     let upstream = match &service.pool {
@@ -353,7 +352,7 @@ fn compile_service(
         kind: service.kind,
         chain: chains.of(&service.plugins, &owner),
         rates: (!service.rate_limits.is_empty())
-            .then(|| Rates::of(&service.rate_limits, &owner, &registry.quota)),
+            .then(|| Rates::of(&service.rate_limits, &owner, &registry.offers.quota)),
         public: service
             .auth
             .as_ref()
@@ -463,6 +462,8 @@ fn compile_target(
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tollgate_sdk::plugin::NoHttp;
+
     use super::*;
     use crate::config;
     use crate::snapshot::{Decision, Head, ModelName};
@@ -510,7 +511,12 @@ pub(super) mod tests {
 
     fn snapshot(toml: &str) -> Snapshot {
         let config = read(toml);
-        compile(&config, 1, &Registry::default(), &Arc::new(Metrics::new()))
+        compile(
+            &config,
+            1,
+            &Registry::new(Arc::new(NoHttp)),
+            &Arc::new(Metrics::new()),
+        )
     }
 
     const BASE: &str = r#"
@@ -649,7 +655,7 @@ pub(super) mod tests {
 
     #[test]
     fn state_survives_a_change() {
-        let registry = Registry::default();
+        let registry = Registry::new(Arc::new(NoHttp));
         let metrics = Arc::new(Metrics::new());
         let config = read(BASE);
         let first = compile(&config, 1, &registry, &metrics);

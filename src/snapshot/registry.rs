@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Local, Quota};
 
 use crate::balance::{Freed, Queue, RetryBudget, TargetState};
@@ -33,15 +34,43 @@ pub struct ServiceState {
 pub struct Registry {
     // Only locked while a snapshot is compiled.
     kept: Mutex<Kept>,
-    /// What limits have counted.
-    pub quota: Arc<dyn Quota>,
+    /// What plugins are offered.
+    pub offers: Offers,
 }
 
-impl Default for Registry {
-    fn default() -> Registry {
+/// What plugins are offered, the same in every revision.
+#[derive(Clone)]
+pub struct Offers {
+    /// What limits have counted.
+    pub quota: Arc<dyn Quota>,
+    /// Calls to other servers.
+    pub http: Arc<dyn Http>,
+    /// What plugins keep.
+    pub kept: Arc<KeptByPlugins>,
+}
+
+impl Offers {
+    /// For the plugin of this identity.
+    pub(super) fn host(&self, identity: Arc<str>) -> Host {
+        Host {
+            quota: self.quota.clone(),
+            http: self.http.clone(),
+            kept: self.kept.clone(),
+            identity,
+        }
+    }
+}
+
+impl Registry {
+    /// With nothing known yet.
+    pub fn new(http: Arc<dyn Http>) -> Registry {
         Registry {
             kept: Mutex::default(),
-            quota: Arc::new(Local::new()),
+            offers: Offers {
+                quota: Arc::new(Local::new()),
+                http,
+                kept: Arc::default(),
+            },
         }
     }
 }
@@ -94,11 +123,13 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_sdk::plugin::NoHttp;
+
     use super::*;
 
     #[test]
     fn state_is_kept_while_anything_holds_it() {
-        let registry = Registry::default();
+        let registry = Registry::new(Arc::new(NoHttp));
         let (name, url): (Arc<str>, Arc<str>) = ("u".into(), "http://a".into());
         let first = registry.target(&name, &url);
         registry.sweep();

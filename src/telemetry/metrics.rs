@@ -70,6 +70,8 @@ pub struct Metrics {
     pub plugin_seconds: HistogramVec,
     /// How often they broke down.
     pub plugin_errors: IntCounterVec,
+    /// Exchanges whose `post_response` stage was left out, because too many were in it.
+    pub plugins_dropped: IntCounter,
     /// Unix time at which the process started, seconds.
     pub started: Gauge,
 }
@@ -274,6 +276,13 @@ impl Metrics {
                     "tollgate_plugin_errors_total",
                     "Plugins that panicked or took too long",
                     &["plugin"],
+                ),
+            ),
+            plugins_dropped: add(
+                r,
+                counter(
+                    "tollgate_plugins_dropped_total",
+                    "Exchanges whose post_response stage was left out because too many were in it",
                 ),
             ),
             body_memory: add(

@@ -5,6 +5,7 @@ mod addresses;
 mod admin;
 mod balancing;
 mod bodies;
+mod chains;
 mod cli;
 mod credentials;
 mod demo;

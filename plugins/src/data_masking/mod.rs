@@ -159,6 +159,7 @@ impl DataMasking {
 impl Builds for DataMasking {
     const NAME: &'static str = "data_masking";
     const STAGES: &'static [Stage] = &[Stage::PreRequest, Stage::PreResponse];
+    const APART: bool = true;
 
     fn build(&self, _: &Host) -> Built {
         Arc::new(Masking {

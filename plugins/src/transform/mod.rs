@@ -112,6 +112,7 @@ fn json_of(node: &Node) -> Json {
 impl Builds for Transform {
     const NAME: &'static str = "transform";
     const STAGES: &'static [Stage] = &[Stage::PreRequest, Stage::PreResponse];
+    const APART: bool = true;
 
     fn build(&self, _: &Host) -> Built {
         Arc::new(Transformer {

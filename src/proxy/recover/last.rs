@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::while_present;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::plugins;
 use crate::proxy::reply::{self, Rejection};
 use crate::proxy::response;
 
@@ -68,7 +69,7 @@ pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -
         return Err(Error::explain(ErrorType::ConnectError, "nothing is left to try").into_up());
     };
     x.refusal = None;
-    response::head(x, &mut head)?;
+    response::head(session, x, &mut head)?;
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&CONTENT_LENGTH);
     if !session.as_downstream().is_http2() {
@@ -89,6 +90,7 @@ pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -
         };
         rejection.body(reply::dialect_of(session)).into()
     });
+    let body = plugins::last_chunk(x, Some(body))?.unwrap_or_default();
     reply::send(session, x, head, body)
         .await
         .map_err(|e| e.into_down())

@@ -27,7 +27,7 @@ use super::connection::Deadline;
 use super::exchange::{Body, Exchange, Rescue};
 use super::reply::Rejection;
 use super::verdict::{self, Verdict};
-use super::{failure, forward, front, peer, response, stream};
+use super::{failure, forward, front, peer, plugins, response, stream};
 use crate::health::Failure;
 
 pub(super) use last::{LastAnswer, give_up};
@@ -117,7 +117,9 @@ impl Road {
                     x.failure = Some(Failure::Status(429));
                     return Ok(Service::TooMany);
                 }
-                Err(_) if x.refusal.is_some() => return Ok(Service::Failed),
+                Err(_) if x.refusal.as_ref().is_some_and(|r| !r.is_final()) => {
+                    return Ok(Service::Failed);
+                }
                 Err(error) => return Err(error),
             };
             x.refusal = None;
@@ -228,7 +230,7 @@ impl Road {
             peer,
             mut head,
         } = answer;
-        response::head(x, &mut head)?;
+        response::head(session, x, &mut head)?;
         let bodiless = bodiless(session, &head);
         let head = hop::framed(session, head, bodiless)?;
         session
@@ -315,7 +317,8 @@ async fn relay_body(
             Err(_) => return Err(rung(x, deadline.1)),
         };
         let Some(chunk) = chunk else { break };
-        let chunk = stream::chunk(x, chunk);
+        let metered = stream::chunk(x, chunk);
+        let chunk = plugins::chunk(x, metered)?;
         if !chunk.is_empty() {
             session
                 .write_response_body(Some(chunk), false)
@@ -323,15 +326,11 @@ async fn relay_body(
                 .map_err(|e| e.into_down())?;
         }
     }
-    match stream::end(x) {
-        stream::End::Whole(held) => session
-            .write_response_body(Some(held.unwrap_or_default()), true)
-            .await
-            .map_err(|e| e.into_down()),
-        stream::End::Truncated => {
-            Err(Error::explain(ErrorType::ConnectionClosed, "stream without its end").into_up())
-        }
-    }
+    let rest = stream::end(x, None)?;
+    session
+        .write_response_body(Some(rest.unwrap_or_default()), true)
+        .await
+        .map_err(|e| e.into_down())
 }
 
 fn rung(x: &mut Exchange, cause: Deadline) -> Box<Error> {

@@ -136,11 +136,11 @@ pub struct ResponseHead<'a> {
 
 /// What one plugin keeps for one exchange. Dropped with it, also when it was cut short.
 #[derive(Default)]
-pub struct State(Option<Box<dyn Any + Send>>);
+pub struct State(Option<Box<dyn Any + Send + Sync>>);
 
 impl State {
     /// Keeps a value, in place of what was kept.
-    pub fn put<T: Any + Send>(&mut self, value: T) {
+    pub fn put<T: Any + Send + Sync>(&mut self, value: T) {
         self.0 = Some(Box::new(value));
     }
 
@@ -150,7 +150,7 @@ impl State {
     }
 
     /// What is kept, made when there is nothing yet.
-    pub fn get_or<T: Any + Send>(&mut self, make: impl FnOnce() -> T) -> Option<&mut T> {
+    pub fn get_or<T: Any + Send + Sync>(&mut self, make: impl FnOnce() -> T) -> Option<&mut T> {
         if !self.0.as_ref().is_some_and(|kept| kept.is::<T>()) {
             self.put(make());
         }

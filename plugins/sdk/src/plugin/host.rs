@@ -76,6 +76,16 @@ pub trait Http: Send + Sync {
     fn call(&self, request: Request<Bytes>, patience: Duration, most: usize) -> Called;
 }
 
+/// Reaches nobody: for tests, and where calls are not wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHttp;
+
+impl Http for NoHttp {
+    fn call(&self, _: Request<Bytes>, _: Duration, _: usize) -> Called {
+        Box::pin(std::future::ready(Err(CallError::Connect)))
+    }
+}
+
 /// Why a call came to nothing. Says no address: that is for the log of whoever called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallError {

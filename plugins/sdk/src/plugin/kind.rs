@@ -13,8 +13,10 @@ pub type Built = Arc<dyn Plugin>;
 pub struct Kind {
     /// Its name in chains.
     pub name: &'static str,
-    /// The stages it takes part in; the first is where it stands unless its entry says otherwise.
+    /// The stages it takes part in; the first is the one it is named by.
     pub stages: &'static [Stage],
+    /// Whether its stages stand by themselves, so that an entry may pick one.
+    pub apart: bool,
     /// Its settings' description.
     pub doc: fn() -> String,
     /// Its settings' JSON Schema.
@@ -45,6 +47,9 @@ pub trait Builds: Document + FromNode + Clone + Send + Sync + 'static {
     const NAME: &'static str;
     /// The stages it takes part in.
     const STAGES: &'static [Stage];
+    /// Whether its stages stand by themselves: an entry that names one runs in that alone. Otherwise they belong together, and the plugin runs in
+    /// all of them whichever is named.
+    const APART: bool = false;
 
     /// Makes the plugin. What can be wrong with settings was found when they were read.
     fn build(&self, host: &Host) -> Built;
@@ -55,6 +60,7 @@ pub const fn kind<S: Builds>() -> Kind {
     Kind {
         name: S::NAME,
         stages: S::STAGES,
+        apart: S::APART,
         doc: S::doc,
         schema: <S as FromNode>::schema,
         read: |node, at, r| {

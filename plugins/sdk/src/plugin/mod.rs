@@ -22,7 +22,7 @@ use bytes::Bytes;
 pub use exchange::{
     Edits, Exchange, HeaderEdit, Outcome, Principal, Request, ResponseHead, State, Tokens,
 };
-pub use host::{CallError, Called, Host, Http, Kept};
+pub use host::{CallError, Called, Host, Http, Kept, NoHttp};
 pub use kind::{Builds, Built, Kind, Settings, kind};
 pub use refusal::Refusal;
 

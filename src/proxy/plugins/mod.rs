@@ -1,0 +1,309 @@
+//! Chains of plugins around an exchange: what runs when, and what becomes of what breaks down.
+//!
+//! `pre_request` runs where a chain is known: a key's and a gateway's before routing, those of the service and the rule after it. From then on the
+//! plugins of all of them stand in one order, by priority, and each keeps its state until the exchange ends. What a plugin changes of
+//! headers is kept in the exchange and done wherever heads are made; a changed body takes the place of the client's. A plugin that panics
+//! or takes too long harms no other exchange. An exchange that no plugin concerns pays a look at an empty option.
+
+mod answer;
+mod call;
+mod end;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pingora_proxy::Session;
+use tollgate_sdk::llm::peek::peek;
+use tollgate_sdk::plugin::{Edits, Exchange as View, HeaderEdit, Outcome, Request, Stage, State};
+
+use self::call::{Ended, call, join};
+use super::exchange::{Body, Exchange};
+use super::reply::Rejection;
+use crate::model::OnError;
+use crate::snapshot::{Chain, Link};
+
+pub(super) use answer::{chunk, last_chunk, pre_response, watches};
+pub(super) use end::{Afterwards, after, finish};
+
+/// The plugins of one exchange.
+#[derive(Default)]
+pub(super) struct Running {
+    actives: Vec<Active>,
+    /// They stand in the order of the later stages, and `post_request` has run.
+    sorted: bool,
+    /// Some of them look at the answer's chunks.
+    watching: bool,
+    /// What it came to, when that is known.
+    outcome: Option<Outcome>,
+}
+
+/// One plugin in one exchange.
+struct Active {
+    chain: Arc<Chain>,
+    link: usize,
+    state: State,
+    /// It looks at the answer's chunks.
+    watches: bool,
+    /// It waits for the whole of the answer; so much has come.
+    held: Option<BytesMut>,
+}
+
+impl Active {
+    fn link(&self) -> Option<&Link> {
+        self.chain.links.get(self.link)
+    }
+}
+
+/// Runs a chain's `pre_request` stage.
+pub(super) async fn pre_request(
+    session: &Session,
+    x: &mut Exchange,
+    chain: &Arc<Chain>,
+) -> Result<(), Rejection> {
+    let mut at = 0;
+    while let Some(link) = chain.links.get(at) {
+        let together =
+            chain.links.iter().skip(at).take_while(|next| {
+                next.parallel && link.parallel && next.priority == link.priority
+            });
+        let group = at..at + together.count().max(1);
+        at = group.end;
+        if group.len() > 1 {
+            Box::pin(run_together(session, x, chain, group)).await?;
+            continue;
+        }
+        let mut state = State::default();
+        let verdict = match link.stages.has(Stage::PreRequest) {
+            true => run_one(session, x, link, Stage::PreRequest, &mut state).await,
+            false => Ok(()),
+        };
+        enlist(x, chain, group.start, state);
+        verdict?;
+    }
+    Ok(())
+}
+
+/// Runs the `post_request` stage, once: the first target is chosen.
+pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
+    let Some(mut running) = x.plugins.take() else {
+        return Ok(());
+    };
+    if std::mem::replace(&mut running.sorted, true) {
+        x.plugins = Some(running);
+        return Ok(());
+    }
+    let priority = |active: &Active| active.link().map_or(0, |link| link.priority);
+    running.actives.sort_by_key(priority);
+    let mut verdict = Ok(());
+    for active in &mut running.actives {
+        let Active {
+            chain, link, state, ..
+        } = active;
+        let Some(link) = chain.links.get(*link) else {
+            continue;
+        };
+        if link.stages.has(Stage::PostRequest) && verdict.is_ok() {
+            verdict = run_one(session, x, link, Stage::PostRequest, state).await;
+            x.splice_body();
+        }
+    }
+    x.plugins = Some(running);
+    verdict
+}
+
+fn enlist(x: &mut Exchange, chain: &Arc<Chain>, link: usize, state: State) {
+    let running = x.plugins.get_or_insert_default();
+    running.actives.push(Active {
+        chain: chain.clone(),
+        link,
+        state,
+        watches: false,
+        held: None,
+    });
+}
+
+async fn run_one(
+    session: &Session,
+    x: &mut Exchange,
+    link: &Link,
+    stage: Stage,
+    state: &mut State,
+) -> Result<(), Rejection> {
+    // A body in pieces is put together only for who looks at it.
+    let body = match link.needs.request_body {
+        true => whole(x),
+        false => Bytes::new(),
+    };
+    let mut edits = std::mem::take(&mut x.edits);
+    let before = Lengths::of(&edits);
+    let mut seen = view(session, x, body, &mut edits, state);
+    let ended = call(link, stage, &mut seen).await;
+    if let Ended::Broken(_) = ended {
+        // Half of what it wanted may be worse than nothing.
+        before.cut(&mut edits);
+    }
+    if let Some(changed) = edits.body.take() {
+        replace_body(x, changed);
+    }
+    x.edits = edits;
+    judge(x, link, ended)
+}
+
+/// Runs neighbours at the same time. Each sees the request as it was before all of them; what they change is put together in their order.
+async fn run_together(
+    session: &Session,
+    x: &mut Exchange,
+    chain: &Arc<Chain>,
+    group: std::ops::Range<usize>,
+) -> Result<(), Rejection> {
+    let links = chain.links.get(group.clone()).unwrap_or_default();
+    let body = match links.iter().any(|link| link.needs.request_body) {
+        true => whole(x),
+        false => Bytes::new(),
+    };
+    let mut kept: Vec<(Edits, State)> = links.iter().map(|_| Default::default()).collect();
+    let ended = {
+        let shared = &*x;
+        let calls = links.iter().zip(&mut kept).map(|(link, (edits, state))| {
+            let mut seen = view(session, shared, body.clone(), edits, state);
+            Box::pin(async move {
+                match link.stages.has(Stage::PreRequest) {
+                    true => call(link, Stage::PreRequest, &mut seen).await,
+                    false => Ended::Verdict(Ok(())),
+                }
+            })
+        });
+        join(calls.collect()).await
+    };
+    let mut verdict = Ok(());
+    for (((edits, state), ended), (place, link)) in
+        kept.into_iter().zip(ended).zip(group.zip(links))
+    {
+        if let Ended::Verdict(_) = ended {
+            take_edits(x, edits);
+        }
+        enlist(x, chain, place, state);
+        let one = judge(x, link, ended);
+        verdict = verdict.and(one);
+    }
+    verdict
+}
+
+fn take_edits(x: &mut Exchange, edits: Edits) {
+    x.edits.request_headers.extend(edits.request_headers);
+    x.edits.response_headers.extend(edits.response_headers);
+    x.edits.copies.extend(edits.copies);
+    if let Some(changed) = edits.body {
+        replace_body(x, changed);
+    }
+}
+
+/// What a plugin's end means for the exchange.
+fn judge(x: &mut Exchange, link: &Link, ended: Ended) -> Result<(), Rejection> {
+    match ended {
+        Ended::Verdict(Ok(())) => Ok(()),
+        Ended::Verdict(Err(refusal)) => Err(Rejection::Plugin(Box::new(refusal))),
+        Ended::Broken(how) => {
+            link.errors.inc();
+            log::error!("the plugin {} {how}", link.name);
+            if link.on_error == OnError::Skip {
+                return Ok(());
+            }
+            x.cause = Some(format!("the plugin {} {how}", link.name));
+            Err(Rejection::Internal)
+        }
+    }
+}
+
+/// The exchange as plugins see it.
+fn view<'v>(
+    session: &'v Session,
+    x: &'v Exchange,
+    body: Bytes,
+    edits: &'v mut Edits,
+    state: &'v mut State,
+) -> View<'v> {
+    let head = session.req_header();
+    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
+    View {
+        request: Request {
+            method: &head.method,
+            path: head.uri.path(),
+            query: head.uri.query(),
+            headers: &head.headers,
+            id: x.request_id.as_str(),
+            client: x.client,
+            gateway: x.gateway.as_ref().map_or("", |gateway| &*gateway.name),
+            service: x.offer.as_ref().map(|offer| &*offer.service.name),
+            principal: x.key.as_ref().map(|key| &key.principal),
+            peek: x.peek.as_ref(),
+            model: in_body.map(|model| &*model.value).or(x.model.as_deref()),
+        },
+        body,
+        edits,
+        state,
+    }
+}
+
+/// How long the lists of edits were.
+struct Lengths(usize, usize, usize);
+
+impl Lengths {
+    fn of(edits: &Edits) -> Lengths {
+        Lengths(
+            edits.request_headers.len(),
+            edits.response_headers.len(),
+            edits.copies.len(),
+        )
+    }
+
+    fn cut(self, edits: &mut Edits) {
+        edits.request_headers.truncate(self.0);
+        edits.response_headers.truncate(self.1);
+        edits.copies.truncate(self.2);
+        edits.body = None;
+    }
+}
+
+/// The body in one piece. Pieces are put together once, for whoever comes after, too.
+fn whole(x: &mut Exchange) -> Bytes {
+    match &mut x.body {
+        Body::Unread => Bytes::new(),
+        Body::Short { original, .. } => original.clone(),
+        Body::Long { pieces, .. } => {
+            if pieces.len() > 1 {
+                *pieces = vec![pieces.concat().into()];
+            }
+            pieces.first().cloned().unwrap_or_default()
+        }
+    }
+}
+
+/// The request goes on with another body, and means what that says.
+fn replace_body(x: &mut Exchange, body: Bytes) {
+    x.peek = peek(&body).ok();
+    match &mut x.body {
+        Body::Short { original, outgoing } => {
+            outgoing.clone_from(&body);
+            *original = body;
+        }
+        Body::Long { pieces, bytes, .. } => {
+            *bytes = body.len();
+            *pieces = vec![body];
+        }
+        Body::Unread => {}
+    }
+}
+
+/// Does to a request's headers what plugins want done.
+pub(super) fn edit_request(x: &Exchange, headers: &mut HeaderMap) {
+    for (name, edit) in &x.edits.request_headers {
+        edit.clone().apply(name.clone(), headers);
+    }
+}
+
+/// The same for an answer's.
+pub(super) fn response_edits(x: &Exchange) -> &[(http::HeaderName, HeaderEdit)] {
+    &x.edits.response_headers
+}
