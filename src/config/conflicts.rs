@@ -1,12 +1,13 @@
 //! What is well formed in itself and cannot be true beside the rest, and what can never take effect.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use tollgate_sdk::document::{FromText, Quoted, Reading, Span, Value};
+use tollgate_sdk::document::{FromText, Node, Quoted, Reading, Span, Value};
 
 use super::fallbacks;
 use super::sections::{Entry, Sections};
-use crate::model::{Admin, HostPattern};
+use crate::model::{Admin, Config, HostPattern, KeyHash};
 
 /// Reports conflicts as errors and what can never take effect as warnings.
 pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
@@ -15,9 +16,30 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     addresses(sections, r);
     services_of_rules(sections, r);
     fallbacks::check(sections, r);
+    prefixes_of_limits(sections, r);
     // A mistyped name leaves things unreachable that are not meant to be.
     if !r.failed() {
         unreachable(sections, r);
+    }
+}
+
+/// Of two keys of a gateway with one secret, only one could ever be meant.
+pub(super) fn secrets(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
+    let mut seen: HashMap<(&str, KeyHash), &Entry<'_>> = HashMap::new();
+    // Everything was read, so both are in the order of the file.
+    for (key, entry) in config.keys.iter().zip(sections.all("key")) {
+        let Some(hash) = key.hash else { continue };
+        let identity = (key.gateway.as_str(), hash);
+        if let Some(first) = seen.get(&identity) {
+            let name = first.name.as_ref().map_or("…", |name| name.as_str());
+            let message = format!("it has the secret of the key {}", Quoted(name));
+            let help = format!(
+                "give it a secret of its own; the other is at {}",
+                sections.place(first.span())
+            );
+            entry.at(|at| r.error(entry.span(), at, message, help));
+        }
+        seen.insert(identity, entry);
     }
 }
 
@@ -153,6 +175,30 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 pub(super) fn offers(gateway: &str, service: &Entry<'_>) -> bool {
     let gateways = service.texts("gateways", "");
     !service.has("gateways") || gateways.iter().any(|text| text.text == gateway)
+}
+
+/// Of two rate limits with one prefix, only one could count.
+fn prefixes_of_limits(sections: &Sections<'_>, r: &mut Reading<'_>) {
+    for service in sections.all("service") {
+        let limits = service.node.entry("rate_limits").and_then(Node::as_list);
+        let mut seen: Vec<(&str, Span)> = Vec::new();
+        for (index, limit) in limits.unwrap_or_default().iter().enumerate() {
+            let given = limit.entry("prefix");
+            let prefix = given.map_or(Some("/"), Node::as_str);
+            let span = given.map_or(limit.span, |given| given.span);
+            let Some(prefix) = prefix else { continue };
+            let Some((_, first)) = seen.iter().find(|(known, _)| *known == prefix) else {
+                seen.push((prefix, span));
+                continue;
+            };
+            let message = format!("there is already a limit for {}", Quoted(prefix));
+            let help = format!("keep one; the first is at {}", sections.place(*first));
+            service.at(|at| {
+                let at = at.field("rate_limits");
+                r.error(span, &at.index(index).field("prefix"), message, help);
+            });
+        }
+    }
 }
 
 fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {

@@ -52,8 +52,9 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
     let sections = Sections::of(&root, text);
     references::check(&sections, r);
     conflicts::check(&sections, r);
-    if !r.failed() {
+    if let Some(config) = config.as_ref().filter(|_| !r.failed()) {
         nothing_served(&root, r);
+        conflicts::secrets(config, &sections, r);
     }
     // What could not be filled in was told already; what it then fails to be is not its author's doing.
     let mut index = 0;

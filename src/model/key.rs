@@ -9,7 +9,7 @@ use tollgate_sdk::document::{At, FromText, Invalid, Node, Reading};
 use tollgate_sdk::secret::Secret;
 use tollgate_sdk::{document, text_in_document};
 
-use super::{ModelPattern, Name};
+use super::{KeyBudget, KeyLimits, ModelPattern, Name};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -42,13 +42,18 @@ document! {
         warn_before: Duration = WEEK,
         /// Whether it opens anything.
         active: bool = true,
+        /// How much its users may ask for: `{ rate_limiter = {…}, token_rate_limiter = {…}, concurrency_limiter = {…} }` with the settings of those plugins,
+        /// or just the limits of the first: `{ global = { limit = 100, window = "1m" } }`.
+        limits: KeyLimits = KeyLimits::default(),
+        /// What its users may spend: the settings of the plugin `budget`.
+        budget: KeyBudget = KeyBudget::default(),
         /// The SHA-256 of its secret, in hexadecimal: `printf %s "$SECRET" | sha256sum`.
         hash: Option<KeyHash>,
         /// Its secret; `"${NAME}"` or `{ file = "path" }` keep it out of this file.
         #[example = "${TEAM_A_KEY}"]
         secret: Option<Secret<String>>,
     }
-    later ["grace", "limits", "budget"]
+    later ["grace"]
 }
 
 impl Key {

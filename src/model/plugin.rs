@@ -102,6 +102,29 @@ impl FromNode for PluginSettings {
 }
 
 impl Plugin {
+    /// An entry that nobody wrote as one: this plugin with these settings. `None` if they are wrong, which is reported.
+    pub(super) fn with_settings(
+        name: &str,
+        settings: &Node,
+        at: &At<'_>,
+        r: &mut Reading<'_>,
+    ) -> Option<Plugin> {
+        let kind = BUILTINS.iter().find(|kind| kind.name == name)?;
+        Some(Plugin {
+            name: name.to_owned(),
+            enabled: true,
+            stage: None,
+            priority: 0,
+            on_error: OnError::Refuse,
+            timeout: Duration::from_secs(5),
+            parallel: false,
+            settings: PluginSettings {
+                written: written(settings),
+                read: Some(Arc::new((kind.read)(settings, at, r)?)),
+            },
+        })
+    }
+
     /// What concerns several fields: the settings are the plugin's to read.
     fn check(mut self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
         let Some(kind) = find(&self.name, node, at, r) else {

@@ -36,6 +36,13 @@ impl Account {
         self.access.on()
     }
 
+    /// Takes an exchange out of the books: it is not a client's.
+    pub(super) fn leave_out(x: &mut Exchange) {
+        if !std::mem::replace(&mut x.accounted, true) {
+            x.account.open.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     /// Settles an exchange, once.
     pub(super) fn settle(&self, x: &mut Exchange) {
         if std::mem::replace(&mut x.accounted, true) {

@@ -96,6 +96,11 @@ async fn try_admit(
         return Ok(Admission::Answer(answer));
     }
     x.model = model_outside_body(session, &gateway)?;
+    let limits = x.key.as_ref();
+    let limits = limits.and_then(|key| gateway.key_chains.get(&key.principal.id));
+    if let Some(limits) = limits {
+        run_chain(session, x, limits, memory).await?;
+    }
     if !gateway.chain.links.is_empty() {
         run_chain(session, x, &gateway.chain, memory).await?;
     }

@@ -31,9 +31,13 @@ pub(super) fn authenticate(
         match keys.find(secret, SystemTime::now) {
             Ok(key) => {
                 x.key = Some(key.clone());
+                x.consumed = true;
                 return Ok(());
             }
-            Err(unusable) => why = why.max(Some(unusable)),
+            Err(unusable) => {
+                x.consumed |= unusable != Unusable::Unknown;
+                why = why.max(Some(unusable));
+            }
         }
     }
     x.cause = Some(cause(why).to_owned());

@@ -56,6 +56,8 @@ pub struct Exchange {
     pub(super) grpc: bool,
     /// The key it presented, where the gateway asks for one.
     pub(super) key: Option<Arc<Key>>,
+    /// What it presented is one of the gateway's keys, if perhaps one that opens nothing any more.
+    pub(super) consumed: bool,
     pub(super) alarm: Option<Arc<Alarm>>,
     /// The alarm only minds limits below this; others are somebody else's timers.
     pub(super) alarm_below: Duration,
@@ -296,6 +298,7 @@ impl Exchange {
             trusted_peer: false,
             grpc: false,
             key: None,
+            consumed: false,
             alarm: None,
             alarm_below: Duration::MAX,
             body: Body::Unread,

@@ -166,13 +166,13 @@ fn remove(x: &Exchange, headers: &mut HeaderMap) {
         .gateway
         .as_ref()
         .and_then(|gateway| gateway.key_header.as_ref());
-    let is_key = |name: &HeaderName| *name == API_KEY || Some(name) == own;
     let unwanted = |name: &&HeaderName| {
         let name = *name;
         (read && (name == TRANSFER_ENCODING || name == EXPECT))
             || (reads && name == ACCEPT_ENCODING)
             || (!x.trusted_peer && (name == FORWARDED || *name == REAL_IP))
-            || (x.key.is_some() && (name == AUTHORIZATION || is_key(name)))
+            || Some(name) == own
+            || (x.consumed && (name == AUTHORIZATION || *name == API_KEY))
     };
     while let Some(name) = headers.keys().find(unwanted).cloned() {
         headers.remove(name);

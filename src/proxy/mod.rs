@@ -9,6 +9,7 @@ mod authenticate;
 mod body;
 mod chain;
 mod connection;
+mod copy;
 mod exchange;
 mod failure;
 mod forward;
@@ -38,6 +39,7 @@ use tokio::time::Instant;
 use self::account::Account;
 use self::body::BodyMemory;
 use self::connection::Deadline;
+use self::copy::Copies;
 use self::exchange::Exchange;
 use self::recover::Road;
 use crate::control::Control;
@@ -52,6 +54,7 @@ pub struct Proxy {
     account: Arc<Account>,
     bodies: Arc<BodyMemory>,
     road: Arc<Road>,
+    copies: Arc<Copies>,
 }
 
 impl Proxy {
@@ -64,6 +67,7 @@ impl Proxy {
     ) -> Proxy {
         let metrics = control.metrics().clone();
         Proxy {
+            copies: Arc::new(Copies::new(metrics.clone())),
             bodies: BodyMemory::new(body_memory, metrics.body_memory.clone()),
             account: Arc::new(Account::new(metrics, access)),
             road: Arc::new(Road::new(threads)),
@@ -106,7 +110,12 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<bool> {
-        admit::admit(session, x, &self.bodies).await
+        let answered = admit::admit(session, x, &self.bodies).await?;
+        if !x.edits.copies.is_empty() && !answered {
+            self.copies
+                .send(session, x, &self.road, front::is_tls(session));
+        }
+        Ok(answered)
     }
 
     async fn proxy_upstream_filter(

@@ -227,8 +227,7 @@ fn hold(
         ticket,
         asked: now,
     });
-    let mut peer = describe(target, upstream)?;
-    set_options(&mut peer.options, x, target, upstream);
+    let mut peer = of_attempt(x)?;
     if session.as_downstream().is_http2() {
         // A stream's alarm can only reset it. What Pingora's one read timeout covers ends properly instead:
         // the longer of the two limits; and the alarm sees to the other.
@@ -238,6 +237,15 @@ fn hold(
     }
     x.asked.get_or_insert(now);
     Ok(Box::new(peer))
+}
+
+/// Where the attempt under way goes, and how.
+pub(super) fn of_attempt(x: &Exchange) -> Result<HttpPeer, Rejection> {
+    let (upstream, index) = target(x).ok_or(Rejection::NoHealthyUpstream)?;
+    let target = { upstream.targets.get(index) }.ok_or(Rejection::NoHealthyUpstream)?;
+    let mut peer = describe(target, &upstream)?;
+    set_options(&mut peer.options, x, target, &upstream);
+    Ok(peer)
 }
 
 impl Exchange {

@@ -228,11 +228,28 @@ fn compile_gateway(
         keys: (gateway.auth.kind != AuthKind::None).then(|| Keys::of(&gateway.name, &config.keys)),
         key_header: gateway.auth.header.clone(),
         chain: chains.of(&gateway.plugins, &format!("gateway/{}", gateway.name)),
+        key_chains: key_chains(gateway, config, chains),
         publishes: offered.iter().any(|offered| offered.offer.service.public),
         router: Router::new(rules, compile_models(offered), gateway.routing.by, offers),
         models_list,
         models,
     }
+}
+
+/// The limits and budgets of keys, counted by key through all its rotations.
+fn key_chains(
+    gateway: &model::Gateway,
+    config: &Config,
+    chains: Chains<'_>,
+) -> HashMap<Arc<str>, Arc<Chain>> {
+    let own = config.keys.iter().filter(|key| key.gateway == gateway.name);
+    let limited = own.filter_map(|key| {
+        let budget = key.budget.0.iter().cloned();
+        let entries: Vec<model::Plugin> = key.limits.0.iter().cloned().chain(budget).collect();
+        let owner = format!("key/{}/{}", gateway.name, key.name);
+        (!entries.is_empty()).then(|| (key.name.clone().into(), chains.of(&entries, &owner)))
+    });
+    limited.collect()
 }
 
 fn compile_rule(rule: &model::Rule, offered: &[Offered<'_>], chains: Chains<'_>) -> Rule {

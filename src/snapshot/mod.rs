@@ -13,6 +13,7 @@ mod registry;
 mod router;
 mod split;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct Gateway {
     pub key_header: Option<HeaderName>,
     /// What every request passes before it is routed.
     pub chain: Arc<Chain>,
+    /// What the requests of a key pass before that, by the key's id; none for keys without limits.
+    pub key_chains: HashMap<Arc<str>, Arc<Chain>>,
     /// Some of its services are for everybody although it has keys.
     pub publishes: bool,
     /// Rules and models.

@@ -273,6 +273,13 @@ impl Router {
         self.offers.get(index)
     }
 
+    /// The gateway's service of this name.
+    pub fn offer_named(&self, name: &str) -> Option<&Arc<Offer>> {
+        self.offers
+            .iter()
+            .find(|offer| *offer.service.name == *name)
+    }
+
     /// Decides from the head and what is known of the model.
     pub fn decide(&self, head: Head<'_>, model: ModelName<'_>) -> Decision {
         let mut allow: Vec<&Method> = Vec::new();

@@ -70,6 +70,8 @@ pub struct Metrics {
     pub plugin_seconds: HistogramVec,
     /// How often they broke down.
     pub plugin_errors: IntCounterVec,
+    /// Copies of requests sent to other services, by service and result.
+    pub copies: IntCounterVec,
     /// Exchanges whose `post_response` stage was left out, because too many were in it.
     pub plugins_dropped: IntCounter,
     /// Unix time at which the process started, seconds.
@@ -276,6 +278,14 @@ impl Metrics {
                     "tollgate_plugin_errors_total",
                     "Plugins that panicked or took too long",
                     &["plugin"],
+                ),
+            ),
+            copies: add(
+                r,
+                counters(
+                    "tollgate_copies_total",
+                    "Copies of requests sent to other services: answered, failed, timeout, unavailable, dropped, skipped",
+                    &["service", "result"],
                 ),
             ),
             plugins_dropped: add(

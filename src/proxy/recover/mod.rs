@@ -4,6 +4,7 @@
 //! serves what that loop has given up: the 429 queue and the chain of fallbacks. Picking, heads, metering, judging
 //! and failing are the same code as on the main road. Deadlines are plain timers here, so the connection's alarm stays silent.
 
+mod alone;
 mod hop;
 mod last;
 mod queue;
@@ -19,7 +20,7 @@ use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession as Upstream;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
@@ -195,27 +196,12 @@ impl Road {
         upstream: &mut Upstream<()>,
         peer: &HttpPeer,
     ) -> Result<ResponseHeader> {
-        let mut head = session.req_header().clone();
-        hop::strip(&mut head);
-        forward::prepare(x, &mut head, front::is_tls(session))?;
-        if upstream.as_http2().is_some() {
-            hop::to_h2(&mut head, peer.is_tls())?;
-        } else {
-            head.set_version(Version::HTTP_11);
-        }
+        let head = session.req_header().clone();
+        let head = dressed(x, head, front::is_tls(session), upstream, peer)?;
         let body = x.body.outgoing();
         let deadline = x.deadline(Instant::now(), Deadline::FirstByte);
         upstream.set_write_timeout(peer.options.write_timeout);
-        let answer = async {
-            upstream.write_request_header(Box::new(head)).await?;
-            // An upstream that answers early may stop reading; its answer still counts.
-            let sent = send_body(upstream, body).await;
-            match read_head(upstream).await {
-                Ok(head) => Ok(head),
-                Err(error) => Err(sent.err().unwrap_or(error)),
-            }
-        };
-        let answer = pin!(answer);
+        let answer = pin!(send(upstream, head, body));
         let answer = pin!(timeout_at(deadline.0, answer));
         match while_present(session, answer).await? {
             Ok(head) => head.map_err(|e| e.into_up()),
@@ -289,6 +275,39 @@ async fn send_body(upstream: &mut Upstream<()>, body: Vec<Bytes>) -> Result<()> 
         }
     }
     upstream.finish_request_body().await
+}
+
+/// The head as this upstream gets it.
+fn dressed(
+    x: &Exchange,
+    mut head: RequestHeader,
+    tls: bool,
+    upstream: &Upstream<()>,
+    peer: &HttpPeer,
+) -> Result<RequestHeader> {
+    hop::strip(&mut head);
+    forward::prepare(x, &mut head, tls)?;
+    if upstream.as_http2().is_some() {
+        hop::to_h2(&mut head, peer.is_tls())?;
+    } else {
+        head.set_version(Version::HTTP_11);
+    }
+    Ok(head)
+}
+
+/// Sends a request, and returns the head of its answer.
+async fn send(
+    upstream: &mut Upstream<()>,
+    head: RequestHeader,
+    body: Vec<Bytes>,
+) -> Result<ResponseHeader> {
+    upstream.write_request_header(Box::new(head)).await?;
+    // An upstream that answers early may stop reading; its answer still counts.
+    let sent = send_body(upstream, body).await;
+    match read_head(upstream).await {
+        Ok(head) => Ok(head),
+        Err(error) => Err(sent.err().unwrap_or(error)),
+    }
 }
 
 async fn read_head(upstream: &mut Upstream<()>) -> Result<ResponseHeader> {

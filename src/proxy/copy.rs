@@ -1,0 +1,149 @@
+//! Copies of requests: to services that a plugin names, whose answers nobody waits for.
+//!
+//! A copy is an exchange of its own on our own road, without a client: one attempt at one target, picked, held and judged like any other. It
+//! delays nothing, and when too many are under way it is left out, which is counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::account::Account;
+use super::exchange::{Attempt, Body, Exchange};
+use super::peer::{self, Found};
+use super::recover::Road;
+use super::{failure, verdict};
+use crate::health::Failure;
+use crate::snapshot::Offer;
+use crate::telemetry::Metrics;
+
+/// How many copies may be under way at once.
+const MOST: usize = 256;
+/// No copy is waited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sends copies.
+pub(super) struct Copies {
+    places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Copies {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Copies {
+        Copies {
+            places: Arc::new(Semaphore::new(MOST)),
+            metrics,
+        }
+    }
+
+    /// Sends a copy of the exchange's request to each service it is to be copied to.
+    pub(super) fn send(&self, session: &Session, x: &mut Exchange, road: &Arc<Road>, tls: bool) {
+        for name in std::mem::take(&mut x.edits.copies) {
+            let gateway = x.gateway.as_ref();
+            let offer = gateway.and_then(|gateway| gateway.router.offer_named(&name));
+            // A body that passes unread exists once.
+            let whole = x.body.is_whole() || x.replayable;
+            let Some(offer) = offer.filter(|_| whole) else {
+                self.count(&name, "skipped");
+                continue;
+            };
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
+                self.count(&name, "dropped");
+                continue;
+            };
+            let copy = copy_of(x, offer.clone());
+            let head = session.req_header().clone();
+            let (road, metrics) = (road.clone(), self.metrics.clone());
+            tokio::spawn(async move {
+                let carried = timeout(PATIENCE, carry(copy, head, &road, tls, place)).await;
+                let result = carried.unwrap_or("timeout");
+                metrics.copies.with_label_values(&[&*name, result]).inc();
+            });
+        }
+    }
+
+    fn count(&self, service: &str, result: &str) {
+        self.metrics
+            .copies
+            .with_label_values(&[service, result])
+            .inc();
+    }
+}
+
+/// The exchange of the copy. It is in nobody's books.
+fn copy_of(x: &Exchange, offer: Arc<Offer>) -> Exchange {
+    let mut copy = Exchange::new(x.account.clone());
+    copy.snapshot.clone_from(&x.snapshot);
+    copy.gateway.clone_from(&x.gateway);
+    copy.request_id = x.request_id.clone();
+    (copy.peer, copy.client) = (x.peer, x.client);
+    copy.trusted_peer = x.trusted_peer;
+    copy.grpc = x.grpc;
+    copy.key.clone_from(&x.key);
+    copy.consumed = x.consumed;
+    copy.body = match &x.body {
+        Body::Unread => Body::Unread,
+        Body::Short { original, .. } => Body::Short {
+            original: original.clone(),
+            outgoing: original.clone(),
+        },
+        Body::Long { pieces, bytes, .. } => Body::Long {
+            pieces: pieces.clone(),
+            bytes: *bytes,
+            edits: Default::default(),
+        },
+    };
+    copy.peek.clone_from(&x.peek);
+    copy.target_path.clone_from(&x.target_path);
+    copy.reports_usage = x.reports_usage;
+    copy.timeouts = offer.service.timeouts.clone();
+    copy.edits
+        .request_headers
+        .clone_from(&x.edits.request_headers);
+    copy.offer = Some(offer);
+    copy.splice_body();
+    Account::leave_out(&mut copy);
+    copy
+}
+
+/// Asks and reads the answer to its end. Returns the metric's word for how it went.
+async fn carry(
+    mut x: Exchange,
+    head: RequestHeader,
+    road: &Road,
+    tls: bool,
+    _place: OwnedSemaphorePermit,
+) -> &'static str {
+    let Found::Target(index, guard, ticket) = peer::try_find(&x, None) else {
+        return "unavailable";
+    };
+    x.attempt = Some(Attempt {
+        target: index,
+        guard,
+        ticket,
+        asked: Instant::now(),
+    });
+    let asked = match peer::of_attempt(&x) {
+        Ok(peer) => road.ask_alone(&x, &head, &peer, tls).await,
+        Err(_) => return "unavailable",
+    };
+    let failure = match asked {
+        Ok(failure) => failure,
+        Err(error) => Some(failure::kind(&x, &error)),
+    };
+    match failure {
+        None => {
+            verdict::praise(&mut x);
+            "answered"
+        }
+        Some(failure) => {
+            if failure != Failure::Status(429) {
+                verdict::blame(&mut x, failure);
+            }
+            "failed"
+        }
+    }
+}
