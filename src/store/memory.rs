@@ -1,0 +1,280 @@
+//! A store that is gone with the process.
+//!
+//! It answers like the one in a file, but keeps only so much: the latest records, and sums of the latest hours. Hours whose records are
+//! gone count whole, and what was used in hours whose sums are gone is forgotten.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::anomaly::{self, Activity, History};
+use super::models::Models;
+use super::usage::{self, By, Group, HOUR, Plan, Query, Row, Sums, UsageRecord};
+use super::{Change, Counter, Health, Resource, Store, StoreError};
+
+/// How many records are kept, some 30 MB.
+const RECORDS: usize = 100_000;
+/// How many sums are kept, some 20 MB.
+const SUMS: usize = 100_000;
+/// Names of models that are told apart in an hour of a gateway.
+const MODELS: usize = 10_000;
+
+/// A store that is gone with the process.
+pub struct Memory {
+    inner: Mutex<Inner>,
+}
+
+/// What a resource is known by: kind, gateway, name.
+type Identity = (String, Option<String>, String);
+
+struct Inner {
+    revision: u64,
+    resources: BTreeMap<Identity, (u64, Value)>,
+    /// By limit and who; period and used.
+    counters: BTreeMap<(String, String), (i64, u64)>,
+    /// In the order in which they came; models are named as in the sums.
+    records: VecDeque<UsageRecord>,
+    most_records: usize,
+    /// Records before this time may be gone; milliseconds since 1970, the start of an hour.
+    records_from: i64,
+    sums: BTreeMap<Group, Sums>,
+    /// The first hour of each gateway and key.
+    seen: BTreeMap<(String, String), i64>,
+    models: Models,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(RECORDS)
+    }
+}
+
+impl Memory {
+    /// A store that keeps so many records.
+    fn new(most_records: usize) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                revision: 0,
+                resources: BTreeMap::new(),
+                counters: BTreeMap::new(),
+                records: VecDeque::new(),
+                most_records,
+                records_from: 0,
+                sums: BTreeMap::new(),
+                seen: BTreeMap::new(),
+                models: Models::new(MODELS),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Held for short, and nothing panics meanwhile.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn record(&mut self, mut record: UsageRecord) {
+        let nothing = |_: i64, _: &str| Ok::<_, Infallible>(HashSet::new());
+        let Ok(model) = self.models.name(&record, nothing);
+        record.model = model.clone();
+        let group = Group::of(&record, model);
+        let key = (record.gateway.to_string(), record.key.to_string());
+        let first = self.seen.entry(key).or_insert(group.hour);
+        *first = group.hour.min(*first);
+        if !self.sums.contains_key(&group) && self.sums.len() >= SUMS {
+            self.forget_hour();
+        }
+        *self.sums.entry(group).or_default() += record.sums();
+        if self.records.len() >= self.most_records
+            && let Some(oldest) = self.records.pop_front()
+        {
+            let next = usage::floor(oldest.milliseconds()) + HOUR;
+            self.records_from = self.records_from.max(next);
+        }
+        self.records.push_back(record);
+    }
+
+    /// Forgets the sums of the first hour.
+    fn forget_hour(&mut self) {
+        let Some(hour) = self.sums.first_key_value().map(|(group, _)| group.hour) else {
+            return;
+        };
+        while let Some(first) = self.sums.first_entry()
+            && first.key().hour == hour
+        {
+            first.remove();
+        }
+        let (sums, models) = (&self.sums, &mut self.models);
+        models.forget();
+        let known: HashSet<_> = sums.keys().map(|g| (&*g.gateway, &*g.key)).collect();
+        self.seen
+            .retain(|(gateway, key), _| known.contains(&(&**gateway, &**key)));
+    }
+
+    fn usage(&self, query: &Query) -> Vec<Row> {
+        let (since, until) = (query.since, query.until);
+        let (since, until) = (usage::milliseconds(since), usage::milliseconds(until));
+        let Plan { hours, edges } = Plan::new(since, until, self.records_from);
+        let mine = |gateway: &str, key: &str| {
+            query.gateway.as_deref().is_none_or(|g| g == gateway)
+                && query.key.as_deref().is_none_or(|k| k == key)
+        };
+        let mut groups: BTreeMap<String, Sums> = BTreeMap::new();
+        let mut add = |group: &Group, sums: Sums| {
+            if mine(&group.gateway, &group.key) {
+                *groups.entry(name(query.by, group)).or_default() += sums;
+            }
+        };
+        for (group, sums) in &self.sums {
+            if hours.contains(&group.hour) {
+                add(group, *sums);
+            }
+        }
+        for record in &self.records {
+            let at = record.milliseconds();
+            if edges.iter().any(|edge| edge.contains(&at)) {
+                add(&Group::of(record, record.model.clone()), record.sums());
+            }
+        }
+        let mut rows: Vec<Row> = groups.into_iter().map(|(n, sums)| sums.row(n)).collect();
+        usage::sort(query.by, &mut rows);
+        rows
+    }
+
+    fn hourly(&self, until: SystemTime, hours: u32) -> Vec<History> {
+        let window = anomaly::window(until, hours);
+        let mut found: BTreeMap<(&str, &str), BTreeMap<i64, Activity>> = BTreeMap::new();
+        for (group, sums) in &self.sums {
+            if !window.contains(&group.hour) {
+                continue;
+            }
+            let key = found.entry((&group.gateway, &group.key)).or_default();
+            let activity = key.entry(group.hour).or_default();
+            activity.requests += sums.requests.unsigned_abs();
+            activity.errors += sums.errors.unsigned_abs();
+            activity.tokens += (sums.input + sums.output).unsigned_abs();
+        }
+        let histories = found.into_iter().map(|((gateway, key), hours)| {
+            let (gateway, key) = (gateway.to_owned(), key.to_owned());
+            let place = (gateway, key);
+            let first = self.seen.get(&place).copied().unwrap_or(window.start);
+            let mut history = History::new(place.0, place.1, &window, first);
+            for (hour, activity) in hours {
+                history.set(&window, hour, activity);
+            }
+            history
+        });
+        histories.collect()
+    }
+}
+
+fn name(by: By, group: &Group) -> String {
+    match by {
+        By::Key => group.key.to_string(),
+        By::Model => group.model.to_string(),
+        By::Service => group.service.to_string(),
+        By::Gateway => group.gateway.to_string(),
+        By::Day => jiff::Timestamp::from_second(group.hour)
+            .map(|at| at.strftime("%Y-%m-%d").to_string())
+            .unwrap_or_default(),
+    }
+}
+
+impl Store for Memory {
+    fn list(&self, kind: &str) -> Result<Vec<Resource>, StoreError> {
+        let inner = self.lock();
+        let of_kind = inner.resources.iter().filter(|((k, ..), _)| k == kind);
+        let resources = of_kind.map(|((kind, gateway, name), (revision, body))| Resource {
+            kind: kind.clone(),
+            name: name.clone(),
+            gateway: gateway.clone(),
+            revision: *revision,
+            body: body.clone(),
+        });
+        Ok(resources.collect())
+    }
+
+    fn apply(&self, changes: &[Change], expected: Option<u64>) -> Result<u64, StoreError> {
+        let mut inner = self.lock();
+        let now = inner.revision;
+        if expected.is_some_and(|expected| expected != now) {
+            return Err(StoreError::Stale { now });
+        }
+        if changes.is_empty() {
+            return Ok(now);
+        }
+        inner.revision += 1;
+        let next = inner.revision;
+        for change in changes.iter().cloned() {
+            match change {
+                Change::Put {
+                    kind,
+                    name,
+                    gateway,
+                    body,
+                } => drop(inner.resources.insert((kind, gateway, name), (next, body))),
+                Change::Delete {
+                    kind,
+                    name,
+                    gateway,
+                } => drop(inner.resources.remove(&(kind, gateway, name))),
+            }
+        }
+        Ok(next)
+    }
+
+    fn revision(&self) -> Result<u64, StoreError> {
+        Ok(self.lock().revision)
+    }
+
+    fn record(&self, record: UsageRecord) {
+        self.lock().record(record.bounded());
+    }
+
+    fn flush(&self, _: Duration) -> bool {
+        true
+    }
+
+    fn usage(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
+        Ok(self.lock().usage(query))
+    }
+
+    fn hourly(&self, until: SystemTime, hours: u32) -> Result<Vec<History>, StoreError> {
+        Ok(self.lock().hourly(until, hours))
+    }
+
+    fn save_counters(&self, counters: &[Counter]) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        for counter in counters.iter().cloned() {
+            let kept = inner.counters.entry((counter.limit, counter.who));
+            let kept = kept.or_insert((counter.period, counter.used));
+            if counter.period >= kept.0 {
+                *kept = (counter.period, counter.used);
+            }
+        }
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, StoreError> {
+        let inner = self.lock();
+        let counters = inner.counters.iter();
+        let counters = counters.map(|((limit, who), (period, used))| Counter {
+            limit: limit.clone(),
+            who: who.clone(),
+            period: *period,
+            used: *used,
+        });
+        Ok(counters.collect())
+    }
+
+    fn health(&self) -> Health {
+        Health {
+            ok: true,
+            ..Health::default()
+        }
+    }
+}
