@@ -1,4 +1,4 @@
-//! What one user of one limit has used: a window behind a lock, or a bucket.
+//! What one user of one limit has used: a window or a calendar's period behind a lock, a bucket, or places.
 //!
 //! Leases hold their counter, so that they settle without looking for it. Invariant: a counter's lock is held for arithmetic only,
 //! and under it no other lock is taken.
@@ -6,9 +6,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bucket::Bucket;
+use super::calendar::Calendar;
 use super::clock::Clock;
+use super::concurrent::Concurrent;
 use super::window::{Bounds, Window};
-use super::{Denied, Rule, Settle, Standing};
+use super::{Denied, Period, Rule, Settle, Standing};
 
 /// A counter of a limit for one user.
 pub(super) struct Counter {
@@ -25,6 +27,10 @@ enum State {
         burst: u64,
         bucket: Bucket,
     },
+    /// Made for one length of period; the limit is the rule's that is asked last.
+    Calendar(Mutex<Calendar>, Period),
+    /// The limit is the rule's that is asked last.
+    Concurrent(Concurrent),
 }
 
 impl Counter {
@@ -40,6 +46,12 @@ impl Counter {
                 burst,
                 bucket: Bucket::new(rate, burst, now, used),
             },
+            Rule::Calendar { period, .. } => {
+                let calendar = Calendar::new(period, clock.unix(), used);
+                State::Calendar(Mutex::new(calendar), period)
+            }
+            // What was used is not what is held.
+            Rule::Concurrent { .. } => State::Concurrent(Concurrent::new()),
         };
         Self { clock, state }
     }
@@ -51,14 +63,20 @@ impl Counter {
             (State::Bucket { rate, burst, .. }, Rule::Bucket { rate: r, burst: b }) => {
                 rate.to_bits() == r.to_bits() && burst == b
             }
+            (State::Calendar(_, made_for), Rule::Calendar { period, .. }) => made_for == period,
+            (State::Concurrent(_), Rule::Concurrent { .. }) => true,
             _ => false,
         }
     }
 
     /// A counter for another rule, from which as much is missing as from this one. Leases of this one settle with this one, so what they
-    /// would give back stays used until time restores it.
+    /// would give back stays used until time restores it. Places that are held are nothing that time restores: they do not count by another rule.
     pub(super) fn converted(&self, rule: &Rule, now: u64) -> Self {
-        Self::new(self.clock.clone(), rule, now, self.used(now))
+        let used = match &self.state {
+            State::Concurrent(_) => 0,
+            _ => self.used(now),
+        };
+        Self::new(self.clock.clone(), rule, now, used)
     }
 
     /// Takes `amount` by a rule that [fits](Self::fits); by another the one it was made for counts.
@@ -75,6 +93,14 @@ impl Counter {
                 window.reserve(*bounds, now, amount)
             }
             State::Bucket { bucket, .. } => bucket.reserve(now, amount),
+            State::Calendar(state, _) => {
+                let unix = self.clock.unix();
+                locked(state).reserve(rule.most(), unix, amount)
+            }
+            State::Concurrent(places) => {
+                let standing = places.reserve(rule.most(), amount)?;
+                Ok((0, standing))
+            }
         }
     }
 
@@ -87,6 +113,11 @@ impl Counter {
                 window.standing(*bounds, now)
             }
             State::Bucket { bucket, .. } => bucket.standing(now),
+            State::Calendar(state, _) => {
+                let unix = self.clock.unix();
+                locked(state).standing(rule.most(), unix)
+            }
+            State::Concurrent(places) => places.standing(rule.most()),
         }
     }
 
@@ -98,12 +129,42 @@ impl Counter {
                 window.used(*bounds, now)
             }
             State::Bucket { bucket, .. } => bucket.used(now),
+            State::Calendar(state, _) => {
+                let unix = self.clock.unix();
+                locked(state).used(unix)
+            }
+            State::Concurrent(places) => places.held(),
+        }
+    }
+
+    /// Whether it counts by the calendar: what it has lasts longer than the process may.
+    pub(super) fn is_calendar(&self) -> bool {
+        matches!(self.state, State::Calendar(..))
+    }
+
+    /// The period it counts, when the current one began, and what is used of it; `None` if it does not count by the calendar.
+    pub(super) fn held(&self) -> Option<(Period, u64, u64)> {
+        let State::Calendar(state, period) = &self.state else {
+            return None;
+        };
+        let (start, used) = locked(state).held(self.clock.unix());
+        Some((*period, start, used))
+    }
+
+    /// What [`held`](Self::held) told of an earlier process.
+    pub(super) fn restore(&self, start: u64, used: u64) {
+        if let State::Calendar(state, _) = &self.state {
+            locked(state).restore(self.clock.unix(), start, used);
         }
     }
 }
 
 impl Settle for Counter {
     fn settle(&self, mark: u64, reserved: u64, used: u64) {
+        if let State::Concurrent(places) = &self.state {
+            places.give_back(reserved);
+            return;
+        }
         if used == reserved {
             return;
         }
@@ -114,6 +175,11 @@ impl Settle for Counter {
                 window.settle(*bounds, now, mark, reserved, used);
             }
             State::Bucket { bucket, .. } => bucket.settle(now, mark, reserved, used),
+            State::Calendar(state, _) => {
+                let unix = self.clock.unix();
+                locked(state).settle(unix, mark, reserved, used);
+            }
+            State::Concurrent(_) => {}
         }
     }
 }

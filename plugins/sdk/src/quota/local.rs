@@ -18,7 +18,7 @@ use indexmap::{Equivalent, IndexMap};
 
 use super::clock::{Clock, SystemClock};
 use super::counter::{Counter, locked};
-use super::{Denied, Lease, Limit, Quota, Rule, Standing};
+use super::{Denied, Held, Lease, Limit, Quota, Rule, Standing};
 
 /// Parts of the map.
 const SHARDS: usize = 64;
@@ -130,7 +130,7 @@ impl Local {
 impl Quota for Local {
     fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied> {
         // What can never be had needs no counter.
-        if amount > most(&limit.rule) {
+        if amount > limit.rule.most() {
             return Err(Denied {
                 standing: self.standing(limit, who),
                 retry_after: None,
@@ -157,6 +157,41 @@ impl Quota for Local {
             }
         }
     }
+
+    fn export(&self) -> Vec<Held> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = locked(shard);
+            all.extend(shard.counters.iter().filter_map(|(key, slot)| {
+                let (period, start, used) = slot.counter.held()?;
+                (used > 0).then(|| Held {
+                    limit: (*key.id).into(),
+                    who: key.who.clone(),
+                    period,
+                    start,
+                    used,
+                })
+            }));
+        }
+        all
+    }
+
+    fn restore(&self, held: &[Held]) {
+        let now = self.clock.now();
+        let today = self.clock.unix().as_secs();
+        let current = |held: &&Held| held.used > 0 && held.start == held.period.start(today);
+        for held in held.iter().filter(current) {
+            let limit = Limit {
+                id: (*held.limit).into(),
+                rule: Rule::Calendar {
+                    limit: u64::MAX,
+                    period: held.period,
+                },
+            };
+            let counter = self.counter(&limit, &held.who, now);
+            counter.restore(held.start, held.used);
+        }
+    }
 }
 
 impl std::fmt::Debug for Local {
@@ -164,13 +199,6 @@ impl std::fmt::Debug for Local {
         f.debug_struct("Local")
             .field("counters", &self.counters())
             .finish_non_exhaustive()
-    }
-}
-
-fn most(rule: &Rule) -> u64 {
-    match *rule {
-        Rule::Window { limit, .. } => limit,
-        Rule::Bucket { burst, .. } => burst,
     }
 }
 
@@ -250,12 +278,15 @@ impl Shard {
         }
     }
 
-    /// Of a few: an idle one, else of the same limit, else not leased, else the one used longest ago.
+    /// Of a few: an idle one, else of the same limit, else not of the calendar, whose periods are the longest, else not leased, else the one used
+    /// longest ago.
     fn victim(&mut self, id: &str, now: u64) -> Option<usize> {
         let worth = |shard: &Self, at| {
             let (key, slot) = shard.counters.get_index(at)?;
             let of_others = *key.id != *id;
-            Some((!slot.idle(now), of_others, slot.leased(), slot.touched, at))
+            let calendar = slot.counter.is_calendar();
+            let lasting = (of_others, calendar, slot.leased());
+            Some((!slot.idle(now), lasting, slot.touched, at))
         };
         let sampled = (0..SAMPLES).filter_map(|_| {
             let at = self.sample();

@@ -4,11 +4,14 @@
 //! counted. [`Quota::reserve`] takes an amount before it is used and returns a [`Lease`]; when the truth is known the lease is settled
 //! to it, and a lease dropped without a word gives all of it back, so that what was refused or never ran is not charged.
 //!
-//! Two rules. [`Rule::Window`] slides: in no window of that length, wherever it begins, is more admitted than the limit.
-//! [`Rule::Bucket`] is a token bucket: a steady rate with a burst. The arithmetic of both is pure; only [`Local`] knows a clock.
+//! Four rules. [`Rule::Window`] slides: in no window of that length, wherever it begins, is more admitted than the limit.
+//! [`Rule::Bucket`] is a token bucket: a steady rate with a burst. [`Rule::Calendar`] counts anew with every day or month.
+//! [`Rule::Concurrent`] counts what is held at the same time. The arithmetic of all is pure; only [`Local`] knows a clock.
 
 mod bucket;
+mod calendar;
 mod clock;
+mod concurrent;
 mod counter;
 mod local;
 #[cfg(test)]
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
@@ -40,6 +44,55 @@ pub enum Rule {
         /// What can be had at once after a rest; at least 1.
         burst: u64,
     },
+    /// At most `limit` in every period of the calendar, UTC.
+    Calendar {
+        /// The most that is admitted.
+        limit: u64,
+        /// How long it is counted.
+        period: Period,
+    },
+    /// At most `limit` held at the same time. An amount is taken until its lease ends, whatever it is settled to.
+    Concurrent {
+        /// How many there may be.
+        limit: u64,
+    },
+}
+
+impl Rule {
+    /// The most that can ever be had at once.
+    pub fn most(&self) -> u64 {
+        match *self {
+            Self::Window { limit, .. }
+            | Self::Calendar { limit, .. }
+            | Self::Concurrent { limit } => limit,
+            Self::Bucket { burst, .. } => burst,
+        }
+    }
+}
+
+/// A period of the calendar, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From the first of a month to the first of the next.
+    Month,
+}
+
+/// What somebody has used of a limit by the calendar: what is to be kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The limit's identity.
+    pub limit: Box<str>,
+    /// Whose it is.
+    pub who: Box<str>,
+    /// How long it counts.
+    pub period: Period,
+    /// When that period began, in seconds since 1970.
+    pub start: u64,
+    /// What is used of it: of exchanges that are not over, what they reserved.
+    pub used: u64,
 }
 
 /// A limit with an identity: the same limit of the same owner keeps its state over every change of the configuration.
@@ -65,13 +118,33 @@ pub struct Standing {
 impl Standing {
     /// For the client, by the names OpenAI uses for requests: the reset in whole seconds, not too early.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 3] {
-        let reset = self.reset.as_secs() + u64::from(self.reset.subsec_nanos() > 0);
+        self.named([
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests",
+        ])
+    }
+
+    /// The same of a limit that counts tokens.
+    pub fn token_headers(&self) -> [(HeaderName, HeaderValue); 3] {
+        self.named([
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-tokens",
+        ])
+    }
+
+    fn named(&self, names: [&'static str; 3]) -> [(HeaderName, HeaderValue); 3] {
+        let reset = self
+            .reset
+            .as_secs()
+            .saturating_add(u64::from(self.reset.subsec_nanos() > 0));
+        let [limit, remaining, ends] = names.map(HeaderName::from_static);
         [
-            ("x-ratelimit-limit-requests", self.limit),
-            ("x-ratelimit-remaining-requests", self.remaining),
-            ("x-ratelimit-reset-requests", reset),
+            (limit, self.limit.into()),
+            (remaining, self.remaining.into()),
+            (ends, reset.into()),
         ]
-        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value)))
     }
 }
 
@@ -94,6 +167,17 @@ pub trait Quota: Send + Sync {
 
     /// How a limit stands for `who`.
     fn standing(&self, limit: &Limit, who: &str) -> Standing;
+
+    /// What limits by the calendar hold now, for [`restore`](Self::restore) in the next process. Nothing, where counts outlive processes anyway.
+    fn export(&self) -> Vec<Held> {
+        Vec::new()
+    }
+
+    /// Takes back what was exported: of a period that is still the current one at least that much is used. Once is enough, before the first
+    /// reservation; again does no harm.
+    fn restore(&self, held: &[Held]) {
+        let _ = held;
+    }
 }
 
 /// Reserves of several limits at once: all of it, or none. Each is a limit, who asks, and how much.
@@ -118,7 +202,8 @@ pub fn reserve_all(
 
 /// Something a lease can be settled with.
 pub trait Settle: Send + Sync {
-    /// What was reserved as `reserved` came to `used`. `mark` is what the quota gave the lease.
+    /// What was reserved as `reserved` came to `used`. `mark` is what the quota gave the lease. Called once for every lease, also when both are
+    /// the same: the lease is over.
     fn settle(&self, mark: u64, reserved: u64, used: u64);
 }
 
@@ -158,9 +243,10 @@ impl Lease {
         }
     }
 
-    /// It came to what was reserved.
-    pub fn keep(mut self) {
-        self.of = None;
+    /// It came to what was reserved. A place of [`Rule::Concurrent`] is given back by this, too: hold the lease as long as the place.
+    pub fn keep(self) {
+        let reserved = self.reserved;
+        self.settle(reserved);
     }
 }
 

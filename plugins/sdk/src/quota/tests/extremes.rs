@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use super::super::Period;
 use super::super::bucket::Bucket;
+use super::super::calendar::Calendar;
+use super::super::concurrent::Concurrent;
 use super::super::window::{Bounds, Window};
 
 const AMOUNTS: [u64; 8] = [0, 1, 64, 65, u64::MAX / 2, 1 << 63, u64::MAX - 1, u64::MAX];
@@ -106,4 +109,47 @@ fn a_rate_of_nothing_grants_its_burst_once_in_a_lifetime() {
     assert!(bucket.reserve(0, 3).is_ok());
     let year = 365 * 24 * 3600 * 1_000_000_000;
     assert!(bucket.reserve(40 * year, 1).is_err());
+}
+
+#[test]
+fn calendars_of_any_time() {
+    for period in [Period::Day, Period::Month] {
+        for unix in AMOUNTS {
+            assert!(period.start(unix) <= unix);
+            assert!(period.next(unix) > unix || unix > u64::MAX - 32 * 86_400);
+        }
+        for limit in AMOUNTS {
+            let mut calendar = Calendar::new(period, Duration::ZERO, 0);
+            for unix in LENGTHS.into_iter().chain(LENGTHS.into_iter().rev()) {
+                for amount in AMOUNTS {
+                    match calendar.reserve(limit, unix, amount) {
+                        Ok((mark, standing)) => {
+                            assert!(standing.remaining <= limit - amount);
+                            calendar.settle(unix, mark, amount, amount / 2);
+                            calendar.settle(unix, mark, u64::MAX, 0);
+                            calendar.settle(unix, mark, 0, u64::MAX);
+                        }
+                        Err(denied) => assert_eq!(denied.retry_after.is_none(), amount > limit),
+                    }
+                    assert!(calendar.standing(limit, unix).remaining <= limit);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn places_in_any_number() {
+    for limit in AMOUNTS {
+        let places = Concurrent::new();
+        for amount in AMOUNTS {
+            match places.reserve(limit, amount) {
+                Ok(standing) => assert!(standing.remaining <= limit - amount),
+                Err(denied) => assert!(denied.standing.remaining < amount),
+            }
+            assert!(places.held() <= limit);
+        }
+        places.give_back(u64::MAX);
+        assert_eq!(places.standing(limit).remaining, limit);
+    }
 }

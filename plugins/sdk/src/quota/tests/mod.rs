@@ -8,6 +8,8 @@
 )]
 
 mod bucket;
+mod calendar;
+mod concurrent;
 mod extremes;
 mod local;
 mod window;
