@@ -27,6 +27,8 @@ pub struct Key {
     /// From when on its users are told that it ends.
     warns_at: Option<SystemTime>,
     active: bool,
+    /// Its users have another secret since.
+    pub replaced: bool,
 }
 
 /// Why no key was found. All look alike to the client.
@@ -44,10 +46,18 @@ impl Keys {
     /// The keys of this gateway.
     pub fn of(gateway: &model::Name, keys: &[model::Key]) -> Keys {
         let own = keys.iter().filter(|key| key.gateway == *gateway);
-        let by_hash = own.filter_map(|key| Some((key.hash?, Arc::new(Key::new(key)))));
-        Keys {
-            by_hash: by_hash.collect(),
+        let mut by_hash = HashMap::new();
+        for key in own {
+            for previous in &key.previous {
+                let end = previous.until.time();
+                let end = key.expires_at.map_or(end, |own| end.min(own.time()));
+                by_hash.insert(previous.hash, Arc::new(Key::new(key, Some(end))));
+            }
+            if let Some(hash) = key.hash {
+                by_hash.insert(hash, Arc::new(Key::new(key, None)));
+            }
         }
+        Keys { by_hash }
     }
 
     /// The key with this secret.
@@ -73,10 +83,11 @@ impl Keys {
 }
 
 impl Key {
-    fn new(key: &model::Key) -> Key {
+    /// `until` is when it ends where that is not when the key as a whole does: it has another secret since.
+    fn new(key: &model::Key, until: Option<SystemTime>) -> Key {
         let names = |names: &[model::Name]| names.iter().map(|n| n.clone().into()).collect();
         let name: Arc<str> = key.name.clone().into();
-        let expires_at = key.expires_at.map(model::Moment::time);
+        let expires_at = until.or_else(|| key.expires_at.map(model::Moment::time));
         Key {
             principal: Principal {
                 id: name.clone(),
@@ -88,6 +99,7 @@ impl Key {
             warns_at: expires_at.and_then(|end| end.checked_sub(key.warn_before)),
             expires_at,
             active: key.active,
+            replaced: until.is_some(),
         }
     }
 

@@ -12,6 +12,7 @@ mod masking;
 mod parse;
 mod raw;
 mod references;
+mod resource;
 pub mod schema;
 mod sections;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::model::Config;
 pub use diagnostic::Diagnostics;
 pub use interpolate::Env;
 pub use parse::parse;
+pub use resource::{Mistake, read_key};
 pub use tollgate_sdk::document::{Format, Problem, ReadFile, Severity};
 
 /// A configuration that was accepted.

@@ -2,47 +2,127 @@
 //!
 //! A failure anywhere leaves what was in force as it was.
 
+mod budgets;
+mod keys;
 mod probes;
 mod resolve;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tollgate_sdk::plugin::NoHttp;
+use tollgate_sdk::plugin::Http;
 
+use crate::config::Mistake;
 use crate::health::{self, BreakerState};
-use crate::model::Config;
+use crate::model::{Config, Name};
 use crate::snapshot::{Registry, Snapshot, compile};
+use crate::store::{Change, Store, StoreError};
 use crate::telemetry::Metrics;
+
+pub use keys::Issued;
 
 /// Holds the configuration in force and everything that outlives it.
 pub struct Control {
     current: ArcSwap<Snapshot>,
     metrics: Arc<Metrics>,
+    registry: Registry,
+    store: Arc<dyn Store>,
+    /// What was compiled last. Held while a change is made, so that there is one at a time.
+    state: tokio::sync::Mutex<State>,
     /// The targets to be probed.
     probed: watch::Sender<Arc<[health::Watched]>>,
     ready: AtomicBool,
 }
 
+/// The configuration as resources.
+struct State {
+    config: Config,
+    /// Keys that stand in the file.
+    of_file: HashSet<Name>,
+    /// Keys of which it was told that they end soon, and when.
+    told: HashSet<(Name, SystemTime)>,
+    revision: u64,
+}
+
+/// Why a change was not made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// What was given is wrong.
+    Invalid(Vec<Mistake>),
+    /// There is one of this name already.
+    Exists(Name),
+    /// There is none of this name.
+    Missing,
+    /// It is the configuration file's.
+    OfFile(Name),
+    /// It could not be stored.
+    Store(StoreError),
+    /// The change broke down.
+    Broken,
+}
+
 impl Control {
-    /// Compiles a first configuration and resolves its targets' names, each at most for `patience`. A name that
+    /// Compiles a first configuration, with what the store has, and resolves its targets' names, each at most for `patience`. A name that
     /// does not resolve is looked up again in the background; until then its target takes no requests.
-    pub async fn start(config: &Config, metrics: Arc<Metrics>, patience: Duration) -> Control {
-        let registry = Registry::new(Arc::new(NoHttp));
-        let snapshot = compile(config, 1, &registry, &metrics);
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        store: Arc<dyn Store>,
+        http: Arc<dyn Http>,
+        patience: Duration,
+    ) -> Result<Control, StoreError> {
+        let registry = Registry::new(http);
+        let mut state = State {
+            of_file: config.keys.iter().map(|key| key.name.clone()).collect(),
+            config: config.clone(),
+            told: HashSet::new(),
+            revision: 1,
+        };
+        state.take_stored(store.list("key")?);
+        budgets::restore(&*store, &*registry.offers.quota)?;
+        let snapshot = compile(&state.config, state.revision, &registry, &metrics);
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(1);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
         let (probed, _) = watch::channel(probes::of(&snapshot));
-        Control {
+        Ok(Control {
             current: ArcSwap::from_pointee(snapshot),
             metrics,
+            registry,
+            store,
+            state: tokio::sync::Mutex::new(state),
             probed,
             ready: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Compiles what `state` says now, and brings it into force.
+    fn swap(&self, state: &mut State) {
+        let snapshot = compile(&state.config, state.revision, &self.registry, &self.metrics);
+        let _ = self.probed.send(probes::of(&snapshot));
+        self.metrics.config_revision.set(state.revision as i64);
+        self.current.store(Arc::new(snapshot));
+    }
+
+    /// Where state is kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Keeps what budgets have counted, if anything changed. It waits for the disk.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep_budgets(&self) -> Result<(), StoreError> {
+        budgets::keep(&*self.store, &*self.registry.offers.quota)
     }
 
     /// The configuration in force. A request takes it once.
@@ -80,7 +160,9 @@ impl Control {
         self.metrics.key_expiry.reset();
         for gateway in &snapshot.gateways {
             for key in gateway.keys.iter().flat_map(|keys| keys.iter()) {
-                let Some(end) = key.expires_at else { continue };
+                let Some(end) = key.expires_at.filter(|_| !key.replaced) else {
+                    continue;
+                };
                 let left = match end.duration_since(now) {
                     Ok(left) => left.as_secs_f64(),
                     Err(over) => -over.duration().as_secs_f64(),

@@ -40,6 +40,16 @@ document! {
         expires_at: Option<Moment>,
         /// How long before its end its users are told, by the header `x-tollgate-key-expires`.
         warn_before: Duration = WEEK,
+        /// How long the old secret lives after a rotation, unless that says otherwise.
+        grace: Duration = Duration::from_secs(3600),
+        /// How often it gets another secret by itself; only for keys that were made by `tollgate key create`.
+        #[example = "720h"]
+        rotate_every: Option<Duration>,
+        /// The file on the gateway's machine that holds its secret, written anew with every rotation by itself.
+        #[example = "/run/tollgate/team-a.key"]
+        rotate_to: Option<String>,
+        /// When its secret was made.
+        rotated_at: Option<Moment>,
         /// Whether it opens anything.
         active: bool = true,
         /// How much its users may ask for: `{ rate_limiter = {…}, token_rate_limiter = {…}, concurrency_limiter = {…} }` with the settings of those plugins,
@@ -47,13 +57,28 @@ document! {
         limits: KeyLimits = KeyLimits::default(),
         /// What its users may spend: the settings of the plugin `budget`.
         budget: KeyBudget = KeyBudget::default(),
+        /// The part of its secret that may be seen: `tg_<id>_…`.
+        #[example = "3f9ac01be277"]
+        id: Option<String>,
+        /// Secrets it had before, which still open it for a while.
+        #[example = []]
+        previous: Vec<Previous> = Vec::new(),
         /// The SHA-256 of its secret, in hexadecimal: `printf %s "$SECRET" | sha256sum`.
         hash: Option<KeyHash>,
         /// Its secret; `"${NAME}"` or `{ file = "path" }` keep it out of this file.
         #[example = "${TEAM_A_KEY}"]
         secret: Option<Secret<String>>,
     }
-    later ["grace"]
+}
+
+document! {
+    /// A secret that a key had before.
+    pub struct Previous {
+        /// Its SHA-256.
+        hash: KeyHash,
+        /// Until when it opens the key.
+        until: Moment,
+    }
 }
 
 impl Key {
@@ -80,6 +105,11 @@ impl Key {
                 None => {}
             },
             (Some(_), None) => {}
+        }
+        if let (Some(given), None) = (node.entry("rotate_every"), &self.rotate_to) {
+            let help = "add where the new secrets are to be written: rotate_to = \"/run/tollgate/team-a.key\"";
+            let message = "nobody would learn the new secrets";
+            r.error(given.span, &at.field("rotate_every"), message, help);
         }
         self
     }
@@ -147,6 +177,19 @@ impl FromText for KeyHash {
 pub struct Moment(jiff::Timestamp);
 
 impl Moment {
+    /// The beginning of 1970.
+    pub const EPOCH: Moment = Moment(jiff::Timestamp::UNIX_EPOCH);
+
+    /// This point in time, to the millisecond.
+    ///
+    /// `None` if it lies too far away to be written as a date.
+    pub fn at(time: SystemTime) -> Option<Moment> {
+        let stamp = jiff::Timestamp::try_from(time).ok()?;
+        jiff::Timestamp::from_millisecond(stamp.as_millisecond())
+            .ok()
+            .map(Moment)
+    }
+
     /// As the system's clock tells it.
     pub fn time(self) -> SystemTime {
         self.0.into()

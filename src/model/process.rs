@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tollgate_sdk::document::{
-    At, FromNode, FromText, Invalid, Json, Node, Reading, Size, Value, json,
+    FromText, Invalid, Size,
 };
+use tollgate_sdk::secret::Secret;
 use tollgate_sdk::{document, text_in_document};
 
 document! {
@@ -15,8 +16,12 @@ document! {
     pub struct Server (default) {
         /// Threads that serve requests; 0 means one per core.
         threads: usize = 0,
-        /// Where what must be remembered is kept; "memory" keeps nothing beyond the process.
-        state: StateStore = StateStore::Memory,
+        /// Where what must be remembered is kept: a file, made if it is not there; "memory" keeps nothing beyond the process.
+        state: StateStore = StateStore::File("tollgate.db".into()),
+        /// How long a record of every request is kept.
+        keep_usage: Duration = Duration::from_secs(30 * 86_400),
+        /// How long sums of them by the hour are kept.
+        keep_usage_by_hour: Duration = Duration::from_secs(400 * 86_400),
         /// How long a stopping process lets open streams finish.
         grace: Duration = Duration::from_secs(30),
         /// Addresses whose X-Forwarded-For is believed; nobody's by default.
@@ -38,8 +43,9 @@ document! {
     pub struct Admin (default) {
         /// The address it listens on.
         address: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 9091)),
-        /// The token of the admin API. Not supported yet: may only be empty.
-        token: Unset = Unset,
+        /// The token of the admin API; if empty, only clients on this machine may use it.
+        #[example = "${TOLLGATE_TOKEN:-}"]
+        token: Option<Secret<String>>,
     }
 }
 
@@ -119,63 +125,38 @@ impl FromText for AccessLog {
 text_in_document!(AccessLog);
 
 /// Where state is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateStore {
     /// In the process, and lost with it.
     Memory,
+    /// In an SQLite file.
+    File(PathBuf),
 }
 
 impl FromText for StateStore {
-    const EXPECTED: &'static str = "\"memory\"";
-    const EXAMPLE: &'static str = "memory";
+    const EXPECTED: &'static str = "a path or \"memory\"";
+    const EXAMPLE: &'static str = "/var/lib/tollgate/tollgate.db";
 
     fn from_text(text: &str) -> Result<Self, Invalid> {
         match text {
             "memory" => Ok(Self::Memory),
-            _ => Err(Invalid::new(
-                "keeping state in a database is not supported yet by this version",
+            url if url.contains("://") => Err(Invalid::new(
+                "keeping state in a database server is not supported yet by this version",
             )
-            .help("supported now: \"memory\"")),
+            .help("supported now: \"memory\", or the path of a file")),
+            // A bare word is rather a mistyped one of ours than a file.
+            path if path.contains(['/', '.']) => Ok(Self::File(path.into())),
+            _ => Err(Invalid::new("neither a path nor the word for none")
+                .help("write \"memory\", or a path: \"./tollgate.db\"")),
         }
     }
 
     fn to_text(&self) -> String {
-        "memory".into()
+        match self {
+            Self::Memory => "memory".into(),
+            Self::File(path) => path.display().to_string(),
+        }
     }
 }
 
 text_in_document!(StateStore);
-
-/// A secret that is known but not supported yet: only empty text is accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unset;
-
-impl FromNode for Unset {
-    const SECRET: bool = true;
-
-    fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
-        r.mask(node.span);
-        match &node.value {
-            Value::Null => {}
-            Value::String(text) if text.is_empty() => {}
-            _ => {
-                let name = at.name().unwrap_or("this field");
-                let message = format!("{name} is not supported yet by this version");
-                r.error(node.span, at, message, "take it out, or leave it empty");
-            }
-        }
-        Some(Self)
-    }
-
-    fn schema() -> Json {
-        json!({"type": "string"})
-    }
-
-    fn value(&self) -> Json {
-        json!("")
-    }
-
-    fn example() -> Json {
-        json!("")
-    }
-}

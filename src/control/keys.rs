@@ -1,0 +1,283 @@
+//! Keys that are made, rotated and revoked while the gateway serves.
+//!
+//! Each change is read and checked, stored, compiled and swapped in, in this order and one at a time, so that whoever has our answer finds it in force
+//! and it outlives the process. Keys of the file are the file's: they are not changed here. Of a secret only the hash is kept; it is shown
+//! once, to whoever made it.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use tollgate_sdk::document::{Document, FromNode, Json};
+use tollgate_sdk::secret::Secret;
+
+use super::{Change, ChangeError, Control, State};
+use crate::config;
+use crate::model::{Key, KeyHash, Moment, Name, Previous};
+
+/// How many secrets of a key live side by side.
+const PREVIOUS: usize = 8;
+
+/// A key, and its secret this once.
+#[derive(Debug)]
+pub struct Issued {
+    /// The key as it is kept.
+    pub key: Key,
+    /// What its users send.
+    pub secret: Secret<String>,
+}
+
+impl Control {
+    /// All keys, those of the file before the others, each with whether it is the file's.
+    pub async fn keys(&self) -> Vec<(Key, bool)> {
+        let state = self.state.lock().await;
+        let own = |key: &Key| state.of_file.contains(&key.name);
+        let keys = state.config.keys.iter();
+        keys.map(|key| (key.clone(), own(key))).collect()
+    }
+
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed.
+    pub async fn create_key(&self, mut body: Json) -> Result<Issued, ChangeError> {
+        let mut state = self.state.lock().await;
+        let (id, secret) = new_secret();
+        if let Some(fields) = body.as_object_mut() {
+            // These are ours to say.
+            for name in ["secret", "previous"] {
+                fields.remove(name);
+            }
+            let hash = KeyHash::of(secret.expose().as_bytes());
+            fields.insert("hash".into(), hash.value());
+            fields.insert("id".into(), json!(id));
+            fields.insert("rotated_at".into(), now().value());
+        }
+        let key = config::read_key(&body, &state.config).map_err(ChangeError::Invalid)?;
+        if state.find(&key.name).is_some() {
+            return Err(ChangeError::Exists(key.name));
+        }
+        state.config.keys.push(key.clone());
+        match self.keep_key(&mut state, &key).await {
+            Ok(()) => Ok(Issued { key, secret }),
+            Err(error) => {
+                state.config.keys.pop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a key another secret. The old one opens it for `grace` more, if not given for the key's own.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed.
+    pub async fn rotate_key(
+        &self,
+        name: &str,
+        grace: Option<Duration>,
+    ) -> Result<Issued, ChangeError> {
+        let mut state = self.state.lock().await;
+        let (index, mut key) = state.own_key(name)?;
+        let (id, secret) = new_secret();
+        let present = SystemTime::now();
+        let until = present + grace.unwrap_or(key.grace).min(Duration::from_secs(366 * 86_400));
+        key.previous.retain(|old| old.until.time() > present);
+        if let (Some(hash), Some(until)) = (key.hash, Moment::at(until))
+            && until.time() > present
+        {
+            key.previous.push(Previous { hash, until });
+        }
+        let spare = key.previous.len().saturating_sub(PREVIOUS);
+        key.previous.drain(..spare);
+        key.hash = Some(KeyHash::of(secret.expose().as_bytes()));
+        key.id = Some(id);
+        key.rotated_at = Some(now());
+        self.replace_key(&mut state, index, key.clone()).await?;
+        Ok(Issued { key, secret })
+    }
+
+    /// Takes a key away, with all its secrets.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed.
+    pub async fn revoke_key(&self, name: &str) -> Result<(), ChangeError> {
+        let mut state = self.state.lock().await;
+        let (index, key) = state.own_key(name)?;
+        let change = Change::Delete {
+            kind: "key".into(),
+            name: key.name.to_string(),
+            gateway: Some(key.gateway.to_string()),
+        };
+        self.keep(&mut state, change).await?;
+        state.config.keys.remove(index);
+        self.swap(&mut state);
+        Ok(())
+    }
+
+    /// Rotates the keys whose time has come by themselves, and puts their secrets where their users look. Tells of those that end soon.
+    pub async fn tend_keys(&self) {
+        let present = SystemTime::now();
+        let due: Vec<Key> = {
+            let mut state = self.state.lock().await;
+            let due = |key: &&Key| {
+                let since = key.rotated_at.map(Moment::time);
+                let every = key.rotate_every.zip(since);
+                every.is_some_and(|(every, since)| since + every <= present)
+                    && !state.of_file.contains(&key.name)
+            };
+            let due = state.config.keys.iter().filter(due).cloned().collect();
+            state.tell_of_ends(present);
+            due
+        };
+        for key in due {
+            let (name, Some(file)) = (key.name.as_str(), &key.rotate_to) else {
+                continue;
+            };
+            let done = match self.rotate_key(name, None).await {
+                Ok(issued) => put_secret(Path::new(file), &issued.secret)
+                    .map_err(|error| format!("its new secret cannot be written: {error}")),
+                Err(error) => Err(error.to_string()),
+            };
+            match done {
+                Ok(()) => log::info!("the key {name} has a new secret"),
+                Err(error) => log::error!("the key {name} could not be rotated: {error}"),
+            }
+        }
+    }
+
+    async fn replace_key(
+        &self,
+        state: &mut State,
+        index: usize,
+        key: Key,
+    ) -> Result<(), ChangeError> {
+        let Some(place) = state.config.keys.get_mut(index) else {
+            return Err(ChangeError::Missing);
+        };
+        let old = std::mem::replace(place, key.clone());
+        let kept = self.keep_key(state, &key).await;
+        if let (Err(_), Some(place)) = (&kept, state.config.keys.get_mut(index)) {
+            *place = old;
+        }
+        kept
+    }
+
+    async fn keep_key(&self, state: &mut State, key: &Key) -> Result<(), ChangeError> {
+        let change = Change::Put {
+            kind: "key".into(),
+            name: key.name.to_string(),
+            gateway: Some(key.gateway.to_string()),
+            body: key.value_fields().into(),
+        };
+        self.keep(state, change).await?;
+        self.swap(state);
+        Ok(())
+    }
+
+    async fn keep(&self, state: &mut State, change: Change) -> Result<(), ChangeError> {
+        let store = self.store.clone();
+        // It waits for the disk.
+        let done = tokio::task::spawn_blocking(move || store.apply(&[change], None)).await;
+        state.revision += 1;
+        done.map_err(|_| ChangeError::Broken)?
+            .map(drop)
+            .map_err(ChangeError::Store)
+    }
+}
+
+impl State {
+    /// Adds what the store has to what the file says. What cannot be read any more, or is the file's now, is left out and told of; it stays stored.
+    pub(super) fn take_stored(&mut self, stored: Vec<crate::store::Resource>) {
+        for resource in stored {
+            let name = &resource.name;
+            match config::read_key(&resource.body, &self.config) {
+                Ok(key) if self.find(&key.name).is_some() => {
+                    log::warn!("the stored key {name} is not used: the file has one of this name");
+                }
+                Ok(key) => self.config.keys.push(key),
+                Err(mistakes) => {
+                    let first = mistakes.first().map_or("", |mistake| &mistake.message);
+                    log::error!("the stored key {name} cannot be used: {first}");
+                }
+            }
+        }
+    }
+
+    fn find(&self, name: &Name) -> Option<usize> {
+        self.config.keys.iter().position(|key| key.name == *name)
+    }
+
+    fn own_key(&self, name: &str) -> Result<(usize, Key), ChangeError> {
+        let keys = &self.config.keys;
+        let found = keys.iter().enumerate().find(|(_, key)| key.name.as_str() == name);
+        let (index, key) = found.ok_or(ChangeError::Missing)?;
+        match self.of_file.contains(&key.name) {
+            true => Err(ChangeError::OfFile(key.name.clone())),
+            false => Ok((index, key.clone())),
+        }
+    }
+
+    /// A line in the log for every key that ends soon, once.
+    fn tell_of_ends(&mut self, present: SystemTime) {
+        for key in &self.config.keys {
+            let Some(end) = key.expires_at.map(Moment::time) else {
+                continue;
+            };
+            let soon = end.checked_sub(key.warn_before).is_none_or(|at| at <= present);
+            if soon && self.told.insert((key.name.clone(), end)) {
+                let when = Moment::at(end).map_or(String::new(), |end| end.value().to_string());
+                let gateway = &key.gateway;
+                log::warn!("the key {} of the gateway {gateway} ends at {when}", key.name);
+            }
+        }
+    }
+}
+
+fn now() -> Moment {
+    Moment::at(SystemTime::now()).unwrap_or(Moment::EPOCH)
+}
+
+/// A new secret, and the part of it that may be seen.
+fn new_secret() -> (String, Secret<String>) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let id = hex(&rand::random::<[u8; 6]>());
+    let secret = Secret::new(format!("tg_{id}_{}", hex(&rand::random::<[u8; 32]>())));
+    (id, secret)
+}
+
+/// Writes a secret where only its owner reads it, and whoever reads it at this moment gets the old or the new one.
+fn put_secret(path: &Path, secret: &Secret<String>) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(secret.expose().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}
+
+impl std::fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ChangeError::Invalid(mistakes) => {
+                let told = mistakes.iter().map(|m| format!("{}: {}", m.path, m.message));
+                f.write_str(&told.collect::<Vec<_>>().join("; "))
+            }
+            ChangeError::Exists(name) => write!(f, "there is already a key \"{name}\""),
+            ChangeError::Missing => f.write_str("there is none of this name"),
+            ChangeError::OfFile(name) => write!(
+                f,
+                "\"{name}\" stands in the configuration file, which alone may change it"
+            ),
+            ChangeError::Store(error) => error.fmt(f),
+            ChangeError::Broken => f.write_str("the change could not be made"),
+        }
+    }
+}
