@@ -9,6 +9,8 @@ pub mod model;
 
 pub mod config;
 
+pub mod calls;
+
 pub mod auth;
 
 pub mod balance;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter};
 use tollgate_sdk::plugin::{Built, Host, Needs};
-use tollgate_sdk::quota::Quota;
 
+use super::Registry;
 use crate::model::{self, OnError};
 use crate::telemetry::Metrics;
 
@@ -47,7 +47,7 @@ impl Chain {
     pub(super) fn of(
         entries: &[model::Plugin],
         owner: &str,
-        quota: &Arc<dyn Quota>,
+        registry: &Registry,
         metrics: &Metrics,
     ) -> Arc<Chain> {
         let mut enabled: Vec<&model::Plugin> = entries.iter().filter(|e| e.enabled).collect();
@@ -62,7 +62,9 @@ impl Chain {
             };
             let nth = links.iter().filter(|link| link.name == kind.name).count();
             let host = Host {
-                quota: quota.clone(),
+                quota: registry.quota.clone(),
+                http: registry.http.clone(),
+                kept: registry.plugins.clone(),
                 identity: format!("{owner}/{}/{nth}", kind.name).into(),
             };
             links.push(Link {

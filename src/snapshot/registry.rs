@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tollgate_sdk::plugin::{self, Http};
 use tollgate_sdk::quota::{Local, Quota};
 
 use crate::balance::{Freed, Queue, RetryBudget, TargetState};
+use crate::calls::Calls;
 use crate::health::TargetHealth;
 
 /// What is known of a target: its load and its health.
@@ -35,6 +37,10 @@ pub struct Registry {
     kept: Mutex<Kept>,
     /// What limits have counted.
     pub quota: Arc<dyn Quota>,
+    /// Calls to other servers.
+    pub http: Arc<dyn Http>,
+    /// What plugins and identities know that outlives a revision.
+    pub plugins: Arc<plugin::Kept>,
 }
 
 impl Default for Registry {
@@ -42,6 +48,8 @@ impl Default for Registry {
         Registry {
             kept: Mutex::default(),
             quota: Arc::new(Local::new()),
+            http: Arc::new(Calls::new()),
+            plugins: Arc::default(),
         }
     }
 }
