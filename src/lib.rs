@@ -11,6 +11,8 @@ pub mod config;
 
 pub mod store;
 
+pub mod calls;
+
 pub mod auth;
 
 pub mod balance;

@@ -10,6 +10,7 @@ const ORDER: [&[&str]; 12] = [
     &["model"],
     &["config"],
     &["store"],
+    &["calls"],
     &["auth"],
     &["balance"],
     &["health"],
