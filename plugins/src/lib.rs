@@ -8,11 +8,13 @@
     reason = "an exchange is refused at most once, and then the move costs nothing that counts"
 )]
 
+mod api_key;
 mod cors;
 mod data_masking;
 mod headers;
 mod ip_filter;
 mod json;
+mod mirror;
 mod model_allowlist;
 mod path;
 mod pattern;
@@ -26,10 +28,12 @@ mod transform;
 
 use tollgate_sdk::plugin::{Kind, kind};
 
+pub use api_key::ApiKey;
 pub use cors::Cors;
 pub use data_masking::DataMasking;
 pub use headers::Headers;
 pub use ip_filter::IpFilter;
+pub use mirror::Mirror;
 pub use model_allowlist::ModelAllowlist;
 pub use prompt_guard::PromptGuard;
 pub use rate_limiter::RateLimiter;
@@ -51,6 +55,8 @@ pub const BUILTINS: &[Kind] = &[
     kind::<PromptGuard>(),
     also::<PromptGuard>("prompt_moderation"),
     kind::<DataMasking>(),
+    kind::<ApiKey>(),
+    kind::<Mirror>(),
 ];
 
 /// A kind under another name.
