@@ -22,6 +22,7 @@ mod prompt_guard;
 mod rate_limiter;
 mod request_size_limiter;
 mod request_validator;
+mod response_cache;
 #[cfg(test)]
 mod testing;
 mod transform;
@@ -39,6 +40,7 @@ pub use prompt_guard::PromptGuard;
 pub use rate_limiter::RateLimiter;
 pub use request_size_limiter::RequestSizeLimiter;
 pub use request_validator::RequestValidator;
+pub use response_cache::ResponseCache;
 pub use transform::Transform;
 
 /// Every built-in plugin, some under a second name by which they are known elsewhere.
@@ -57,6 +59,7 @@ pub const BUILTINS: &[Kind] = &[
     kind::<DataMasking>(),
     kind::<ApiKey>(),
     kind::<Mirror>(),
+    kind::<ResponseCache>(),
 ];
 
 /// A kind under another name.
