@@ -11,6 +11,7 @@
 mod api_key;
 mod cors;
 mod data_masking;
+mod external;
 mod headers;
 mod ip_filter;
 mod json;
@@ -32,6 +33,7 @@ use tollgate_sdk::plugin::{Kind, kind};
 pub use api_key::ApiKey;
 pub use cors::Cors;
 pub use data_masking::DataMasking;
+pub use external::{External, ExternalApi};
 pub use headers::Headers;
 pub use ip_filter::IpFilter;
 pub use mirror::Mirror;
@@ -58,6 +60,8 @@ pub const BUILTINS: &[Kind] = &[
     also::<PromptGuard>("prompt_moderation"),
     kind::<DataMasking>(),
     kind::<ApiKey>(),
+    kind::<External>(),
+    kind::<ExternalApi>(),
     kind::<Mirror>(),
     kind::<ResponseCache>(),
 ];

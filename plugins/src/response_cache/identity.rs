@@ -4,25 +4,15 @@
 //! whose collisions can be made would let one client put its answer under another's request, and a keyed one would stand or
 //! fall with its key. Every part goes in with its length, so that nothing can move from one part to the next.
 
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, PROXY_AUTHORIZATION,
-};
+use http::header::{ACCEPT, AsHeaderName, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use tollgate_sdk::plugin::Exchange;
 
 use super::ResponseCache;
+use crate::headers::CREDENTIALS;
 
 /// What identical requests have in common.
 pub(super) type Identity = [u8; 32];
-
-/// Headers that carry credentials, where no key was recognised.
-const CREDENTIALS: [HeaderName; 5] = [
-    AUTHORIZATION,
-    PROXY_AUTHORIZATION,
-    COOKIE,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-];
 
 /// The identity of a request.
 pub(super) fn of(x: &Exchange<'_>, settings: &ResponseCache) -> Identity {
@@ -48,7 +38,7 @@ pub(super) fn of(x: &Exchange<'_>, settings: &ResponseCache) -> Identity {
         }
         (false, None) => {
             parts.text("credentials");
-            for name in &CREDENTIALS {
+            for name in CREDENTIALS {
                 parts.header(request.headers, name);
             }
         }
@@ -87,7 +77,7 @@ impl Parts {
         self.text(text.unwrap_or_default());
     }
 
-    fn header(&mut self, headers: &HeaderMap, name: &HeaderName) {
+    fn header(&mut self, headers: &HeaderMap, name: impl AsHeaderName) {
         let values = headers.get_all(name);
         let count = values.iter().count() as u64;
         self.0.update(count.to_be_bytes());
