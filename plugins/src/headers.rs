@@ -34,7 +34,7 @@ document! {
 }
 
 /// Headers that say where a message ends or belong to one connection.
-const FRAMING: [&str; 8] = [
+pub(crate) const FRAMING: [&str; 8] = [
     "content-length",
     "transfer-encoding",
     "connection",
@@ -43,6 +43,15 @@ const FRAMING: [&str; 8] = [
     "trailer",
     "upgrade",
     "proxy-connection",
+];
+
+/// Headers of requests that carry credentials.
+pub(crate) const CREDENTIALS: [&str; 5] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "x-api-key",
+    "api-key",
 ];
 
 impl Headers {

@@ -8,12 +8,15 @@
     reason = "an exchange is refused at most once, and then the move costs nothing that counts"
 )]
 
+mod api_key;
 mod cors;
 mod data_masking;
 mod fault_injection;
+mod external;
 mod headers;
 mod ip_filter;
 mod json;
+mod mirror;
 mod model_allowlist;
 mod path;
 mod pattern;
@@ -21,22 +24,27 @@ mod prompt_guard;
 mod rate_limiter;
 mod request_size_limiter;
 mod request_validator;
+mod response_cache;
 #[cfg(test)]
 mod testing;
 mod transform;
 
 use tollgate_sdk::plugin::{Kind, kind};
 
+pub use api_key::ApiKey;
 pub use cors::Cors;
 pub use data_masking::DataMasking;
 pub use fault_injection::FaultInjection;
+pub use external::{External, ExternalApi};
 pub use headers::Headers;
 pub use ip_filter::IpFilter;
+pub use mirror::Mirror;
 pub use model_allowlist::ModelAllowlist;
 pub use prompt_guard::PromptGuard;
 pub use rate_limiter::RateLimiter;
 pub use request_size_limiter::RequestSizeLimiter;
 pub use request_validator::RequestValidator;
+pub use response_cache::ResponseCache;
 pub use transform::Transform;
 
 /// Every built-in plugin, some under a second name by which they are known elsewhere.
@@ -54,6 +62,11 @@ pub const BUILTINS: &[Kind] = &[
     also::<PromptGuard>("prompt_moderation"),
     kind::<DataMasking>(),
     kind::<FaultInjection>(),
+    kind::<ApiKey>(),
+    kind::<External>(),
+    kind::<ExternalApi>(),
+    kind::<Mirror>(),
+    kind::<ResponseCache>(),
 ];
 
 /// A kind under another name.

@@ -3,17 +3,23 @@
 //! It plays the engine's part and no more: it keeps the request and what plugins changed, and calls the stages of the
 //! [`Plugin`](tollgate_sdk::plugin::Plugin) trait. Settings go the way a configuration's do, through the reading of a tree.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
-use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
+use tollgate_sdk::document::{At, Format, FromNode, Key, Node, Reading, Span, Value};
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::plugin::{
-    Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Refusal, Request, ResponseHead,
-    State, Step, Verdict,
+    Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
+    Request, ResponseHead, Settings, Stage, State, Step, Verdict,
 };
 use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
 
@@ -61,36 +67,173 @@ impl Quota for Unlimited {
 struct Nowhere;
 
 impl Http for Nowhere {
-    fn call(&self, _: http::Request<Bytes>, _: std::time::Duration, _: usize) -> Called {
+    fn call(&self, _: http::Request<Bytes>, _: Duration, _: usize) -> Called {
         Box::pin(async { Err(CallError::Connect) })
     }
 }
 
-/// The plugin of this name, and what was wrong with its settings, as `path: message (help)`.
-fn read(name: &str, settings: &Json) -> (Option<Built>, Vec<String>) {
+/// What a server is asked.
+pub(crate) struct Asked {
+    pub(crate) request: http::Request<Bytes>,
+    pub(crate) patience: Duration,
+    pub(crate) most: usize,
+}
+
+impl Asked {
+    pub(crate) fn json(&self) -> Json {
+        serde_json::from_slice(self.request.body()).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        Some(self.request.headers().get(name)?.to_str().unwrap())
+    }
+}
+
+/// A server that gives these answers, one after the other, and remembers what it was asked.
+#[derive(Default)]
+pub(crate) struct Scripted {
+    answers: Mutex<VecDeque<Result<(u16, Bytes), CallError>>>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Scripted {
+    /// One more answer.
+    pub(crate) fn answers(&self, status: u16, body: impl Into<Bytes>) {
+        let answer = Ok((status, body.into()));
+        self.answers.lock().unwrap().push_back(answer);
+    }
+
+    /// The next call fails.
+    pub(crate) fn fails(&self, error: CallError) {
+        self.answers.lock().unwrap().push_back(Err(error));
+    }
+
+    /// What was asked since the last look.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+impl Http for Scripted {
+    fn call(&self, request: http::Request<Bytes>, patience: Duration, most: usize) -> Called {
+        let asked = Asked {
+            request,
+            patience,
+            most,
+        };
+        self.asked.lock().unwrap().push(asked);
+        let answer = self.answers.lock().unwrap().pop_front();
+        let answer = answer.expect("nobody wrote an answer for this call");
+        let mut waited = false;
+        Box::pin(async move {
+            // A server never answers at once: whoever cannot wait fails here.
+            std::future::poll_fn(|cx| match std::mem::replace(&mut waited, true) {
+                true => Poll::Ready(()),
+                false => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            })
+            .await;
+            let (status, body) = answer?;
+            match http::Response::builder().status(status).body(body) {
+                Ok(answer) if answer.body().len() <= most => Ok(answer),
+                Ok(_) => Err(CallError::TooLarge),
+                Err(error) => panic!("{error}"),
+            }
+        })
+    }
+}
+
+/// What the engine would offer, with no server to be reached.
+pub(crate) fn host() -> Host {
+    Host {
+        quota: Arc::new(Unlimited),
+        http: Arc::new(Nowhere),
+        kept: Arc::default(),
+        identity: "test".into(),
+    }
+}
+
+/// The same with this server.
+pub(crate) fn host_with(server: &Arc<Scripted>) -> Host {
+    Host {
+        http: server.clone(),
+        ..host()
+    }
+}
+
+/// What is read from a tree, and what was wrong with it, as `path: message (help)`.
+fn reading<T>(
+    read: impl FnOnce(&At<'_>, &mut Reading<'_>) -> Option<T>,
+) -> (Option<T>, Vec<String>) {
     let no_file = |_: &str| Err("there are no files here".to_owned());
     let mut r = Reading::new(Format::Json, &no_file);
-    let read = (kind(name).read)(&node(settings), &At::ROOT, &mut r);
+    let read = read(&At::ROOT, &mut r);
     let problems = r.problems.iter().map(|problem| {
         let help = problem.help.as_ref();
         let help = help.map_or(String::new(), |help| format!(" ({help})"));
         format!("{}: {}{help}", problem.path, problem.message)
     });
-    let host = Host {
-        quota: Arc::new(Unlimited),
-        http: Arc::new(Nowhere),
-        kept: Arc::default(),
-        identity: "test".into(),
-    };
-    let built = read.map(|settings| settings.build(&host));
-    (built, problems.collect())
+    (read, problems.collect())
+}
+
+/// The settings of the plugin of this name, and what was wrong with them.
+fn read(name: &str, settings: &Json) -> (Option<Settings>, Vec<String>) {
+    reading(|at, r| (kind(name).read)(&node(settings), at, r))
+}
+
+/// Typed settings, which must be right.
+pub(crate) fn settings<S: FromNode>(settings: &Json) -> S {
+    let (read, problems) = reading(|at, r| S::read(&node(settings), at, r));
+    assert!(problems.is_empty(), "{problems:?}");
+    read.unwrap()
+}
+
+/// Settings of the plugin of this name, as the engine has them; they must be right.
+pub(crate) fn untyped(name: &str, settings: Json) -> Settings {
+    let (read, problems) = read(name, &settings);
+    assert!(problems.is_empty(), "{problems:?}");
+    read.unwrap()
+}
+
+/// The plugin of this name with settings that must be right, at a stage, on a host.
+pub(crate) fn plugin_on(host: &Host, name: &str, settings: Json, stage: Option<Stage>) -> Built {
+    untyped(name, settings).build_at(host, stage)
+}
+
+/// Drives work to its end on this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut work = pin!(work);
+    loop {
+        match work.as_mut().poll(&mut cx) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// What a stage came to, waited for.
+fn ended(step: Step<'_>) -> Verdict {
+    match step {
+        Step::Done(verdict) => verdict,
+        Step::Wait(work) => block_on(work),
+    }
 }
 
 /// The plugin of this name with settings that must be right.
 pub(crate) fn plugin(name: &str, settings: Json) -> Built {
-    let (built, problems) = read(name, &settings);
-    assert!(problems.is_empty(), "{problems:?}");
-    built.unwrap()
+    plugin_on(&host(), name, settings, None)
 }
 
 /// What is wrong with these settings.
@@ -101,6 +244,10 @@ pub(crate) fn problems(name: &str, settings: Json) -> Vec<String> {
 /// One exchange.
 pub(crate) struct Call {
     pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) id: String,
+    pub(crate) service: Option<String>,
+    pub(crate) principal: Option<Principal>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) client: IpAddr,
@@ -112,6 +259,10 @@ impl Call {
     pub(crate) fn post(body: impl Into<Bytes>) -> Self {
         Self {
             method: Method::POST,
+            path: "/v1/chat/completions".into(),
+            id: "id".into(),
+            service: None,
+            principal: None,
             headers: HeaderMap::new(),
             body: body.into(),
             client: [192, 0, 2, 7].into(),
@@ -143,21 +294,40 @@ impl Call {
         self
     }
 
+    /// To this path, with its query.
+    pub(crate) fn to(mut self, path: &str) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// By the key of this name.
+    pub(crate) fn by(mut self, key: &str) -> Self {
+        self.principal = Some(Principal {
+            name: key.into(),
+            id: format!("id-of-{key}").into(),
+        });
+        self
+    }
+
     /// Runs a stage with the exchange as the engine would present it.
     fn with<T>(&mut self, run: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
         let peek = peek(&self.body).ok();
         let model = peek.as_ref().and_then(|peek| peek.model.as_ref());
+        let (path, query) = match self.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*self.path, None),
+        };
         let mut x = Exchange {
             request: Request {
                 method: &self.method,
-                path: "/v1/chat/completions",
-                query: None,
+                path,
+                query,
                 headers: &self.headers,
-                id: "id",
+                id: &self.id,
                 client: self.client,
                 gateway: "main",
-                service: None,
-                principal: None,
+                service: self.service.as_deref(),
+                principal: self.principal.as_ref(),
                 peek: peek.as_ref(),
                 model: model.map(|model| &*model.value),
             },
@@ -169,10 +339,7 @@ impl Call {
     }
 
     pub(crate) fn pre_request(&mut self, plugin: &Built) -> Verdict {
-        self.with(|x| match plugin.pre_request(x) {
-            Step::Done(verdict) => verdict,
-            Step::Wait(_) => panic!("there is nothing to wait for"),
-        })
+        self.with(|x| ended(plugin.pre_request(x)))
     }
 
     /// The status with which the request is refused.
@@ -209,6 +376,12 @@ impl Call {
         end: bool,
     ) -> Result<Bytes, Refusal> {
         plugin.chunk(&mut self.state, chunk.into(), end)
+    }
+
+    /// The exchange is over: both stages after the end.
+    pub(crate) fn ends(&mut self, plugin: &Built, mut outcome: Outcome) -> Verdict {
+        plugin.end(&mut self.state, &mut outcome);
+        ended(plugin.post_response(&mut self.state, &outcome))
     }
 
     /// The request's headers as they are sent.

@@ -55,6 +55,7 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
     if let Some(config) = config.as_ref().filter(|_| !r.failed()) {
         nothing_served(&root, r);
         conflicts::secrets(config, &sections, r);
+        references::of_plugins(config, &sections, r);
     }
     // What could not be filled in was told already; what it then fails to be is not its author's doing.
     let mut index = 0;

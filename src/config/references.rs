@@ -1,9 +1,9 @@
 //! Names that must refer to something, and names that may be given once.
 
-use tollgate_sdk::document::{Quoted, Reading, suggest};
+use tollgate_sdk::document::{Node, Quoted, Reading, suggest};
 
 use super::sections::{Entry, Sections};
-use crate::model::{KINDS, Name};
+use crate::model::{Config, KINDS, Name};
 
 /// Which field of which kind names resources of which kind.
 const REFERENCES: [(&str, &str, &str); 10] = [
@@ -28,6 +28,33 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
         let known = sections.names(of);
         for entry in sections.all(kind) {
             refer(entry, field, of, &known, r);
+        }
+    }
+}
+
+/// Reports services that plugins name and nobody offers.
+pub(super) fn of_plugins(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
+    let known = sections.names("service");
+    // Everything was read, so all are in the order of the file.
+    let gateways = sections.all("gateway").zip(config.gateways.iter().map(|g| &g.plugins));
+    let services = sections.all("service").zip(config.services.iter().map(|s| &s.plugins));
+    let rules = sections.all("rule").zip(config.rules.iter().map(|rule| &rule.plugins));
+    for (entry, plugins) in gateways.chain(services).chain(rules) {
+        let nodes = entry.node.entry("plugins").and_then(Node::as_list);
+        let nodes = nodes.unwrap_or_default();
+        for (index, (plugin, node)) in plugins.iter().zip(nodes).enumerate() {
+            let named = plugin.settings.settings().map(|settings| settings.services());
+            for name in named.unwrap_or_default() {
+                if known.contains(&name.as_str()) {
+                    continue;
+                }
+                let message = format!("there is no service {}", Quoted(name));
+                let help = suggest(name, &known, "services");
+                entry.at(|at| {
+                    let at = at.field("plugins");
+                    r.error(node.span, &at.index(index).field("settings"), message, help);
+                });
+            }
         }
     }
 }

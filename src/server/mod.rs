@@ -16,9 +16,11 @@ use pingora_core::services::background::background_service;
 use thiserror::Error;
 
 use self::housekeeping::Housekeeping;
+use crate::calls::Calls;
 use crate::control::Control;
-use crate::model::{AccessLog as Destination, Config};
+use crate::model::{AccessLog as Destination, Config, StateStore};
 use crate::proxy::{self, Proxy};
+use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
 
 pub use pingora_core::server::ShutdownSignal;
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The access log cannot be opened.
     #[error("cannot open the access log: {0}")]
     AccessLog(std::io::Error),
+    /// What is kept cannot be read.
+    #[error("cannot use server.state: {0}")]
+    Store(StoreError),
     /// No runtime could be started.
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
@@ -72,9 +77,10 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
     metrics
         .started
         .set(jiff::Timestamp::now().as_second() as f64);
+    let store = open_store(config)?;
     let (access, writer) = AccessLog::open(&destination(config), metrics.access_dropped.clone())
         .map_err(StartError::AccessLog)?;
-    let control = Arc::new(start_control(config, &metrics)?);
+    let control = Arc::new(start_control(config, &metrics, store)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
@@ -151,16 +157,38 @@ fn check_addresses(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn start_control(config: &Config, metrics: &Arc<Metrics>) -> Result<Control, StartError> {
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let server = &config.server;
+    match &server.state {
+        StateStore::Memory => Ok(Arc::new(store::Memory::default())),
+        StateStore::File(path) => {
+            let options = store::Options {
+                keep_records: server.keep_usage,
+                keep_rollups: server.keep_usage_by_hour,
+                ..store::Options::default()
+            };
+            let opened = store::Sqlite::open(path, options);
+            Ok(Arc::new(opened.map_err(StartError::Store)?))
+        }
+    }
+}
+
+fn start_control(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    store: Arc<dyn Store>,
+) -> Result<Control, StartError> {
     const PATIENCE: Duration = Duration::from_secs(3);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let control = runtime.block_on(Control::start(config, metrics.clone(), PATIENCE));
+    let http = Arc::new(Calls::new());
+    let started = Control::start(config, metrics.clone(), store, http, PATIENCE);
+    let control = runtime.block_on(started);
     // A look-up that still hangs must not hold up the start.
     runtime.shutdown_background();
-    Ok(control)
+    control.map_err(StartError::Store)
 }
 
 fn server_conf(config: &Config, threads: usize) -> ServerConf {

@@ -87,7 +87,12 @@ impl Chain {
             };
             let nth = links.iter().filter(|link| link.name == kind.name).count();
             let host = offers.host(format!("{owner}/{}/{nth}", kind.name).into());
-            links.push(Link::new(kind, settings.build(&host), entry, metrics));
+            let mut link = Link::new(kind, settings.build_at(&host, entry.stage), entry, metrics);
+            if let Some(patience) = settings.patience() {
+                // Its own limit comes first: then it can say what was late.
+                link.timeout = link.timeout.max(patience + Duration::from_secs(1));
+            }
+            links.push(link);
         }
         let needs = links
             .iter()

@@ -1,6 +1,7 @@
 //! How an entry of a chain becomes a plugin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Host, Plugin, Stage};
 use crate::document::{At, Document, FromNode, Json, Node, Reading};
@@ -26,12 +27,31 @@ pub struct Kind {
 }
 
 /// Settings that were read: ready to become a plugin.
-pub struct Settings(Box<dyn Fn(&Host) -> Built + Send + Sync>);
+pub struct Settings {
+    build: Box<dyn Fn(&Host, Option<Stage>) -> Built + Send + Sync>,
+    services: Vec<String>,
+    patience: Option<Duration>,
+}
 
 impl Settings {
-    /// Makes the plugin.
+    /// Makes the plugin for an entry that names no stage.
     pub fn build(&self, host: &Host) -> Built {
-        (self.0)(host)
+        self.build_at(host, None)
+    }
+
+    /// Makes the plugin for an entry that may name its stage.
+    pub fn build_at(&self, host: &Host, stage: Option<Stage>) -> Built {
+        (self.build)(host, stage)
+    }
+
+    /// The services it names, which must exist.
+    pub fn services(&self) -> &[String] {
+        &self.services
+    }
+
+    /// How long it waits by its own settings: an entry's timeout must not end it earlier.
+    pub fn patience(&self) -> Option<Duration> {
+        self.patience
     }
 }
 
@@ -53,6 +73,21 @@ pub trait Builds: Document + FromNode + Clone + Send + Sync + 'static {
 
     /// Makes the plugin. What can be wrong with settings was found when they were read.
     fn build(&self, host: &Host) -> Built;
+
+    /// Makes the plugin for an entry that names its stage. Only a plugin that does another thing in each stage cares.
+    fn build_at(&self, host: &Host, _stage: Stage) -> Built {
+        self.build(host)
+    }
+
+    /// The services it names, to be checked against those there are.
+    fn services(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How long it may wait for others in one stage, if it does.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The kind whose settings are `S`.
@@ -65,7 +100,14 @@ pub const fn kind<S: Builds>() -> Kind {
         schema: <S as FromNode>::schema,
         read: |node, at, r| {
             let settings = <S as FromNode>::read(node, at, r)?;
-            Some(Settings(Box::new(move |host| settings.build(host))))
+            Some(Settings {
+                services: settings.services(),
+                patience: settings.patience(),
+                build: Box::new(move |host, stage| match stage {
+                    Some(stage) => settings.build_at(host, stage),
+                    None => settings.build(host),
+                }),
+            })
         },
     }
 }
