@@ -36,14 +36,23 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
 pub(super) fn of_plugins(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
     let known = sections.names("service");
     // Everything was read, so all are in the order of the file.
-    let gateways = sections.all("gateway").zip(config.gateways.iter().map(|g| &g.plugins));
-    let services = sections.all("service").zip(config.services.iter().map(|s| &s.plugins));
-    let rules = sections.all("rule").zip(config.rules.iter().map(|rule| &rule.plugins));
+    let gateways = sections
+        .all("gateway")
+        .zip(config.gateways.iter().map(|g| &g.plugins));
+    let services = sections
+        .all("service")
+        .zip(config.services.iter().map(|s| &s.plugins));
+    let rules = sections
+        .all("rule")
+        .zip(config.rules.iter().map(|rule| &rule.plugins));
     for (entry, plugins) in gateways.chain(services).chain(rules) {
         let nodes = entry.node.entry("plugins").and_then(Node::as_list);
         let nodes = nodes.unwrap_or_default();
         for (index, (plugin, node)) in plugins.iter().zip(nodes).enumerate() {
-            let named = plugin.settings.settings().map(|settings| settings.services());
+            let named = plugin
+                .settings
+                .settings()
+                .map(|settings| settings.services());
             for name in named.unwrap_or_default() {
                 if known.contains(&name.as_str()) {
                     continue;

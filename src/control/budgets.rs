@@ -1,15 +1,38 @@
 //! What budgets have counted, kept over the end of the process.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use tollgate_sdk::quota::{Held, Period, Quota};
 
 use crate::store::{Counter, Store, StoreError};
 
-/// Writes what is counted now.
-pub(super) fn keep(store: &dyn Store, quota: &dyn Quota) -> Result<(), StoreError> {
-    let counters: Vec<Counter> = quota.export().iter().map(counter).collect();
-    match counters.is_empty() {
-        true => Ok(()),
-        false => store.save_counters(&counters),
+/// What was written last, so that only what has changed is written again.
+#[derive(Default)]
+pub(super) struct Budgets {
+    // Only the one who writes looks.
+    written: Mutex<HashMap<(String, String), (i64, u64)>>,
+}
+
+impl Budgets {
+    /// Writes what is counted now.
+    pub(super) fn keep(&self, store: &dyn Store, quota: &dyn Quota) -> Result<(), StoreError> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = quota.export();
+        let counters: Vec<Counter> = { held.iter() }
+            .map(counter)
+            .filter(|counter| {
+                let known = written.get(&(counter.limit.clone(), counter.who.clone()));
+                known != Some(&(counter.period, counter.used))
+            })
+            .collect();
+        if counters.is_empty() {
+            return Ok(());
+        }
+        store.save_counters(&counters)?;
+        let kept = counters.into_iter();
+        written.extend(kept.map(|c| ((c.limit, c.who), (c.period, c.used))));
+        Ok(())
     }
 }
 

@@ -83,7 +83,10 @@ impl Control {
         let (index, mut key) = state.own_key(name)?;
         let (id, secret) = new_secret();
         let present = SystemTime::now();
-        let until = present + grace.unwrap_or(key.grace).min(Duration::from_secs(366 * 86_400));
+        let until = present
+            + grace
+                .unwrap_or(key.grace)
+                .min(Duration::from_secs(366 * 86_400));
         key.previous.retain(|old| old.until.time() > present);
         if let (Some(hash), Some(until)) = (key.hash, Moment::at(until))
             && until.time() > present
@@ -212,7 +215,10 @@ impl State {
 
     fn own_key(&self, name: &str) -> Result<(usize, Key), ChangeError> {
         let keys = &self.config.keys;
-        let found = keys.iter().enumerate().find(|(_, key)| key.name.as_str() == name);
+        let found = keys
+            .iter()
+            .enumerate()
+            .find(|(_, key)| key.name.as_str() == name);
         let (index, key) = found.ok_or(ChangeError::Missing)?;
         match self.of_file.contains(&key.name) {
             true => Err(ChangeError::OfFile(key.name.clone())),
@@ -226,11 +232,16 @@ impl State {
             let Some(end) = key.expires_at.map(Moment::time) else {
                 continue;
             };
-            let soon = end.checked_sub(key.warn_before).is_none_or(|at| at <= present);
+            let soon = end
+                .checked_sub(key.warn_before)
+                .is_none_or(|at| at <= present);
             if soon && self.told.insert((key.name.clone(), end)) {
                 let when = Moment::at(end).map_or(String::new(), |end| end.value().to_string());
                 let gateway = &key.gateway;
-                log::warn!("the key {} of the gateway {gateway} ends at {when}", key.name);
+                log::warn!(
+                    "the key {} of the gateway {gateway} ends at {when}",
+                    key.name
+                );
             }
         }
     }
@@ -267,7 +278,9 @@ impl std::fmt::Display for ChangeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ChangeError::Invalid(mistakes) => {
-                let told = mistakes.iter().map(|m| format!("{}: {}", m.path, m.message));
+                let told = mistakes
+                    .iter()
+                    .map(|m| format!("{}: {}", m.path, m.message));
                 f.write_str(&told.collect::<Vec<_>>().join("; "))
             }
             ChangeError::Exists(name) => write!(f, "there is already a key \"{name}\""),

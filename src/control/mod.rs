@@ -23,6 +23,8 @@ use crate::snapshot::{Registry, Snapshot, compile};
 use crate::store::{Change, Store, StoreError};
 use crate::telemetry::Metrics;
 
+use self::budgets::Budgets;
+
 pub use keys::Issued;
 
 /// Holds the configuration in force and everything that outlives it.
@@ -31,6 +33,7 @@ pub struct Control {
     metrics: Arc<Metrics>,
     registry: Registry,
     store: Arc<dyn Store>,
+    budgets: Budgets,
     /// What was compiled last. Held while a change is made, so that there is one at a time.
     state: tokio::sync::Mutex<State>,
     /// The targets to be probed.
@@ -98,6 +101,7 @@ impl Control {
             metrics,
             registry,
             store,
+            budgets: Budgets::default(),
             state: tokio::sync::Mutex::new(state),
             probed,
             ready: AtomicBool::new(false),
@@ -122,7 +126,8 @@ impl Control {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep_budgets(&self) -> Result<(), StoreError> {
-        budgets::keep(&*self.store, &*self.registry.offers.quota)
+        let quota = &*self.registry.offers.quota;
+        self.budgets.keep(&*self.store, quota)
     }
 
     /// The configuration in force. A request takes it once.
@@ -175,6 +180,13 @@ impl Control {
 
     /// Brings the gauges that are read from live state up to date, before a scrape.
     pub fn observe(&self) {
+        let kept = self.store.health();
+        self.metrics.store_up.set(i64::from(kept.ok));
+        self.metrics.usage_buffered.set(kept.buffered as i64);
+        let lost = kept
+            .dropped
+            .saturating_sub(self.metrics.usage_dropped.get());
+        self.metrics.usage_dropped.inc_by(lost);
         let now = std::time::Instant::now();
         let metrics = &self.metrics;
         metrics.target_up.reset();

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tollgate_sdk::document::{
-    FromText, Invalid, Size,
-};
+use tollgate_sdk::document::{FromText, Invalid, Size};
 use tollgate_sdk::secret::Secret;
 use tollgate_sdk::{document, text_in_document};
 

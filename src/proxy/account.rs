@@ -3,30 +3,34 @@
 //! Runs once for every exchange, from `logging` or, when that was never reached, when the exchange is dropped.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::plugins::{self, Afterwards};
+use crate::store::{Store, UsageRecord};
 use crate::telemetry::{AccessLog, Metrics, logger};
 
 /// Where exchanges are accounted.
 pub(crate) struct Account {
     metrics: Arc<Metrics>,
     access: AccessLog,
+    store: Arc<dyn Store>,
     afterwards: Afterwards,
     /// Exchanges that have not ended.
     pub(super) open: Arc<AtomicUsize>,
 }
 
 impl Account {
-    pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog) -> Account {
+    pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog, store: Arc<dyn Store>) -> Account {
         Account {
             afterwards: Afterwards::new(metrics.plugins_dropped.clone()),
             metrics,
             access,
+            store,
             open: Arc::default(),
         }
     }
@@ -71,6 +75,10 @@ impl Account {
         if let Some(code) = x.error_code {
             self.metrics.rejected(gateway, code);
         }
+        // Strangers leave no records: there is no end to them.
+        if x.key.is_some() || x.offer.is_some() {
+            self.store.record(record(x, now));
+        }
         if self.access.on() {
             self.access.write(line(x, now));
         }
@@ -91,6 +99,32 @@ impl Account {
             handles.cached.inc_by(usage.cached);
             handles.output.inc_by(usage.output);
         }
+    }
+}
+
+fn record(x: &Exchange, now: Instant) -> UsageRecord {
+    static NONE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+    let or_none = |name: Option<&Arc<str>>| name.unwrap_or(&NONE).clone();
+    let duration = now.saturating_duration_since(x.started);
+    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
+    let model = in_body.map(|model| &*model.value).or(x.model.as_deref());
+    let (usage, estimated) = x.usage().unwrap_or_default();
+    UsageRecord {
+        at: SystemTime::now() - duration,
+        gateway: or_none(x.gateway.as_ref().map(|gateway| &gateway.name)),
+        key: or_none(x.key.as_ref().map(|key| &key.principal.name)),
+        service: or_none(x.offer.as_ref().map(|offer| &offer.service.name)),
+        model: model.map_or_else(|| NONE.clone(), Arc::from),
+        status: x.status,
+        input: usage.input,
+        cached: usage.cached,
+        output: usage.output,
+        estimated,
+        duration,
+        first_byte: x
+            .first_byte
+            .map(|at| at.saturating_duration_since(x.started)),
+        cost: x.cost,
     }
 }
 

@@ -3,16 +3,14 @@
 //! Label values come from configuration only, never from clients. A request looks nothing up by label: an
 //! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them.
 
-use std::sync::{Arc, OnceLock};
-
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Statuses that have a slot of their own; others are looked up when they occur.
-const COMMON: [u16; 24] = [
+pub(super) const COMMON: [u16; 24] = [
     200, 201, 202, 204, 206, 301, 302, 304, 400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 499,
     500, 502, 503, 504, 101,
 ];
@@ -34,18 +32,18 @@ const INTER_TOKEN: &[f64] = &[
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    overhead: HistogramVec,
-    first_token: HistogramVec,
-    inter_token: HistogramVec,
-    tokens: IntCounterVec,
-    in_flight: IntGaugeVec,
+    pub(super) requests: IntCounterVec,
+    pub(super) duration: HistogramVec,
+    pub(super) overhead: HistogramVec,
+    pub(super) first_token: HistogramVec,
+    pub(super) inter_token: HistogramVec,
+    pub(super) tokens: IntCounterVec,
+    pub(super) in_flight: IntGaugeVec,
     rejections: IntCounterVec,
-    retries: IntCounterVec,
-    fallbacks: IntCounterVec,
-    queue_wait: HistogramVec,
-    panics: IntCounterVec,
+    pub(super) retries: IntCounterVec,
+    pub(super) fallbacks: IntCounterVec,
+    pub(super) queue_wait: HistogramVec,
+    pub(super) panics: IntCounterVec,
     /// Requests waiting in a service's queue.
     pub queue_depth: IntGaugeVec,
     /// A target's breaker: 0 closed, 1 half open, 2 open.
@@ -70,6 +68,14 @@ pub struct Metrics {
     pub plugin_seconds: HistogramVec,
     /// How often they broke down.
     pub plugin_errors: IntCounterVec,
+    /// Whether what is to be kept can be written: 1 or 0.
+    pub store_up: IntGauge,
+    /// Usage records that wait to be written.
+    pub usage_buffered: IntGauge,
+    /// Usage records that were lost because too many waited.
+    pub usage_dropped: IntCounter,
+    /// How far a key's last hour left its usual: the robust z-score, 0 when it did not.
+    pub key_anomaly: GaugeVec,
     /// Copies of requests sent to other services, by service and result.
     pub copies: IntCounterVec,
     /// Exchanges whose `post_response` stage was left out, because too many were in it.
@@ -280,6 +286,37 @@ impl Metrics {
                     &["plugin"],
                 ),
             ),
+            store_up: add(
+                r,
+                gauge(
+                    "tollgate_store_up",
+                    "Whether server.state can be written: 1 or 0",
+                ),
+            ),
+            usage_buffered: add(
+                r,
+                gauge(
+                    "tollgate_usage_buffered",
+                    "Usage records that wait to be written",
+                ),
+            ),
+            usage_dropped: add(
+                r,
+                counter(
+                    "tollgate_usage_dropped_total",
+                    "Usage records lost because too many waited to be written",
+                ),
+            ),
+            key_anomaly: add(
+                r,
+                declared(GaugeVec::new(
+                    Opts::new(
+                        "tollgate_key_anomaly_score",
+                        "How far a key's last hour left its own history (robust z-score); absent when it did not",
+                    ),
+                    &["gateway", "key", "what"],
+                )),
+            ),
             copies: add(
                 r,
                 counters(
@@ -333,124 +370,7 @@ impl Metrics {
     }
 }
 
-/// The handles of one service as one gateway offers it.
-pub struct OfferMetrics {
-    metrics: Arc<Metrics>,
-    gateway: Arc<str>,
-    service: Arc<str>,
-    handles: OnceLock<Handles>,
-    codes: [OnceLock<IntCounter>; COMMON.len()],
-}
-
-/// Resolved handles.
-pub struct Handles {
-    /// See [`Metrics`]; seconds.
-    pub duration: Histogram,
-    /// Seconds.
-    pub overhead: Histogram,
-    /// Seconds.
-    pub first_token: Histogram,
-    /// Seconds.
-    pub inter_token: Histogram,
-    /// Tokens of prompts, cached ones included.
-    pub input: IntCounter,
-    /// Tokens of prompts that an engine found in its cache.
-    pub cached: IntCounter,
-    /// Tokens generated.
-    pub output: IntCounter,
-    /// Requests of the service being served, all gateways together.
-    pub in_flight: IntGauge,
-}
-
-impl OfferMetrics {
-    /// Resolves nothing yet: a configuration may hold ten thousand services of which few are used.
-    pub fn new(metrics: Arc<Metrics>, gateway: Arc<str>, service: Arc<str>) -> OfferMetrics {
-        OfferMetrics {
-            metrics,
-            gateway,
-            service,
-            handles: OnceLock::new(),
-            codes: std::array::from_fn(|_| OnceLock::new()),
-        }
-    }
-
-    /// The handles, resolved at the first call.
-    pub fn handles(&self) -> &Handles {
-        self.handles.get_or_init(|| {
-            let m = &self.metrics;
-            let offer = &[&*self.gateway, &*self.service];
-            let tokens = |direction| {
-                m.tokens
-                    .with_label_values(&[&*self.gateway, &*self.service, direction])
-            };
-            Handles {
-                duration: m.duration.with_label_values(offer),
-                overhead: m.overhead.with_label_values(offer),
-                first_token: m.first_token.with_label_values(offer),
-                inter_token: m.inter_token.with_label_values(offer),
-                input: tokens("input"),
-                cached: tokens("cached"),
-                output: tokens("output"),
-                in_flight: m.in_flight.with_label_values(&[&*self.service]),
-            }
-        })
-    }
-
-    /// Counts a retry. `reason` is one of a closed set of words.
-    pub fn retried(&self, reason: &str) {
-        self.metrics
-            .retries
-            .with_label_values(&[&*self.service, reason])
-            .inc();
-    }
-
-    /// Counts that a request is handed to another service.
-    pub fn fell_back(&self, to: &str, reason: &str) {
-        self.metrics
-            .fallbacks
-            .with_label_values(&[&*self.service, to, reason])
-            .inc();
-    }
-
-    /// Counts a request that went to a target nobody trusts.
-    pub fn panicked(&self) {
-        self.metrics
-            .panics
-            .with_label_values(&[&*self.service])
-            .inc();
-    }
-
-    /// Notes how long a request waited in the queue.
-    pub fn waited(&self, wait: std::time::Duration) {
-        let wait = wait.as_secs_f64();
-        self.metrics
-            .queue_wait
-            .with_label_values(&[&*self.service])
-            .observe(wait);
-    }
-
-    /// Counts one answered request.
-    pub fn answered(&self, status: u16) {
-        let resolve = || {
-            let code = status_label(status);
-            self.metrics.requests.with_label_values(&[
-                &*self.gateway,
-                &*self.service,
-                code.as_str(),
-            ])
-        };
-        match COMMON
-            .iter()
-            .position(|code| *code == status)
-            .and_then(|i| self.codes.get(i))
-        {
-            Some(slot) => slot.get_or_init(resolve).inc(),
-            None => resolve().inc(),
-        }
-    }
-}
-
-fn status_label(status: u16) -> String {
+pub(super) fn status_label(status: u16) -> String {
     status.to_string()
 }
 

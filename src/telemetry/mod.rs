@@ -5,6 +5,8 @@
 pub mod access;
 pub mod logger;
 pub mod metrics;
+mod offer;
 
 pub use access::AccessLog;
-pub use metrics::{Metrics, OfferMetrics};
+pub use metrics::Metrics;
+pub use offer::{Handles, OfferMetrics};
