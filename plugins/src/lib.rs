@@ -8,24 +8,32 @@
     reason = "an exchange is refused at most once, and then the move costs nothing that counts"
 )]
 
+mod budget;
+mod concurrency_limiter;
 mod cors;
 mod data_masking;
+mod estimate;
 mod headers;
 mod ip_filter;
 mod json;
 mod model_allowlist;
 mod path;
 mod pattern;
+mod price;
 mod prompt_guard;
 mod rate_limiter;
 mod request_size_limiter;
 mod request_validator;
+mod subject;
 #[cfg(test)]
 mod testing;
+mod token_rate_limiter;
 mod transform;
 
 use tollgate_sdk::plugin::{Kind, kind};
 
+pub use budget::Budget;
+pub use concurrency_limiter::ConcurrencyLimiter;
 pub use cors::Cors;
 pub use data_masking::DataMasking;
 pub use headers::Headers;
@@ -35,6 +43,7 @@ pub use prompt_guard::PromptGuard;
 pub use rate_limiter::RateLimiter;
 pub use request_size_limiter::RequestSizeLimiter;
 pub use request_validator::RequestValidator;
+pub use token_rate_limiter::TokenRateLimiter;
 pub use transform::Transform;
 
 /// Every built-in plugin, some under a second name by which they are known elsewhere.
@@ -44,6 +53,9 @@ pub const BUILTINS: &[Kind] = &[
     also::<IpFilter>("ip_whitelist"),
     kind::<Headers>(),
     kind::<RateLimiter>(),
+    kind::<TokenRateLimiter>(),
+    kind::<ConcurrencyLimiter>(),
+    kind::<Budget>(),
     kind::<RequestSizeLimiter>(),
     kind::<ModelAllowlist>(),
     kind::<RequestValidator>(),

@@ -11,11 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 use tollgate_sdk::llm::peek::peek;
+use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Refusal, Request, ResponseHead,
-    State, Step, Verdict,
+    Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
+    Request, ResponseHead, State, Step, Tokens, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Standing};
 
 use crate::BUILTINS;
 
@@ -68,6 +69,10 @@ impl Http for Nowhere {
 
 /// The plugin of this name, and what was wrong with its settings, as `path: message (help)`.
 fn read(name: &str, settings: &Json) -> (Option<Built>, Vec<String>) {
+    read_for(name, settings, Arc::new(Unlimited))
+}
+
+fn read_for(name: &str, settings: &Json, quota: Arc<dyn Quota>) -> (Option<Built>, Vec<String>) {
     let no_file = |_: &str| Err("there are no files here".to_owned());
     let mut r = Reading::new(Format::Json, &no_file);
     let read = (kind(name).read)(&node(settings), &At::ROOT, &mut r);
@@ -77,7 +82,7 @@ fn read(name: &str, settings: &Json) -> (Option<Built>, Vec<String>) {
         format!("{}: {}{help}", problem.path, problem.message)
     });
     let host = Host {
-        quota: Arc::new(Unlimited),
+        quota,
         http: Arc::new(Nowhere),
         kept: Arc::default(),
         identity: "test".into(),
@@ -98,12 +103,65 @@ pub(crate) fn problems(name: &str, settings: Json) -> Vec<String> {
     read(name, &settings).1
 }
 
+/// Limits that count, by a clock that the test moves.
+pub(crate) struct Counting {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) quota: Arc<Local>,
+}
+
+impl Counting {
+    /// From the beginning of 1970.
+    pub(crate) fn new() -> Self {
+        Self::at(0)
+    }
+
+    /// From so many seconds after the beginning of 1970.
+    pub(crate) fn at(unix: u64) -> Self {
+        let clock = Arc::new(ManualClock::at(unix));
+        let quota = Arc::new(Local::with_clock(clock.clone()));
+        Self { clock, quota }
+    }
+
+    /// The plugin of this name with settings that must be right, counting here.
+    pub(crate) fn plugin(&self, name: &str, settings: Json) -> Built {
+        let (built, problems) = read_for(name, &settings, self.quota.clone());
+        assert!(problems.is_empty(), "{problems:?}");
+        built.unwrap()
+    }
+}
+
+/// An exchange that was served and took so many tokens.
+pub(crate) fn took(input: u64, cached: u64, output: u64) -> Outcome {
+    let usage = Usage {
+        input,
+        cached,
+        output,
+    };
+    Outcome {
+        status: 200,
+        tokens: Some(Tokens {
+            usage,
+            estimated: false,
+        }),
+        ..Outcome::default()
+    }
+}
+
+/// An exchange for which nothing was generated.
+pub(crate) fn failed(status: u16) -> Outcome {
+    Outcome {
+        status,
+        ..Outcome::default()
+    }
+}
+
 /// One exchange.
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) client: IpAddr,
+    pub(crate) principal: Option<Principal>,
     pub(crate) edits: Edits,
     pub(crate) state: State,
 }
@@ -115,6 +173,7 @@ impl Call {
             headers: HeaderMap::new(),
             body: body.into(),
             client: [192, 0, 2, 7].into(),
+            principal: None,
             edits: Edits::default(),
             state: State::default(),
         }
@@ -143,6 +202,15 @@ impl Call {
         self
     }
 
+    /// With a key of this name.
+    pub(crate) fn key(mut self, name: &str) -> Self {
+        self.principal = Some(Principal {
+            name: name.into(),
+            id: format!("id of {name}").into(),
+        });
+        self
+    }
+
     /// Runs a stage with the exchange as the engine would present it.
     fn with<T>(&mut self, run: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
         let peek = peek(&self.body).ok();
@@ -157,7 +225,7 @@ impl Call {
                 client: self.client,
                 gateway: "main",
                 service: None,
-                principal: None,
+                principal: self.principal.as_ref(),
                 peek: peek.as_ref(),
                 model: model.map(|model| &*model.value),
             },
@@ -209,6 +277,21 @@ impl Call {
         end: bool,
     ) -> Result<Bytes, Refusal> {
         plugin.chunk(&mut self.state, chunk.into(), end)
+    }
+
+    /// The exchange ends; returns how, as the plugin left it.
+    pub(crate) fn end(&mut self, plugin: &Built, mut outcome: Outcome) -> Outcome {
+        plugin.end(&mut self.state, &mut outcome);
+        outcome
+    }
+
+    /// What is done after the end.
+    #[allow(dead_code, reason = "for plugins that have the stage")]
+    pub(crate) fn post_response(&mut self, plugin: &Built, outcome: &Outcome) -> Verdict {
+        match plugin.post_response(&mut self.state, outcome) {
+            Step::Done(verdict) => verdict,
+            Step::Wait(_) => panic!("there is nothing to wait for"),
+        }
     }
 
     /// The request's headers as they are sent.
