@@ -23,7 +23,7 @@ document! {
     ///
     /// Before a request goes on an estimate is reserved: a token for every 4 bytes of its body, and as many generated as it allows by `max_tokens`,
     /// `max_completion_tokens` or `max_output_tokens`, else `default_output`; at most the whole limit. With `tokens_per_request` that many are reserved instead. With the end it is settled
-    /// to what was used, and given back if nothing was generated. Reservations of any window never come to more than its limit, so a window can come to more only
+    /// to what was used, and given back if nothing was generated. No request is let in whose reservation the window has no room for, so a window can come to more only
     /// by what exchanges used beyond their reservations, which counts from their end. Each exceeds it at most by: its prompt's tokens beyond a quarter of its
     /// body's bytes (none for most text; more for images by URL and for scripts with many tokens a byte), what it generated beyond its estimate (none if it named
     /// a maximum that the engine keeps; with `n` answers up to `n` times that), and what was cut from an estimate above the whole limit. Once a window stands at or
