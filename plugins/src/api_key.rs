@@ -66,17 +66,17 @@ mod tests {
         let any = plugin("api_key", json!({}));
         let refusal = Call::get().pre_request(&any).unwrap_err();
         assert_eq!((refusal.status, refusal.code), (401, "invalid_api_key"));
-        assert_eq!(Call::get().by("team-b").refused(&any), None);
+        assert_eq!(Call::get().key("team-b").refused(&any), None);
 
         let some = plugin("api_key", json!({"keys": ["team-a", "team-c"]}));
         assert_eq!(Call::get().refused(&some), Some(401));
-        assert_eq!(Call::get().by("team-c").refused(&some), None);
-        let refusal = Call::get().by("team-b").pre_request(&some).unwrap_err();
+        assert_eq!(Call::get().key("team-c").refused(&some), None);
+        let refusal = Call::get().key("team-b").pre_request(&some).unwrap_err();
         assert_eq!((refusal.status, refusal.code), (403, "permission_denied"));
         // The name counts, not what limits count by.
         let by_id = Call::get()
-            .by("b")
-            .refused(&plugin("api_key", json!({"keys": ["id-of-b"]})));
+            .key("b")
+            .refused(&plugin("api_key", json!({"keys": ["id of b"]})));
         assert_eq!(by_id, Some(403));
     }
 

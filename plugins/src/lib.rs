@@ -9,8 +9,11 @@
 )]
 
 mod api_key;
+mod budget;
+mod concurrency_limiter;
 mod cors;
 mod data_masking;
+mod estimate;
 mod external;
 mod fault_injection;
 mod headers;
@@ -20,18 +23,23 @@ mod mirror;
 mod model_allowlist;
 mod path;
 mod pattern;
+mod price;
 mod prompt_guard;
 mod rate_limiter;
 mod request_size_limiter;
 mod request_validator;
 mod response_cache;
+mod subject;
 #[cfg(test)]
 mod testing;
+mod token_rate_limiter;
 mod transform;
 
 use tollgate_sdk::plugin::{Kind, kind};
 
 pub use api_key::ApiKey;
+pub use budget::Budget;
+pub use concurrency_limiter::ConcurrencyLimiter;
 pub use cors::Cors;
 pub use data_masking::DataMasking;
 pub use external::{External, ExternalApi};
@@ -45,6 +53,7 @@ pub use rate_limiter::RateLimiter;
 pub use request_size_limiter::RequestSizeLimiter;
 pub use request_validator::RequestValidator;
 pub use response_cache::ResponseCache;
+pub use token_rate_limiter::TokenRateLimiter;
 pub use transform::Transform;
 
 /// Every built-in plugin, some under a second name by which they are known elsewhere.
@@ -54,6 +63,9 @@ pub const BUILTINS: &[Kind] = &[
     also::<IpFilter>("ip_whitelist"),
     kind::<Headers>(),
     kind::<RateLimiter>(),
+    kind::<TokenRateLimiter>(),
+    kind::<ConcurrencyLimiter>(),
+    kind::<Budget>(),
     kind::<RequestSizeLimiter>(),
     kind::<ModelAllowlist>(),
     kind::<RequestValidator>(),

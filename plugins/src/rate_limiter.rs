@@ -12,9 +12,11 @@ use http::HeaderName;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
-    Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Request, Stage, Step, Verdict,
+    Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
 };
 use tollgate_sdk::quota::{Limit, Quota, Rule, Standing, reserve_all};
+
+use crate::subject::{By, at_least_one};
 
 document! {
     /// So many requests in any window, counted by whom or what they concern. Others get 429.
@@ -97,62 +99,9 @@ document! {
 
 impl Limits {
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
-        if node.as_table().is_some_and(<[_]>::is_empty) {
-            let example = r
-                .format
-                .field("per_ip", &json!({"limit": 30, "window": "1m"}));
-            let help = format!("for example: {example}");
-            r.error(node.span, at, "there must be at least one limit", help);
-        }
+        let example = json!({"limit": 30, "window": "1m"});
+        at_least_one(node, at, r, &example);
         self
-    }
-}
-
-/// What a limit counts by.
-#[derive(Clone, Debug, PartialEq)]
-enum By {
-    Fingerprint,
-    Ip,
-    User,
-    Key,
-    Model,
-    Header(HeaderName),
-    All,
-}
-
-impl By {
-    fn name(&self) -> &'static str {
-        match self {
-            By::Fingerprint => "per_fingerprint",
-            By::Ip => "per_ip",
-            By::User => "per_user",
-            By::Key => "per_key",
-            By::Model => "per_model",
-            By::Header(_) => "per_header",
-            By::All => "global",
-        }
-    }
-
-    /// Whom or what a request concerns; `None` if it does not say.
-    fn subject<'r>(&self, request: &Request<'r>) -> Option<Cow<'r, str>> {
-        let header = |name: &str| {
-            let value = request.headers.get(name)?.to_str().ok()?;
-            (!value.is_empty()).then_some(Cow::Borrowed(value))
-        };
-        match self {
-            By::Fingerprint => header("x-fingerprint"),
-            By::Ip => Some(Cow::Owned(request.client.to_string())),
-            By::User => header("x-user-id")
-                .or_else(|| header("user-id"))
-                .or_else(|| {
-                    let user = request.peek?.user.as_ref()?;
-                    Some(Cow::Borrowed(&*user.value))
-                }),
-            By::Key => Some(Cow::Borrowed(&*request.principal?.id)),
-            By::Model => Some(Cow::Borrowed(request.model?)),
-            By::Header(name) => header(name.as_str()),
-            By::All => Some(Cow::Borrowed("")),
-        }
     }
 }
 
@@ -170,14 +119,8 @@ impl Builds for RateLimiter {
             (By::Model, &limits.per_model),
         ];
         let limit = |by: By, limit: u64, window: Duration| {
-            let id = format!("{}/{}", host.identity, by.name()).into();
-            (
-                by,
-                Limit {
-                    id,
-                    rule: Rule::Window { limit, window },
-                },
-            )
+            let limit = by.limit(host, Rule::Window { limit, window });
+            (by, limit)
         };
         let mut counted: Vec<(By, Limit)> = Vec::new();
         for (by, window) in windows {
@@ -195,9 +138,7 @@ impl Builds for RateLimiter {
         let least = self.actions.retry_after.as_deref();
         Arc::new(Limiter {
             quota: host.quota.clone(),
-            reads_body: counted
-                .iter()
-                .any(|(by, _)| matches!(by, By::User | By::Model)),
+            reads_body: counted.iter().any(|(by, _)| by.reads_body()),
             counted,
             least: least.and_then(|text| text.trim_end_matches('s').parse().ok()),
         })

@@ -17,11 +17,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 use tollgate_sdk::document::{At, Format, FromNode, Key, Node, Reading, Span, Value};
 use tollgate_sdk::llm::peek::peek;
+use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
     Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
-    Request, ResponseHead, Settings, Stage, State, Step, Verdict,
+    Request, ResponseHead, Settings, Stage, State, Step, Tokens, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Standing};
 
 use crate::BUILTINS;
 
@@ -241,6 +242,60 @@ pub(crate) fn problems(name: &str, settings: Json) -> Vec<String> {
     read(name, &settings).1
 }
 
+/// Limits that count, by a clock that the test moves.
+pub(crate) struct Counting {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) quota: Arc<Local>,
+}
+
+impl Counting {
+    /// From the beginning of 1970.
+    pub(crate) fn new() -> Self {
+        Self::at(0)
+    }
+
+    /// From so many seconds after the beginning of 1970.
+    pub(crate) fn at(unix: u64) -> Self {
+        let clock = Arc::new(ManualClock::at(unix));
+        let quota = Arc::new(Local::with_clock(clock.clone()));
+        Self { clock, quota }
+    }
+
+    /// The plugin of this name with settings that must be right, counting here.
+    pub(crate) fn plugin(&self, name: &str, settings: Json) -> Built {
+        let host = Host {
+            quota: self.quota.clone(),
+            ..host()
+        };
+        plugin_on(&host, name, settings, None)
+    }
+}
+
+/// An exchange that was served and took so many tokens.
+pub(crate) fn took(input: u64, cached: u64, output: u64) -> Outcome {
+    let usage = Usage {
+        input,
+        cached,
+        output,
+    };
+    Outcome {
+        status: 200,
+        tokens: Some(Tokens {
+            usage,
+            estimated: false,
+        }),
+        ..Outcome::default()
+    }
+}
+
+/// An exchange for which nothing was generated.
+pub(crate) fn failed(status: u16) -> Outcome {
+    Outcome {
+        status,
+        ..Outcome::default()
+    }
+}
+
 /// One exchange.
 pub(crate) struct Call {
     pub(crate) method: Method,
@@ -301,10 +356,10 @@ impl Call {
     }
 
     /// By the key of this name.
-    pub(crate) fn by(mut self, key: &str) -> Self {
+    pub(crate) fn key(mut self, key: &str) -> Self {
         self.principal = Some(Principal {
             name: key.into(),
-            id: format!("id-of-{key}").into(),
+            id: format!("id of {key}").into(),
         });
         self
     }
@@ -376,6 +431,12 @@ impl Call {
         end: bool,
     ) -> Result<Bytes, Refusal> {
         plugin.chunk(&mut self.state, chunk.into(), end)
+    }
+
+    /// The exchange ends; returns how, as the plugin left it.
+    pub(crate) fn end(&mut self, plugin: &Built, mut outcome: Outcome) -> Outcome {
+        plugin.end(&mut self.state, &mut outcome);
+        outcome
     }
 
     /// The exchange is over: both stages after the end.

@@ -106,42 +106,42 @@ fn the_second_identical_request_gets_the_first_ones_answer_until_it_is_old() {
 #[test]
 fn whatever_can_change_the_answer_makes_another_request() {
     let bench = bench(json!({"vary": ["X-Tier"], "when": "always"}));
-    assert_eq!(bench.fares(Call::post(BODY).by("a")), Fared::Miss);
-    let mut service = Call::post(BODY).by("a");
+    assert_eq!(bench.fares(Call::post(BODY).key("a")), Fared::Miss);
+    let mut service = Call::post(BODY).key("a");
     service.service = Some("qwen".into());
-    let mut tier_by_plugin = Call::post(BODY).by("a");
+    let mut tier_by_plugin = Call::post(BODY).key("a");
     let tier = HeaderName::from_static("x-tier");
     tier_by_plugin
         .edits
         .set_request(tier, HeaderValue::from_static("silver"));
     for (what, other) in [
-        ("body", Call::post(BODY.replace("[]", "[ ]")).by("a")),
-        ("path", Call::post(BODY).by("a").to("/v1/completions")),
+        ("body", Call::post(BODY.replace("[]", "[ ]")).key("a")),
+        ("path", Call::post(BODY).key("a").to("/v1/completions")),
         (
             "query",
-            Call::post(BODY).by("a").to("/v1/chat/completions?"),
+            Call::post(BODY).key("a").to("/v1/chat/completions?"),
         ),
         (
             "host",
-            Call::post(BODY).by("a").header("host", "b.example.com"),
+            Call::post(BODY).key("a").header("host", "b.example.com"),
         ),
-        ("key", Call::post(BODY).by("b")),
+        ("key", Call::post(BODY).key("b")),
         ("no key", Call::post(BODY)),
         (
             "accept",
             Call::post(BODY)
-                .by("a")
+                .key("a")
                 .header("accept", "text/event-stream"),
         ),
         (
             "content type",
-            Call::post(BODY).by("a").header("content-type", "x"),
+            Call::post(BODY).key("a").header("content-type", "x"),
         ),
-        ("vary", Call::post(BODY).by("a").header("x-tier", "gold")),
+        ("vary", Call::post(BODY).key("a").header("x-tier", "gold")),
         (
             "vary twice",
             Call::post(BODY)
-                .by("a")
+                .key("a")
                 .header("x-tier", "gold")
                 .header("x-tier", ""),
         ),
@@ -151,7 +151,7 @@ fn whatever_can_change_the_answer_makes_another_request() {
         assert_eq!(bench.fares(other), Fared::Miss, "{what}");
     }
     let same = Call::post(BODY)
-        .by("a")
+        .key("a")
         .header("x-other", "1")
         .from("203.0.113.9");
     assert_eq!(bench.fares(same), kept(0));
@@ -168,11 +168,11 @@ fn without_a_key_credentials_tell_clients_apart_and_with_one_they_do_not() {
     assert_eq!(bench.fares(with("authorization", "Bearer a")), kept(0));
     // A key stays the same through rotations of its secret.
     assert_eq!(
-        bench.fares(with("authorization", "Bearer old").by("k")),
+        bench.fares(with("authorization", "Bearer old").key("k")),
         Fared::Miss
     );
     assert_eq!(
-        bench.fares(with("authorization", "Bearer new").by("k")),
+        bench.fares(with("authorization", "Bearer new").key("k")),
         kept(0)
     );
 }
@@ -185,11 +185,11 @@ fn a_shared_cache_serves_everybody_but_not_what_is_private() {
         ("cache-control", "Private, max-age=9"),
     ];
     assert_eq!(
-        bench.asked(Call::post(BODY).by("a"), &private, &["{}"]),
+        bench.asked(Call::post(BODY).key("a"), &private, &["{}"]),
         Fared::Miss
     );
-    assert_eq!(bench.fares(Call::post(BODY).by("a")), Fared::Miss);
-    assert_eq!(bench.fares(Call::post(BODY).by("b")), kept(0));
+    assert_eq!(bench.fares(Call::post(BODY).key("a")), Fared::Miss);
+    assert_eq!(bench.fares(Call::post(BODY).key("b")), kept(0));
     assert_eq!(
         bench.fares(Call::post(BODY).header("authorization", "x")),
         kept(0)

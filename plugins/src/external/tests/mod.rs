@@ -44,7 +44,7 @@ fn the_server_is_told_of_the_request() {
     assert!(plugin.needs().request_body);
     server.answers(200, "");
     let mut call = Call::post(BODY)
-        .by("team-a")
+        .key("team-a")
         .to("/v1/messages?beta=true")
         .header("x-team", "a")
         .header("x-team", "b")
@@ -335,7 +335,7 @@ fn at_the_end_the_server_is_told_and_nothing_depends_on_it() {
             false => server.answers(200, r#"{"refuse":{}}"#),
             true => server.fails(CallError::Timeout),
         }
-        let mut call = Call::post(BODY).header("x-team", "a").by("k");
+        let mut call = Call::post(BODY).header("x-team", "a").key("k");
         assert_eq!(call.pre_request(&plugin), Ok(()));
         assert!(
             server.asked().is_empty(),

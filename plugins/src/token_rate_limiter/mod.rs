@@ -1,0 +1,201 @@
+//! `token_rate_limiter`: so many tokens in any window, counted by whoever or whatever requests concern.
+//!
+//! It owns what a request reserves and what it is charged; the counting is the engine's ([`Quota`](tollgate_sdk::quota::Quota)). What may be used is
+//! reserved before the request goes on, of every limit that concerns it or of none, and settled to what was used when the exchange is over.
+//! Invariant: a lease lives as long as its exchange.
+
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tollgate_sdk::llm::usage::Usage;
+use tollgate_sdk::plugin::{
+    Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step, Verdict,
+};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing, reserve_all};
+
+use crate::estimate::estimate;
+use crate::subject::By;
+
+use settings::Count;
+pub use settings::TokenRateLimiter;
+
+impl Builds for TokenRateLimiter {
+    const NAME: &'static str = "token_rate_limiter";
+    const STAGES: &'static [Stage] = &[Stage::PreRequest];
+
+    fn build(&self, host: &Host) -> Built {
+        let counted = self.counted(host);
+        let estimates = |of: &Counted| matches!(of.takes, Takes::Estimate(_));
+        let by_body = |of: &Counted| of.by.iter().any(|(by, _)| by.reads_body());
+        Arc::new(Limiter {
+            quota: host.quota.clone(),
+            reads_body: counted.iter().any(|of| estimates(of) || by_body(of)),
+            counted,
+            default_output: self.default_output,
+        })
+    }
+}
+
+/// One limit.
+struct Counted {
+    /// What it counts by: the first that a request names.
+    by: Vec<(By, Limit)>,
+    takes: Takes,
+}
+
+/// What an exchange takes of a limit.
+#[derive(Clone, Copy)]
+enum Takes {
+    /// Its tokens; until they are known an estimate of them.
+    Estimate(Count),
+    /// Its tokens; until they are known this many.
+    Fixed(u64),
+    /// One, being a request.
+    Request,
+}
+
+impl Takes {
+    fn reserved(self, estimate: &Usage) -> u64 {
+        match self {
+            Self::Estimate(count) => count.of(estimate),
+            Self::Fixed(tokens) => tokens,
+            Self::Request => 1,
+        }
+    }
+
+    fn headers(self, standing: &Standing) -> [(http::HeaderName, http::HeaderValue); 3] {
+        match self {
+            Self::Request => standing.headers(),
+            Self::Estimate(_) | Self::Fixed(_) => standing.token_headers(),
+        }
+    }
+}
+
+struct Limiter {
+    quota: Arc<dyn Quota>,
+    counted: Vec<Counted>,
+    reads_body: bool,
+    default_output: u64,
+}
+
+/// A limit that concerns a request.
+struct Concerned<'a> {
+    by: &'a By,
+    limit: &'a Limit,
+    subject: Cow<'a, str>,
+    takes: Takes,
+    amount: u64,
+}
+
+/// What is to be settled of one exchange.
+struct Reserved(Vec<(Takes, Lease)>);
+
+impl Plugin for Limiter {
+    fn needs(&self) -> Needs {
+        Needs {
+            request_body: self.reads_body,
+            ..Needs::default()
+        }
+    }
+
+    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
+        self.reserve(x).into()
+    }
+
+    fn end(&self, state: &mut State, outcome: &mut Outcome) {
+        let Some(Reserved(leases)) = state.take() else {
+            return;
+        };
+        let usage = outcome.tokens.as_ref().map(|tokens| &tokens.usage);
+        let succeeded = (200..300).contains(&outcome.status);
+        for (takes, lease) in leases {
+            match (takes, usage) {
+                (Takes::Estimate(count), Some(usage)) => lease.settle(count.of(usage)),
+                (Takes::Fixed(_), Some(usage)) => lease.settle(Count::Total.of(usage)),
+                // An answer that was no model's is charged by the request.
+                (Takes::Fixed(_), None) if succeeded => lease.keep(),
+                (Takes::Request, _) => lease.keep(),
+                (Takes::Estimate(_) | Takes::Fixed(_), None) => drop(lease),
+            }
+        }
+    }
+}
+
+impl Limiter {
+    fn reserve(&self, x: &mut Exchange<'_>) -> Verdict {
+        let request = x.request;
+        let guess = match self.reads_body {
+            true => estimate(x, self.default_output),
+            false => Usage::default(),
+        };
+        let concerned: Vec<_> = self
+            .counted
+            .iter()
+            .filter_map(|of| {
+                let named = |(by, limit)| Some((by, limit, By::subject(by, &request)?));
+                let (by, limit, subject) = of.by.iter().map(|(by, l)| (by, l)).find_map(named)?;
+                // A first request passes, however large it may be.
+                let amount = of.takes.reserved(&guess).min(limit.rule.most());
+                Some(Concerned {
+                    by,
+                    limit,
+                    subject,
+                    takes: of.takes,
+                    amount,
+                })
+            })
+            .collect();
+        let asked: Vec<(&Limit, &str, u64)> = concerned
+            .iter()
+            .map(|of| (of.limit, &*of.subject, of.amount))
+            .collect();
+        match reserve_all(&*self.quota, &asked) {
+            Ok(leases) => {
+                self.admit(x, &concerned, leases);
+                Ok(())
+            }
+            Err((index, denied)) => Err(refusal(concerned.get(index), &denied)),
+        }
+    }
+
+    /// Keeps the leases for the end, and tells how the tightest limits stand.
+    fn admit(&self, x: &mut Exchange<'_>, concerned: &[Concerned<'_>], leases: Vec<Lease>) {
+        let leases: Vec<_> = concerned.iter().map(|of| of.takes).zip(leases).collect();
+        for requests in [true, false] {
+            let alike = leases
+                .iter()
+                .filter(|(takes, _)| matches!(takes, Takes::Request) == requests);
+            let tightest = alike.min_by_key(|(_, lease)| lease.standing().remaining);
+            for (name, value) in tightest
+                .into_iter()
+                .flat_map(|(takes, lease)| takes.headers(&lease.standing()))
+            {
+                x.edits.set_response(name, value);
+            }
+        }
+        x.state.put(Reserved(leases));
+    }
+}
+
+fn refusal(of: Option<&Concerned<'_>>, denied: &Denied) -> Refusal {
+    let wait = denied.retry_after.unwrap_or(denied.standing.reset);
+    let Some(of) = of else {
+        return Refusal::too_many("rate limit exceeded", wait);
+    };
+    let (by, left) = (of.by.name(), denied.standing.remaining);
+    let message = match of.takes {
+        Takes::Request => format!("{by} rate limit exceeded: no requests are left"),
+        Takes::Estimate(_) | Takes::Fixed(_) => format!(
+            "{by} token rate limit exceeded: the request needs {}, {left} are left",
+            of.amount
+        ),
+    };
+    of.takes.headers(&denied.standing).into_iter().fold(
+        Refusal::too_many(message, wait),
+        |refusal, (name, value)| refusal.with(name, value),
+    )
+}
