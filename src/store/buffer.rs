@@ -50,6 +50,7 @@ struct State<T> {
     /// Somebody waits for the records.
     hurry: bool,
     closing: bool,
+    ended: bool,
 }
 
 /// What the writer shall do.
@@ -80,6 +81,7 @@ impl<T> Buffer<T> {
                 jobs: VecDeque::new(),
                 hurry: false,
                 closing: false,
+                ended: false,
             }),
             work: Condvar::new(),
             news: Condvar::new(),
@@ -129,7 +131,7 @@ impl<T> Buffer<T> {
         let (goal, failures) = (state.accepted, state.failures);
         while state.settled < goal {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || once && state.failures > failures {
+            if left.is_zero() || state.ended || once && state.failures > failures {
                 return false;
             }
             state.hurry = true;
@@ -219,7 +221,7 @@ impl<T> Buffer<T> {
         let mut state = self.lock();
         state.closing = true;
         state.failure.get_or_insert(StoreError::Closed);
-        state.failures += 1;
+        state.ended = true;
         let jobs = std::mem::take(&mut state.jobs);
         drop(state);
         drop(jobs);

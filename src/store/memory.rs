@@ -1,11 +1,12 @@
 //! A store that is gone with the process.
 //!
 //! It answers like the one in a file, but keeps only so much: the latest records, and sums of the latest hours. Hours whose records are
-//! gone count whole, and what was used in hours whose sums are gone is forgotten.
+//! gone count whole, and what was used in hours whose sums are gone is forgotten. Recording waits for a question that is being
+//! answered, some milliseconds at worst: this store is for trying things out.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -42,7 +43,7 @@ struct Inner {
     records_from: i64,
     sums: BTreeMap<Group, Sums>,
     /// The first hour of each gateway and key.
-    seen: BTreeMap<(String, String), i64>,
+    seen: BTreeMap<(Arc<str>, Arc<str>), i64>,
     models: Models,
 }
 
@@ -82,12 +83,15 @@ impl Inner {
         let Ok(model) = self.models.name(&record, nothing);
         record.model = model.clone();
         let group = Group::of(&record, model);
-        let key = (record.gateway.to_string(), record.key.to_string());
+        if !self.sums.contains_key(&group) {
+            self.models.forget();
+            if self.sums.len() >= SUMS {
+                self.forget_hour();
+            }
+        }
+        let key = (record.gateway.clone(), record.key.clone());
         let first = self.seen.entry(key).or_insert(group.hour);
         *first = group.hour.min(*first);
-        if !self.sums.contains_key(&group) && self.sums.len() >= SUMS {
-            self.forget_hour();
-        }
         *self.sums.entry(group).or_default() += record.sums();
         if self.records.len() >= self.most_records
             && let Some(oldest) = self.records.pop_front()
@@ -108,11 +112,10 @@ impl Inner {
         {
             first.remove();
         }
-        let (sums, models) = (&self.sums, &mut self.models);
-        models.forget();
-        let known: HashSet<_> = sums.keys().map(|g| (&*g.gateway, &*g.key)).collect();
+        let sums = &self.sums;
+        let known: HashSet<_> = sums.keys().map(|g| (&g.gateway, &g.key)).collect();
         self.seen
-            .retain(|(gateway, key), _| known.contains(&(&**gateway, &**key)));
+            .retain(|(gateway, key), _| known.contains(&(gateway, key)));
     }
 
     fn usage(&self, query: &Query) -> Vec<Row> {
@@ -147,7 +150,7 @@ impl Inner {
 
     fn hourly(&self, until: SystemTime, hours: u32) -> Vec<History> {
         let window = anomaly::window(until, hours);
-        let mut found: BTreeMap<(&str, &str), BTreeMap<i64, Activity>> = BTreeMap::new();
+        let mut found: BTreeMap<(&Arc<str>, &Arc<str>), BTreeMap<i64, Activity>> = BTreeMap::new();
         for (group, sums) in &self.sums {
             if !window.contains(&group.hour) {
                 continue;
@@ -159,10 +162,9 @@ impl Inner {
             activity.tokens += (sums.input + sums.output).unsigned_abs();
         }
         let histories = found.into_iter().map(|((gateway, key), hours)| {
-            let (gateway, key) = (gateway.to_owned(), key.to_owned());
-            let place = (gateway, key);
-            let first = self.seen.get(&place).copied().unwrap_or(window.start);
-            let mut history = History::new(place.0, place.1, &window, first);
+            let first = self.seen.get(&(gateway.clone(), key.clone()));
+            let first = first.copied().unwrap_or(window.start);
+            let mut history = History::new(gateway.to_string(), key.to_string(), &window, first);
             for (hour, activity) in hours {
                 history.set(&window, hour, activity);
             }
@@ -276,5 +278,49 @@ impl Store for Memory {
             ok: true,
             ..Health::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, everything, record};
+    use super::*;
+
+    #[test]
+    fn an_hour_whose_records_are_gone_counts_whole() {
+        let store = Memory::new(3);
+        for minutes in [10, 50, 70, 110, 115] {
+            store.record(record(minutes * 60_000, "a", "m"));
+        }
+        let requests = |from: u64, to: u64| {
+            let query = Query {
+                since: at(from * 60_000),
+                until: at(to * 60_000),
+                ..everything(By::Key)
+            };
+            let rows = store.usage(&query).unwrap();
+            rows.iter().map(|row| row.requests).sum::<u64>()
+        };
+        assert_eq!(
+            requests(40, 55),
+            2,
+            "of the first hour only the sum is left"
+        );
+        assert_eq!(requests(60, 112), 2);
+        assert_eq!(requests(0, 120), 5);
+    }
+
+    #[test]
+    fn the_first_hours_are_forgotten_when_there_are_too_many_sums() {
+        let store = Memory::new(10);
+        for n in 0..SUMS as u64 / 2 {
+            store.record(record(0, &format!("first{n}"), "m"));
+            store.record(record(HOUR as u64, &format!("second{n}"), "m"));
+        }
+        let keys = || store.usage(&everything(By::Key)).unwrap().len();
+        assert_eq!(keys(), SUMS);
+        store.record(record(HOUR as u64, "third", "m"));
+        assert_eq!(keys(), SUMS / 2 + 1);
+        assert_eq!(store.lock().seen.len(), SUMS / 2 + 1);
     }
 }

@@ -49,7 +49,7 @@ pub trait Store: Send + Sync {
     /// When the file cannot be read.
     fn revision(&self) -> Result<u64, StoreError>;
 
-    /// Takes note of an exchange. Never waits for the disk.
+    /// Takes note of an exchange. Never waits for the disk; may be called where requests are served.
     fn record(&self, record: UsageRecord);
 
     /// Writes what was recorded before this call; `false` if that was not done within `patience`.

@@ -279,3 +279,45 @@ pub(super) fn sort(by: By, rows: &mut [Row]) {
         requests.then_with(|| a.name.cmp(&b.name))
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In hours and quarters, to be readable.
+    fn plan(since: f64, until: f64, records_from: f64) -> (Range<f64>, Vec<Range<f64>>) {
+        let ms = |hours: f64| (hours * HOUR as f64) as i64;
+        let Plan { hours, edges } = Plan::new(ms(since), ms(until), ms(records_from));
+        let hours = hours.start as f64 / 3600.0..hours.end as f64 / 3600.0;
+        let edges = edges.into_iter().filter(|edge| !edge.is_empty());
+        let edge =
+            |edge: Range<i64>| edge.start as f64 / HOUR as f64..edge.end as f64 / HOUR as f64;
+        (hours, edges.map(edge).collect())
+    }
+
+    #[test]
+    fn only_broken_hours_are_counted_by_records() {
+        assert_eq!(plan(1.0, 4.0, 0.0), (1.0..4.0, vec![]));
+        assert_eq!(plan(1.25, 4.5, 0.0), (2.0..4.0, vec![1.25..2.0, 4.0..4.5]));
+        assert_eq!(plan(1.25, 4.0, 0.0), (2.0..4.0, vec![1.25..2.0]));
+        assert_eq!(plan(1.25, 1.5, 0.0).1, [1.25..1.5]);
+        assert!(plan(1.25, 1.5, 0.0).0.is_empty());
+        // Two broken hours side by side, and none between.
+        let (hours, edges) = plan(1.25, 2.5, 0.0);
+        assert!(hours.is_empty());
+        assert_eq!(edges, [1.25..2.0, 2.0..2.5]);
+        let (hours, edges) = plan(4.0, 4.0, 0.0);
+        assert!(hours.is_empty() && edges.is_empty());
+        let (hours, edges) = plan(4.5, 1.5, 0.0);
+        assert!(hours.is_empty() && edges.is_empty());
+    }
+
+    #[test]
+    fn an_hour_without_its_records_counts_whole() {
+        assert_eq!(plan(1.25, 4.5, 2.0), (1.0..4.0, vec![4.0..4.5]));
+        assert_eq!(plan(1.25, 4.5, 5.0), (1.0..5.0, vec![]));
+        assert_eq!(plan(1.25, 1.5, 2.0), (1.0..2.0, vec![]));
+        assert_eq!(plan(1.25, 2.5, 2.0), (1.0..2.0, vec![2.0..2.5]));
+        assert_eq!(plan(1.25, 2.5, 9.0), (1.0..3.0, vec![]));
+    }
+}

@@ -14,8 +14,6 @@ use super::*;
 
 /// Long enough for any machine; nothing waits for it unless it fails.
 const LONG: Duration = Duration::from_secs(60);
-/// What is waited for something that cannot happen.
-const SHORT: Duration = Duration::from_millis(300);
 
 struct Place {
     folder: TempDir,
@@ -72,24 +70,27 @@ fn survives(
     heal: impl FnOnce(&Sqlite),
 ) {
     let store = place.open(10);
-    store.record(record(0, "a", "m"));
+    // Longer than a page, so that it fits into no room that is left.
+    let long = "k".repeat(10_000);
+    store.record(record(0, &long, "m"));
     assert!(store.flush(LONG));
     strike(&store);
     for _ in 0..4 {
-        store.record(record(1, "a", "m"));
+        store.record(record(1, &long, "m"));
     }
-    assert!(!store.flush(SHORT));
+    // Until a try has failed.
+    assert!(!store.buffer.flush(LONG, true));
     let health = store.health();
     assert!(!health.ok);
     assert_eq!(health.reason, Some(reason.to_string()));
     assert_eq!((health.buffered, health.dropped), (4, 0));
     for _ in 0..9 {
-        store.record(record(2, "a", "m"));
+        store.record(record(2, &long, "m"));
     }
     let health = store.health();
     assert_eq!((health.buffered, health.dropped), (10, 3));
     assert_eq!(
-        store.apply(&[put("k", None, json!(1))], None),
+        store.apply(&[put("k", None, json!(&long))], None),
         Err(reason.clone())
     );
 
@@ -102,7 +103,7 @@ fn survives(
     };
     assert_eq!(store.health(), healthy);
     assert_eq!(store.requests(), 11);
-    assert_eq!(store.apply(&[put("k", None, json!(1))], None), Ok(1));
+    assert_eq!(store.apply(&[put("k", None, json!(&long))], None), Ok(1));
 }
 
 #[test]
@@ -143,9 +144,6 @@ fn a_full_disk_is_waited_for() {
             store.inject(move |c| {
                 let pragma = format!("PRAGMA max_page_count = {count}");
                 c.query_row(&pragma, [], |_| Ok(())).unwrap();
-                // What fills the pages that are there; kept out of the sums.
-                let fill = "INSERT INTO counter VALUES (hex(randomblob(900)), '', 0, 0)";
-                while count == 1 && c.execute(fill, []).is_ok() {}
             });
         }
     };
@@ -329,7 +327,7 @@ fn old_records_and_old_sums_go() {
         Ok(rounds)
     });
     assert!(rounds.unwrap() > 40, "a little at a time");
-    // Kept are the sums of the last 40 days, each with two; day 19's hours are before that time of day.
+    // Two exchanges of each of the last 40 days.
     assert_eq!(store.requests(), 80);
     let count = |of: &str| {
         let count = format!("SELECT count(*) FROM {of}");
@@ -412,14 +410,9 @@ fn an_empty_file_gets_the_tables() {
 
 #[test]
 fn versions_follow_each_other() {
-    let mut file = Connection::open_in_memory().unwrap();
-    // A file on disk has a write-ahead log; the scripts do not care.
     let place = Place::new();
     drop(place.open(10));
-    file = {
-        drop(file);
-        Connection::open(place.file()).unwrap()
-    };
+    let mut file = Connection::open(place.file()).unwrap();
     file.execute("UPDATE meta SET value = 5 WHERE name = 'revision'", [])
         .unwrap();
     let [first] = schema::SCRIPTS;
@@ -495,8 +488,10 @@ fn a_writer_that_panics_closes_the_store() {
     store.record(record(0, "a", "m"));
     let result: Result<(), _> = store.write(|_| panic!("on purpose"));
     assert_eq!(result, Err(StoreError::Closed));
-    assert!(!store.flush(SHORT));
+    assert!(!store.flush(LONG));
     assert!(!store.health().ok);
     assert_eq!(store.apply(&[], None), Err(StoreError::Closed));
     assert_eq!(store.revision(), Ok(0));
+    store.record(record(0, "a", "m"));
+    assert_eq!(store.health().dropped, 1);
 }
