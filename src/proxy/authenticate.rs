@@ -90,5 +90,6 @@ fn cause(why: Option<Unusable>) -> &'static str {
         Some(Unusable::Unknown) => "unknown key",
         Some(Unusable::Inactive) => "inactive key",
         Some(Unusable::Expired) => "expired key",
+        Some(Unusable::Unavailable) => "identity service unavailable",
     }
 }

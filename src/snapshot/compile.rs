@@ -9,7 +9,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde_json::json;
-use tollgate_sdk::quota::Quota;
 
 use super::hosts::HostEntry;
 use super::registry::Known;
@@ -54,10 +53,7 @@ pub fn compile(
             ))
         })
         .collect();
-    let chains = Chains {
-        quota: &registry.quota,
-        metrics,
-    };
+    let chains = Chains { registry, metrics };
     let mut hosts = Hosts::default();
     let mut gateways = Vec::new();
     for (index, gateway) in config.gateways.iter().enumerate() {
@@ -190,13 +186,13 @@ fn claim_hosts(hosts: &mut Hosts, gateway: &model::Gateway, index: usize, offere
 /// What plugins are built with.
 #[derive(Clone, Copy)]
 struct Chains<'c> {
-    quota: &'c Arc<dyn Quota>,
+    registry: &'c Registry,
     metrics: &'c Metrics,
 }
 
 impl Chains<'_> {
     fn of(self, entries: &[model::Plugin], owner: &str) -> Arc<Chain> {
-        Chain::of(entries, owner, self.quota, self.metrics)
+        Chain::of(entries, owner, self.registry, self.metrics)
     }
 }
 
@@ -226,7 +222,8 @@ fn compile_gateway(
         allowed: gateway.allowed_ips.clone(),
         denied: gateway.denied_ips.clone(),
         paused: gateway.status == model::Status::Paused,
-        keys: (gateway.auth.kind != AuthKind::None).then(|| Keys::of(&gateway.name, &config.keys)),
+        keys: (gateway.auth.kind() != AuthKind::None)
+            .then(|| Keys::of(&gateway.name, &config.keys)),
         key_header: gateway.auth.header.clone(),
         chain: chains.of(&gateway.plugins, &format!("gateway/{}", gateway.name)),
         publishes: offered.iter().any(|offered| offered.offer.service.public),
@@ -338,10 +335,7 @@ fn compile_service(
     registry: &Registry,
     metrics: &Metrics,
 ) -> Option<Arc<Service>> {
-    let chains = Chains {
-        quota: &registry.quota,
-        metrics,
-    };
+    let chains = Chains { registry, metrics };
     let upstream = match &service.pool {
         Pool::Upstream(name) => upstreams.get(name.as_str())?.clone(),
         Pool::Targets(targets) => Arc::new(compile_upstream(&in_place(service, targets), registry)),
@@ -357,7 +351,7 @@ fn compile_service(
         public: service
             .auth
             .as_ref()
-            .is_some_and(|auth| auth.kind == AuthKind::None),
+            .is_some_and(|auth| auth.kind() == AuthKind::None),
         alias: service.model.as_deref().map(Arc::from),
         upstream,
         timeouts: service.timeouts.clone(),
