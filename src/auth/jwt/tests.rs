@@ -1,3 +1,4 @@
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use rsa::pkcs1::EncodeRsaPrivateKey;
@@ -20,35 +21,48 @@ struct Signer {
     algorithm: Algorithm,
     key: EncodingKey,
     id: &'static str,
+    public: Json,
 }
 
 impl Signer {
     fn ed(id: &'static str) -> Signer {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let key = EncodingKey::from_ed_der(&pair.serialize_der());
-        let algorithm = Algorithm::EdDSA;
-        Signer { algorithm, key, id }
+        let x = BASE64_URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+        Signer {
+            algorithm: Algorithm::EdDSA,
+            key,
+            id,
+            public: json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": id}),
+        }
     }
 
     fn ec(id: &'static str) -> Signer {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let key = EncodingKey::from_ec_der(&pair.serialize_der());
-        let algorithm = Algorithm::ES256;
-        Signer { algorithm, key, id }
+        Self::described(Algorithm::ES256, key, id)
     }
 
     fn rsa(id: &'static str, bits: usize) -> Signer {
         let pair = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, bits).unwrap();
         let key = EncodingKey::from_rsa_der(pair.to_pkcs1_der().unwrap().as_bytes());
-        let algorithm = Algorithm::RS256;
-        Signer { algorithm, key, id }
+        Self::described(Algorithm::RS256, key, id)
+    }
+
+    fn described(algorithm: Algorithm, key: EncodingKey, id: &'static str) -> Signer {
+        let jwk = Jwk::from_encoding_key(&key, algorithm).unwrap();
+        let mut public = serde_json::to_value(jwk).unwrap();
+        public["kid"] = json!(id);
+        Signer {
+            algorithm,
+            key,
+            id,
+            public,
+        }
     }
 
     fn public(&self) -> Json {
-        let jwk = Jwk::from_encoding_key(&self.key, self.algorithm).unwrap();
-        let mut jwk = serde_json::to_value(jwk).unwrap();
-        jwk["kid"] = json!(self.id);
-        jwk
+        self.public.clone()
     }
 
     fn header(&self) -> Header {
@@ -135,7 +149,7 @@ fn no_other_algorithm_passes() {
     let x = public["x"].as_str().unwrap();
     for secret in [
         EncodingKey::from_secret(x.as_bytes()),
-        EncodingKey::from_urlsafe_base64_secret(x).unwrap(),
+        EncodingKey::from_secret(&BASE64_URL_SAFE_NO_PAD.decode(x).unwrap()),
         EncodingKey::from_secret(public.to_string().as_bytes()),
     ] {
         let mut header = Header::new(Algorithm::HS256);
