@@ -143,7 +143,7 @@ fn tokens_of_each_algorithm_pass_and_are_verified_once() {
 fn no_other_algorithm_passes() {
     let signer = Signer::ed("a");
     let public = signer.public();
-    let world = serving(&[public.clone()]);
+    let world = serving(std::slice::from_ref(&public));
     let issuer = issuer(&world);
     assert_eq!(why(&world, &issuer, &signer.sign(&claims())), None);
     let x = public["x"].as_str().unwrap();
