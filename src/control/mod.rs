@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tollgate_sdk::plugin::Http;
 
+use crate::auth::Authority;
 use crate::config::Mistake;
 use crate::health::{self, BreakerState};
 use crate::model::{Config, Name};
@@ -164,7 +165,8 @@ impl Control {
         let now = SystemTime::now();
         self.metrics.key_expiry.reset();
         for gateway in &snapshot.gateways {
-            for key in gateway.keys.iter().flat_map(|keys| keys.iter()) {
+            let keys = gateway.authority.as_ref().and_then(Authority::keys);
+            for key in keys.iter().flat_map(|keys| keys.iter()) {
                 let Some(end) = key.expires_at.filter(|_| !key.replaced) else {
                     continue;
                 };

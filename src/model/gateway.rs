@@ -31,8 +31,9 @@ document! {
         domain: Option<String>,
         /// Whether it takes requests whose host matches no gateway; without such a gateway they get 421.
         default: bool = false,
-        /// Who may use it: "api_key", whoever has one of its keys; `{ type = "api_key", header = "X-TG-API-Key" }`, with another header
-        /// for them; or "none", everybody. "jwt" and "http" are not supported yet.
+        /// Who may use it: "api_key", whoever has one of its keys; "none", everybody; `{ type = "jwt", issuer = "…", audience = "…", jwks_url = "…" }`,
+        /// whoever has a token that the issuer signed; `{ type = "http", url = "…" }`, whoever has a token that an identity service allows. Every
+        /// table may name one more header for the key or token: `{ type = "api_key", header = "X-TG-API-Key" }`.
         auth: Auth = Auth::API_KEY,
         /// Where the model's name is: `{ by = "body" }`, `{ by = "path" }`, `{ by = "header", header = "X-Model-Name" }` or `{ by = "none" }`.
         routing: Routing = Routing::default(),

@@ -27,7 +27,7 @@ mod upstream;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
-pub use auth::{Auth, AuthKind};
+pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
 pub use gateway::{By, Certificate, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
 pub use key::{Key, KeyHash, Moment, Previous};

@@ -9,7 +9,7 @@ use tollgate_sdk::document::{
 };
 
 use super::pattern::check_path;
-use super::{Auth, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Switch, Target};
+use super::{Auth, AuthBy, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Switch, Target};
 
 document! {
     /// What is offered: a model, or any HTTP API.
@@ -86,6 +86,12 @@ impl Service {
         if let (Some(""), Some(given)) = (self.model.as_deref(), node.entry("model")) {
             let help = "write the model's name, or take the field out";
             r.error(given.span, &at.field("model"), "may not be empty", help);
+        }
+        let tokens = |auth: &Auth| !matches!(auth.by, AuthBy::None | AuthBy::ApiKey);
+        if let (Some(true), Some(given)) = (self.auth.as_ref().map(tokens), node.entry("auth")) {
+            let message = "a service has no tokens of its own";
+            let help = "give it to the gateway; here only \"none\" makes a difference";
+            r.error(given.span, &at.field("auth"), message, help);
         }
         self
     }

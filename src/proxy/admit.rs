@@ -86,7 +86,7 @@ async fn try_admit(
     if gateway.paused {
         return Err(Rejection::Paused.into());
     }
-    let known = authenticate(&session.req_header().headers, x, &gateway);
+    let known = authenticate(&session.req_header().headers, x, &gateway).await;
     if known.is_err() && is_preflight(session) {
         // A browser's question before the request has no key; what answers it is a plugin.
         run_chain(session, x, &gateway.chain, memory).await?;
@@ -180,7 +180,7 @@ fn list_models(
     let Some(rest) = head.uri.path().strip_prefix("/v1/models") else {
         return Ok(None);
     };
-    let all = gateway.keys.is_none() || x.key.as_ref().is_some_and(|key| key.is_unscoped());
+    let all = gateway.open || x.key.as_ref().is_some_and(|key| key.is_unscoped());
     let seen = |id: &str, listed: &ListedModel| {
         let mut services = listed.services.iter();
         match &x.key {
@@ -255,10 +255,10 @@ fn asked_of<'h>(
     gateway: &Gateway,
 ) -> Head<'h> {
     Head {
-        who: match (&gateway.keys, &x.key) {
-            (None, _) => Who::Anybody,
-            (Some(_), Some(key)) => Who::Holder(key),
-            (Some(_), None) => Who::Stranger,
+        who: match &x.key {
+            _ if gateway.open => Who::Anybody,
+            Some(key) => Who::Holder(key),
+            None => Who::Stranger,
         },
         method: &head.method,
         path: head.uri.path(),

@@ -11,49 +11,56 @@ use http::{HeaderMap, HeaderName};
 use super::exchange::Exchange;
 use super::forward::API_KEY;
 use super::reply::Rejection;
-use crate::auth::Unusable;
+use crate::auth::{LONGEST_TOKEN, Unusable};
 use crate::snapshot::Gateway;
 
-/// Bytes of a secret; what is longer is not worth hashing.
-const LONGEST: usize = 1024;
-
-/// Finds the key, and leaves it in the exchange.
-pub(super) fn authenticate(
+/// Finds out who asks, and leaves it in the exchange.
+pub(super) async fn authenticate(
     headers: &HeaderMap,
     x: &mut Exchange,
     gateway: &Gateway,
 ) -> Result<(), Rejection> {
-    let Some(keys) = &gateway.keys else {
+    let Some(authority) = &gateway.authority else {
         return Ok(());
     };
     let mut why = None;
     for secret in presented(headers, gateway.key_header.as_ref()) {
-        match keys.find(secret, SystemTime::now) {
+        let now = SystemTime::now();
+        let found = match authority.known(secret, now) {
+            Some(found) => found,
+            // Boxed: most requests wait for nobody here.
+            None => Box::pin(authority.ask(secret, now)).await,
+        };
+        match found {
             Ok(key) => {
-                x.key = Some(key.clone());
+                x.key = Some(key);
                 x.consumed = true;
                 return Ok(());
             }
             Err(unusable) => {
-                x.consumed |= unusable != Unusable::Unknown;
+                x.consumed |= matches!(unusable, Unusable::Inactive | Unusable::Expired);
                 why = why.max(Some(unusable));
             }
         }
     }
+    if gateway.open {
+        return Ok(());
+    }
     x.cause = Some(cause(why).to_owned());
-    match gateway.publishes {
-        true => Ok(()),
-        false => Err(Rejection::InvalidKey),
+    match (gateway.publishes, why) {
+        (true, _) => Ok(()),
+        (false, Some(Unusable::Unavailable)) => Err(Rejection::UnknownForNow),
+        (false, _) => Err(Rejection::InvalidKey),
     }
 }
 
 /// Whether the exchange may go to the service that was found for it.
 pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejection> {
-    let (Some(_), Some(offer)) = (&gateway.keys, &x.offer) else {
+    let Some(offer) = &x.offer else {
         return Ok(());
     };
     let Some(key) = &x.key else {
-        if !offer.service.public {
+        if !offer.service.public && !gateway.open {
             return Err(Rejection::InvalidKey);
         }
         x.cause = None;
@@ -66,6 +73,11 @@ pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejec
     };
     match key.admits(&offer.service.name, x.rule.as_deref(), model) {
         true => Ok(()),
+        // Where nobody needs a key, one that does not open this is none.
+        false if gateway.open => {
+            x.key = None;
+            Ok(())
+        }
         false => Err(Rejection::OutOfScope),
     }
 }
@@ -84,7 +96,7 @@ fn presented<'h>(
     let other = headers.get(API_KEY).map(|value| value.as_bytes());
     let candidates = [own, bearer, other];
     let trimmed = candidates.into_iter().flatten().map(<[u8]>::trim_ascii);
-    trimmed.filter(|secret| (1..=LONGEST).contains(&secret.len()))
+    trimmed.filter(|secret| (1..=LONGEST_TOKEN).contains(&secret.len()))
 }
 
 /// For the log: the client is told nothing of this.
@@ -94,5 +106,6 @@ fn cause(why: Option<Unusable>) -> &'static str {
         Some(Unusable::Unknown) => "unknown key",
         Some(Unusable::Inactive) => "inactive key",
         Some(Unusable::Expired) => "expired key",
+        Some(Unusable::Unavailable) => "identity service unavailable",
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Rejection {
     Forbidden,
     /// No key, or none that opens this gateway now.
     InvalidKey,
+    /// Whoever would know the token does not answer.
+    UnknownForNow,
     /// The key does not open this.
     OutOfScope,
     /// A plugin refused it.
@@ -92,9 +94,10 @@ impl Rejection {
             Rejection::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Rejection::UpstreamError => StatusCode::BAD_GATEWAY,
-            Rejection::NoHealthyUpstream | Rejection::Overloaded | Rejection::Paused => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Rejection::NoHealthyUpstream
+            | Rejection::Overloaded
+            | Rejection::Paused
+            | Rejection::UnknownForNow => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Rejection::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         }
@@ -108,6 +111,7 @@ impl Rejection {
             Rejection::InvalidKey => "invalid_api_key",
             Rejection::Plugin(refusal) => refusal.code,
             Rejection::Internal => "internal_error",
+            Rejection::UnknownForNow => "identity_unavailable",
             Rejection::ModelNotFound(_) => "model_not_found",
             Rejection::RouteNotFound => "route_not_found",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
@@ -146,6 +150,9 @@ impl Rejection {
             }
             Rejection::Plugin(refusal) => refusal.message.clone(),
             Rejection::Internal => "The gateway could not check this request.".into(),
+            Rejection::UnknownForNow => {
+                "Your token cannot be checked now. Try again in a moment.".into()
+            }
             Rejection::OutOfScope => "This API key may not be used for that.".into(),
             Rejection::ModelNotFound(model) => {
                 format!("The model `{model}` does not exist or you do not have access to it.")
@@ -184,6 +191,7 @@ impl Rejection {
             Rejection::NoHealthyUpstream
                 | Rejection::Overloaded
                 | Rejection::Paused
+                | Rejection::UnknownForNow
                 | Rejection::RateLimited
         )
         .then_some(RETRY_AFTER)

@@ -17,7 +17,7 @@ use super::{
     Chain, Gateway, Hosts, ListedModel, Offer, Rates, Registry, Router, Service, Snapshot, Split,
     Target, Upstream,
 };
-use crate::auth::Keys;
+use crate::auth::{Authority, Keys, Outside};
 use crate::balance::{
     self, ConsistentHash, LeastConnections, Policy, PowerOfTwo, Random, RoundRobin, stable_hash,
 };
@@ -225,7 +225,8 @@ fn compile_gateway(
         allowed: gateway.allowed_ips.clone(),
         denied: gateway.denied_ips.clone(),
         paused: gateway.status == model::Status::Paused,
-        keys: (gateway.auth.kind != AuthKind::None).then(|| Keys::of(&gateway.name, &config.keys)),
+        authority: authority(gateway, config, chains.offers),
+        open: gateway.auth.kind() == AuthKind::None,
         key_header: gateway.auth.header.clone(),
         chain: chains.of(&gateway.plugins, &format!("gateway/{}", gateway.name)),
         key_chains: key_chains(gateway, config, chains),
@@ -234,6 +235,21 @@ fn compile_gateway(
         models_list,
         models,
     }
+}
+
+/// A gateway for everybody still knows its keys, if it has any: services and rules may ask for them.
+fn authority(gateway: &model::Gateway, config: &Config, offers: &Offers) -> Option<Authority> {
+    let keys = &config.keys;
+    if gateway.auth.kind() == AuthKind::None {
+        let any = keys.iter().any(|key| key.gateway == gateway.name);
+        return any.then(|| Authority::Keys(Keys::of(&gateway.name, keys)));
+    }
+    let outside = Outside {
+        http: offers.http.clone(),
+        clock: offers.clock.clone(),
+        kept: offers.kept.clone(),
+    };
+    Authority::of(&gateway.auth, &gateway.name, keys, &outside)
 }
 
 /// The limits and budgets of keys, counted by key through all its rotations.
@@ -373,7 +389,7 @@ fn compile_service(
         public: service
             .auth
             .as_ref()
-            .is_some_and(|auth| auth.kind == AuthKind::None),
+            .is_some_and(|auth| auth.kind() == AuthKind::None),
         alias: service.model.as_deref().map(Arc::from),
         upstream,
         timeouts: service.timeouts.clone(),

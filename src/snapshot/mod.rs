@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::auth::Keys;
+use crate::auth::Authority;
 use crate::balance;
 use crate::health::TargetHealth;
 use crate::model;
@@ -71,8 +71,10 @@ pub struct Gateway {
     pub denied: Vec<IpNet>,
     /// Refuses everything with 503.
     pub paused: bool,
-    /// Its users' keys, unless everybody may use it.
-    pub keys: Option<Keys>,
+    /// Who decides who asks, if anybody does.
+    pub authority: Option<Authority>,
+    /// Everybody may use it, also who is not known.
+    pub open: bool,
     /// A header for keys besides the usual ones.
     pub key_header: Option<HeaderName>,
     /// What every request passes before it is routed.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
-use tollgate_sdk::quota::{Local, Quota};
+use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
 use crate::balance::{Freed, Queue, RetryBudget, TargetState};
 use crate::health::TargetHealth;
@@ -45,6 +45,8 @@ pub struct Offers {
     pub quota: Arc<dyn Quota>,
     /// Calls to other servers.
     pub http: Arc<dyn Http>,
+    /// What time it is for whatever is remembered.
+    pub clock: Arc<dyn Clock>,
     /// What plugins keep.
     pub kept: Arc<KeptByPlugins>,
 }
@@ -69,6 +71,7 @@ impl Registry {
             offers: Offers {
                 quota: Arc::new(Local::new()),
                 http,
+                clock: Arc::new(SystemClock::default()),
                 kept: Arc::default(),
             },
         }
