@@ -2,6 +2,7 @@
 //!
 //! A failure anywhere leaves what was in force as it was.
 
+mod books;
 mod budgets;
 mod keys;
 mod probes;
@@ -120,15 +121,6 @@ impl Control {
     /// Where state is kept.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
-    }
-
-    /// Keeps what budgets have counted, if anything changed. It waits for the disk.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub fn keep_budgets(&self) -> Result<(), StoreError> {
-        let quota = &*self.registry.offers.quota;
-        self.budgets.keep(&*self.store, quota)
     }
 
     /// The configuration in force. A request takes it once.

@@ -11,6 +11,7 @@ use pingora_core::server::{ExecutionPhase, ShutdownWatch};
 use pingora_core::services::background::BackgroundService;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
+use tollgate_sdk::secret::Secret;
 
 use crate::admin;
 use crate::control::Control;
@@ -20,6 +21,7 @@ pub(super) struct Housekeeping {
     control: Arc<Control>,
     listeners: Vec<SocketAddr>,
     admin: SocketAddr,
+    token: Option<Secret<String>>,
     // Taken once, when the service starts.
     phases: Mutex<Option<Receiver<ExecutionPhase>>>,
     open: Arc<AtomicUsize>,
@@ -42,6 +44,7 @@ impl Housekeeping {
                 .map(|listener| listener.address)
                 .collect(),
             admin: config.admin.address,
+            token: config.admin.token.clone(),
             phases: Mutex::new(Some(phases)),
             open,
             drained,
@@ -76,6 +79,7 @@ impl Housekeeping {
         while self.open.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.control.clone().settle().await;
         // The access log's writer flushes within 200 ms.
         tokio::time::sleep(Duration::from_millis(300)).await;
         log::info!("drained");
@@ -98,7 +102,9 @@ impl BackgroundService for Housekeeping {
             }
         };
         let admin = async {
-            if let Err(error) = admin::serve(self.admin, self.control.clone()).await {
+            if let Err(error) =
+                admin::serve(self.admin, self.token.clone(), self.control.clone()).await
+            {
                 log::error!("the admin listener on {} failed: {error}", self.admin);
             }
         };
@@ -108,6 +114,7 @@ impl BackgroundService for Housekeeping {
             self.become_ready(),
             self.control.keep_resolving(),
             self.control.keep_probing(),
+            self.control.keep_books(),
             follow
         );
     }

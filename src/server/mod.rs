@@ -94,6 +94,7 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
         config.server.body_memory.bytes(),
         threads,
     );
+    let books = control.clone();
     let housekeeping = Housekeeping::new(control, config, phases, proxy.open(), ending.drained);
     server.add_service(background_service("housekeeping", housekeeping));
     for http2 in [true, false] {
@@ -126,6 +127,7 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
         shutdown_signal: ending.signal,
     });
     drop(writing);
+    books.close_books();
     Ok(())
 }
 

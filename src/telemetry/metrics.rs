@@ -414,7 +414,10 @@ fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Histo
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::telemetry::OfferMetrics;
 
     #[test]
     fn every_metric_registers_and_renders() {

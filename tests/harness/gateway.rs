@@ -9,7 +9,7 @@ use std::time::Instant;
 use pingora_core::server::ShutdownSignalWatch;
 use tokio::sync::Notify;
 use tollgate::config::{self, Format};
-use tollgate::model::Config;
+use tollgate::model::{Config, StateStore};
 use tollgate::server::{self, Ending, ShutdownSignal, StartError};
 
 use super::{Client, H2Client, Metrics, PATIENCE, Reply, free_port, get, runtime, until};
@@ -64,6 +64,7 @@ impl Gateway {
             }
             config.admin.address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
             config.log.access = tollgate::model::AccessLog::Off;
+            config.server.state = StateStore::Memory;
             let address = config.listeners.first().unwrap().address;
             if let Some(gateway) = Self::try_start(config.clone(), address, config.admin.address) {
                 return gateway;
@@ -214,6 +215,8 @@ fn complete(toml: &str, address: SocketAddr, admin: SocketAddr) -> String {
     };
     add("[admin]", &format!("address = \"{admin}\""));
     add("[log]", "access = \"off\"");
+    // The default is a file of the folder, which tests share.
+    add("[server]", "state = \"memory\"");
     add("[[listener]]", &format!("address = \"{address}\""));
     add(
         "[[gateway]]",
