@@ -33,7 +33,11 @@ const NO_TEXT: [&str; 9] = [
 
 /// Whether `each` holds for every text of a request's body. It is asked in order and no further than the first that it does not hold for.
 pub(super) fn all(body: &[u8], each: impl FnMut(&str) -> bool) -> bool {
-    let text = String::from_utf8_lossy(body);
+    // Where it is well formed, which it nearly always is, to check that is ten times as fast as to mend it.
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(body),
+    };
     let mut texts = Texts {
         text: &text,
         each,
