@@ -81,24 +81,21 @@ impl Grams {
         Ok(())
     }
 
-    /// Tells of those windows around the gram at `at` that are known.
-    #[cold]
+    /// Tells of those windows around the gram at `at` that are known, in order.
     fn windows<E>(
         &self,
         text: &[u8],
         at: usize,
-        places: u8,
+        mut places: u8,
         found: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<(), E> {
-        for place in (0..self.step)
-            .rev()
-            .filter(|place| places >> place & 1 != 0)
-        {
-            let start = at.checked_sub(place);
-            let window = start.and_then(|start| Some((start, text.get(start..)?)));
-            if let Some((start, window)) = window
-                && self.known.get(self.window_at(window)) == Some(&true)
-            {
+        while let Some(place) = places.checked_ilog2() {
+            places ^= 1 << place;
+            let start = at.wrapping_sub(place as usize);
+            let Some(window) = text.get(start..) else {
+                continue;
+            };
+            if self.known.get(self.window_at(window)) == Some(&true) {
                 found(start)?;
             }
         }
