@@ -4,6 +4,8 @@
 //! text, in linear time whatever the patterns are. What was found is never repeated to the client or in a log.
 
 mod grams;
+#[cfg(test)]
+mod naive;
 mod prefix;
 mod search;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::json::{self, Kind, Step, Visit};
 
 /// Fields at the top that hold prompts.
-const PROMPTS: [&str; 6] = [
+pub(super) const PROMPTS: [&str; 6] = [
     "messages",
     "prompt",
     "input",
@@ -19,7 +19,7 @@ const PROMPTS: [&str; 6] = [
 ];
 
 /// Names of strings that are no text.
-const NO_TEXT: [&str; 9] = [
+pub(super) const NO_TEXT: [&str; 9] = [
     "role",
     "type",
     "id",
