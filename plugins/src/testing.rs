@@ -20,7 +20,7 @@ use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
 use crate::BUILTINS;
 
 /// The settings as a tree.
-fn node(value: &Json) -> Node {
+pub(crate) fn node(value: &Json) -> Node {
     let value = match value {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
