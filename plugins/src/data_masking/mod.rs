@@ -5,6 +5,8 @@
 //! a compressed answer is refused. Nothing that was found reaches an error or a log.
 
 mod body;
+#[cfg(test)]
+mod cuts;
 mod entity;
 mod mask;
 mod stream;
