@@ -302,3 +302,45 @@ fn what_comes_whole_below_a_delta_stays_whole() {
     masked["cited_text"] = "by [MASKED_EMAIL] in May".into();
     assert_eq!(out, event(masked));
 }
+
+/// Rules that match more than is held back, or have to look far ahead, do the same to a stream as to the whole.
+#[test]
+fn rules_without_end_are_bounded() {
+    let patterns = ["begin.*end", r"secret-\w+", "a.*b|a", r"é{2,}!?"];
+    let rules = patterns.map(|pattern| json!({"type": "regex", "pattern": pattern}));
+    let masking = plugin("data_masking", json!({"rules": rules}));
+    let whole = |text: &str| {
+        let mut call = Call::post(json!({"prompt": text}).to_string());
+        call.pre_request(&masking).unwrap();
+        let sent: Json = serde_json::from_str(&call.sent()).unwrap();
+        sent["prompt"].as_str().unwrap().to_owned()
+    };
+    let chat = &DIALECTS[0];
+    for (text, after) in [
+        ("begin x end".to_owned(), "[MASKED]"),
+        (format!("begin {} end", "x".repeat(2040)), ""),
+        (format!("begin {} end", "x".repeat(2038)), "[MASKED]"),
+        (format!("secret-{}", "x".repeat(2041)), "[MASKED]"),
+        (format!("secret-{}", "x".repeat(2042)), "[MASKED]x"),
+        (format!("{}secret-7", "x ".repeat(5000)), ""),
+        (
+            format!("{}begin end{}", "é ".repeat(3071), "é".repeat(1200)),
+            "",
+        ),
+    ] {
+        let masked = whole(&text);
+        assert!(after.is_empty() || masked == after, "{masked}");
+        for size in [1, 100, 3000] {
+            let letters: Vec<_> = text.chars().collect();
+            let pieces: Vec<String> = { letters.chunks(size) }
+                .map(|piece| piece.iter().collect())
+                .collect();
+            let pieces: Vec<_> = pieces.iter().map(String::as_str).collect();
+            let out = streamed(&masking, &[chat.stream(&pieces).as_bytes()]);
+            assert_eq!(chat.read(&out), masked, "{size}: {text}");
+        }
+    }
+    // Each match is told only by looking for a longer one as far ahead as that may be.
+    let long = "a".repeat(20_000);
+    assert_eq!(whole(&long).len(), "[MASKED]".len() * long.len());
+}
