@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// The deepest nesting that is followed.
 const MAX_DEPTH: usize = 127;
@@ -150,15 +150,13 @@ pub(crate) fn quote(text: &str) -> String {
 pub(crate) fn decode(token: &str) -> Cow<'_, str> {
     let inner = token.strip_prefix('"').unwrap_or(token);
     let inner = inner.strip_suffix('"').unwrap_or(inner);
-    let Some(first) = inner.find('\\') else {
+    let Some((plain, mut rest)) = at_slash(inner) else {
         return Cow::Borrowed(inner);
     };
-    let (plain, mut rest) = inner.split_at_checked(first).unwrap_or((inner, ""));
     let mut out = String::with_capacity(inner.len());
     out.push_str(plain);
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
-        let mut chars = after.chars();
+    loop {
+        let mut chars = rest.chars();
         let escape = chars.next();
         rest = chars.as_str();
         out.push(match escape {
@@ -171,9 +169,19 @@ pub(crate) fn decode(token: &str) -> Cow<'_, str> {
             Some('u') => unicode(&mut rest),
             _ => char::REPLACEMENT_CHARACTER,
         });
+        let Some((plain, after)) = at_slash(rest) else {
+            out.push_str(rest);
+            return Cow::Owned(out);
+        };
+        out.push_str(plain);
+        rest = after;
     }
-    out.push_str(rest);
-    Cow::Owned(out)
+}
+
+/// What stands before the first backslash, and after it.
+fn at_slash(text: &str) -> Option<(&str, &str)> {
+    let at = memchr(b'\\', text.as_bytes())?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// The character after `\u`, of which `rest` is cut.

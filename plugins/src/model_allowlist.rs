@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use http::Method;
 use tollgate_sdk::document;
-use tollgate_sdk::document::{At, FromText, Invalid, Node, Quoted, Reading};
+use tollgate_sdk::document::{At, Node, Quoted, Reading};
+use tollgate_sdk::llm::ModelPattern;
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
 };
-use tollgate_sdk::text_in_document;
 
 document! {
     /// Which models may be asked for; others get 403.
@@ -35,56 +35,6 @@ impl ModelAllowlist {
         self
     }
 }
-
-/// One model, or all whose names begin alike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModelPattern {
-    /// This name.
-    Exact(String),
-    /// Names that begin with this.
-    Prefix(String),
-}
-
-impl ModelPattern {
-    fn matches(&self, model: &str) -> bool {
-        match self {
-            Self::Exact(name) => model == name,
-            Self::Prefix(prefix) => model.starts_with(prefix.as_str()),
-        }
-    }
-}
-
-impl FromText for ModelPattern {
-    const EXPECTED: &'static str = "a model's name";
-    const EXAMPLE: &'static str = "Qwen/*";
-
-    fn from_text(text: &str) -> Result<Self, Invalid> {
-        let (name, prefix) = match text.strip_suffix('*') {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
-        if name.contains('*') {
-            let help = "a `*` stands only at the end: \"Qwen/*\"";
-            return Err(Invalid::new("a `*` inside a name has no meaning").help(help));
-        }
-        if text.is_empty() {
-            return Err(Invalid::new("a model has a name").help("for example \"Qwen/*\""));
-        }
-        Ok(match prefix {
-            true => Self::Prefix(name.into()),
-            false => Self::Exact(name.into()),
-        })
-    }
-
-    fn to_text(&self) -> String {
-        match self {
-            Self::Exact(name) => name.clone(),
-            Self::Prefix(name) => format!("{name}*"),
-        }
-    }
-}
-
-text_in_document!(ModelPattern);
 
 impl Builds for ModelAllowlist {
     const NAME: &'static str = "model_allowlist";
@@ -191,7 +141,7 @@ mod tests {
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(
             told.concat()
-                .contains("models[0]: \"a*b\": a `*` inside a name has no meaning")
+                .contains("models[0]: \"a*b\": `*` may only stand at the end")
         );
         assert!(
             problems("model_allowlist", json!({"models": []}))

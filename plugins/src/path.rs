@@ -17,6 +17,11 @@ pub struct DottedPath {
 }
 
 impl DottedPath {
+    /// Of these parts, if there are any.
+    pub(crate) fn new(parts: Vec<String>) -> Option<Self> {
+        Some(Self { parts }).filter(|path| !path.parts.is_empty())
+    }
+
     /// Its parts, from the outside in.
     pub(crate) fn parts(&self) -> &[String] {
         &self.parts

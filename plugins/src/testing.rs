@@ -27,7 +27,7 @@ use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Stand
 use crate::BUILTINS;
 
 /// The settings as a tree.
-fn node(value: &Json) -> Node {
+pub(crate) fn node(value: &Json) -> Node {
     let value = match value {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),

@@ -34,7 +34,7 @@ pub use key::{Key, KeyHash, Moment, Previous};
 pub use key_limits::{KeyBudget, KeyLimits};
 pub use listener::Listener;
 pub use name::Name;
-pub use pattern::{HostPattern, ModelPattern, PathPattern, Rewrite, RewritePiece, Segment};
+pub use pattern::{HostPattern, PathPattern, Rewrite, RewritePiece, Segment};
 pub use plugin::{OnError, Plugin, PluginSettings};
 pub use policy::{HashKey, Policy};
 pub use process::{AccessLog, Admin, Level, Log, LogFormat, Server, StateStore};
@@ -45,6 +45,7 @@ pub use rule::{HeaderMatch, PartialTimeouts, Rule, Weighted};
 pub use service::{Pool, Service, ServiceKind, Timeouts};
 pub use switch::Switch;
 pub use target::{Host, Role, Scheme, Target, TargetUrl};
+pub use tollgate_sdk::llm::ModelPattern;
 pub use upstream::{Engine, Upstream, UpstreamTls};
 
 document! {

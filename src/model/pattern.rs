@@ -1,4 +1,5 @@
-//! Patterns by which requests are told apart: hosts, models, paths; and the template of a rewritten path.
+//! Patterns by which requests are told apart: hosts and paths; and the template of a rewritten path. That of models is the sdk's, since
+//! plugins tell models apart, too.
 
 use std::fmt;
 
@@ -76,68 +77,6 @@ pub(crate) fn is_host(text: &str) -> bool {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     text.len() <= 253 && text.split('.').all(label)
-}
-
-/// The model names a service or a rule answers to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ModelPattern {
-    /// One name.
-    Exact(String),
-    /// Every name that begins so.
-    Prefix(String),
-}
-
-impl ModelPattern {
-    /// Whether it stands for this name.
-    pub fn matches(&self, model: &str) -> bool {
-        match self {
-            Self::Exact(name) => name == model,
-            Self::Prefix(prefix) => model.starts_with(prefix.as_str()),
-        }
-    }
-}
-
-impl FromText for ModelPattern {
-    const EXPECTED: &'static str = "a model's name";
-    const EXAMPLE: &'static str = "Qwen/Qwen3-8B";
-
-    fn from_text(text: &str) -> Result<Self, Invalid> {
-        let (name, any_rest) = match text.strip_suffix('*') {
-            Some(prefix) => (prefix, true),
-            None => (text, false),
-        };
-        if text.is_empty() {
-            return Err(Invalid::new("a model's name may not be empty")
-                .help("write the name, or \"*\" for every model"));
-        }
-        if name.contains('*') {
-            return Err(Invalid::new("`*` may only stand at the end")
-                .help("write \"Qwen/*\", or one pattern for each beginning"));
-        }
-        if name.chars().any(char::is_control) {
-            return Err(Invalid::new(
-                "control characters are not allowed in a model's name",
-            ));
-        }
-        Ok(if any_rest {
-            Self::Prefix(name.into())
-        } else {
-            Self::Exact(name.into())
-        })
-    }
-
-    fn to_text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl fmt::Display for ModelPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => f.write_str(name),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
-        }
-    }
 }
 
 /// The paths a rule applies to.
@@ -352,7 +291,7 @@ pub(crate) fn check_path(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-text_in_document!(HostPattern, ModelPattern, PathPattern, Rewrite);
+text_in_document!(HostPattern, PathPattern, Rewrite);
 
 #[cfg(test)]
 mod tests {
@@ -377,14 +316,6 @@ mod tests {
             HostPattern::from_text("API.Example.com."),
             Ok(HostPattern::Exact("api.example.com".into()))
         );
-        for model in ["*", "Qwen/*", "gpt 4", "Qwen/Qwen3-8B"] {
-            assert_eq!(
-                ModelPattern::from_text(model)
-                    .map(|m| m.to_text())
-                    .as_deref(),
-                Ok(model)
-            );
-        }
         for path in [
             "/",
             "/*",
@@ -442,6 +373,5 @@ mod tests {
         for path in ["", "a", "/{", "/}", "/{}", "/{a b}", "/{a}}"] {
             assert!(Rewrite::from_text(path).is_err(), "{path}");
         }
-        assert!(ModelPattern::from_text("").is_err() && ModelPattern::from_text("a*b").is_err());
     }
 }

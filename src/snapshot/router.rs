@@ -306,7 +306,7 @@ impl Router {
             match (&rule.rule.model, model) {
                 (Some(_), ModelName::Unread) => return Decision::NeedsModel,
                 (Some(_), ModelName::Absent) => continue,
-                (Some(pattern), ModelName::Is(name)) if !answers(pattern, name) => continue,
+                (Some(pattern), ModelName::Is(name)) if !pattern.matches(name) => continue,
                 _ => {}
             }
             let path = rule.path_to_send(head.path, &matched);
@@ -468,13 +468,6 @@ fn literal_length(segments: &[Segment]) -> usize {
             Segment::Param(_) => 1,
         })
         .sum()
-}
-
-fn answers(pattern: &ModelPattern, name: &str) -> bool {
-    match pattern {
-        ModelPattern::Exact(exact) => exact == name,
-        ModelPattern::Prefix(prefix) => name.starts_with(prefix.as_str()),
-    }
 }
 
 fn allow_value(methods: &[&Method]) -> String {

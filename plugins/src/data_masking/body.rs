@@ -60,6 +60,13 @@ pub(super) fn is_spelled(path: &[Step<'_>]) -> bool {
 
 /// Whether the string at the end of a path is a text.
 pub(super) fn is_text(path: &[Step<'_>], text: &str) -> bool {
+    if let [.., Step::Key(of), Step::Key(name)] = path
+        && of == "function"
+        && name == "name"
+    {
+        // What a tool is called by; a piece of it held back would be another tool.
+        return false;
+    }
     match path.last() {
         Some(Step::Key(key)) if NAMES.contains(&&**key) => false,
         Some(Step::Key(key)) if FILES.contains(&&**key) => !is_file(text),

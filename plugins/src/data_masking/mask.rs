@@ -1,6 +1,7 @@
 //! Finding and replacing in one text, whole or as it grows.
 //!
-//! All rules are one automaton, run once over a text in linear time. For a text that grows, a second automaton answers the
+//! All rules are one automaton without backtracking. A match has at most [`MAX_HELD`] bytes, so that a search takes time linear in the text: a
+//! few thousand steps for each of its letters at worst, about one where nothing is found. For a text that grows, a second automaton answers the
 //! question that decides what may go on: from which place on could what is there still become something else? It is run from every
 //! place that is held, anchored, and a place is settled as soon as it cannot match any more. What a growing text comes out
 //! as is therefore the same however it is cut.
@@ -10,14 +11,15 @@ use std::borrow::Cow;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::pool::Pool;
-use regex_automata::{Anchored, Input, MatchKind, nfa::thompson};
-
+use regex_automata::{Anchored, Input, Match, MatchKind, nfa::thompson};
 use regex_syntax::hir::{Hir, HirKind, LookSet};
 
 use super::entity::Accept;
 
-/// The longest end of a stream that is held back.
+/// The longest end of a stream that is held back, in bytes, and the longest match: a rule that could match more matches that much.
 pub(super) const MAX_HELD: usize = 2048;
+/// How many places are searched for a match's beginning at once.
+const STEP: usize = 3 * MAX_HELD;
 /// The most memory the compiled rules may take.
 const MAX_SIZE: usize = 32 << 20;
 /// The memory for what an automaton has learnt of texts so far.
@@ -120,12 +122,7 @@ impl Masker {
         let mut out = String::new();
         let (mut copied, mut at) = (from, from);
         while at < until {
-            let input = Input::new(text).range(at..);
-            let Some(found) = self
-                .search
-                .search(&input)
-                .filter(|found| found.start() < until)
-            else {
+            let Some(found) = self.next(text, at).filter(|found| found.start() < until) else {
                 break;
             };
             let candidate = text.get(found.range()).unwrap_or_default();
@@ -152,6 +149,33 @@ impl Masker {
         }
         out.push_str(rest);
         (Cow::Owned(out), end)
+    }
+
+    /// The first match from a place on. To tell that it is one, no more is read than [`MAX_HELD`] bytes from its beginning: without that, rules
+    /// that have to look far ahead for each short match took time quadratic in the text.
+    fn next(&self, text: &str, from: usize) -> Option<Match> {
+        let mut at = from;
+        loop {
+            let begins = at.saturating_add(STEP);
+            let end = begins.saturating_add(MAX_HELD).min(text.len());
+            let found = self.search.search(&Input::new(text).range(at..end));
+            match found {
+                Some(found) if found.start() < begins => {
+                    if found.len() <= MAX_HELD {
+                        return Some(found);
+                    }
+                    let start = found.start();
+                    let shorter = Input::new(text).range(start..start + MAX_HELD);
+                    let shorter = self.search.search(&shorter.anchored(Anchored::Yes));
+                    if shorter.is_some() {
+                        return shorter;
+                    }
+                    at = next_char(text, start);
+                }
+                _ if end == text.len() => return None,
+                _ => at = text.floor_char_boundary(begins),
+            }
+        }
     }
 
     /// The first place from which what is there could still become something.

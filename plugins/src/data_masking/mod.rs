@@ -5,6 +5,8 @@
 //! a compressed answer is refused. Nothing that was found reaches an error or a log.
 
 mod body;
+#[cfg(test)]
+mod cuts;
 mod entity;
 mod mask;
 mod stream;
@@ -29,7 +31,7 @@ use stream::EventStream;
 
 document! {
     /// Personal and secret data, replaced in requests, in answers and in streams of them: numbers of cards, addresses, keys, and what
-    /// `rules` describe. A stream is held back only as far as its end may be the beginning of something, at most 2048 bytes.
+    /// `rules` describe. A stream is held back only as far as its end may be the beginning of something, at most 2048 bytes of each text in it.
     pub struct DataMasking (checked) {
         /// Whether every predefined entity is masked; those named in `predefined_entities` as it says there.
         apply_all: bool = false,
@@ -81,7 +83,8 @@ document! {
     pub enum RuleKind {
         /// Words, found as whole words in any case.
         Keyword = "keyword",
-        /// A regular expression.
+        /// A regular expression, run in linear time. What it matches has at most 2048 bytes: of something longer as much is masked as it
+        /// matches within them, and what cannot match within them is not.
         Regex = "regex",
     }
 }

@@ -402,8 +402,11 @@ impl<'a> Visit<'a> for Texts<'a> {
 /// Whether a text is a piece of a longer one: below `delta`, of a choice's `text`, or of the other engines' tokens.
 fn is_piece(path: &[Step<'_>]) -> bool {
     let key = |step: &Step<'_>, name: &str| matches!(step, Step::Key(key) if key == name);
+    // Sources come whole, each in an event of its own, also below `delta`.
+    let sources = ["citation", "citations", "annotation", "annotations"];
     if path.iter().any(|step| key(step, "delta")) {
-        return true;
+        let of_source = |step| sources.iter().any(|name| key(step, name));
+        return !path.iter().any(of_source);
     }
     match path {
         [choices, Step::Index(_), text] => key(choices, "choices") && key(text, "text"),

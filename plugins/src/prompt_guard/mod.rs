@@ -3,8 +3,11 @@
 //! It owns which texts of a request are the prompt and whether a pattern is in one of them. Every pattern is looked for in one pass over the
 //! text, in linear time whatever the patterns are. What was found is never repeated to the client or in a log.
 
+mod grams;
+#[cfg(test)]
+mod naive;
+mod prefix;
 mod search;
-mod skim;
 #[cfg(test)]
 mod tests;
 mod texts;

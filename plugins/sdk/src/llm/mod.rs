@@ -1,6 +1,6 @@
 //! What the gateway knows about the wire formats of language models: the few fields it reads from a
 //! request ([`peek`]), the two edits it makes ([`splice`]), server-sent events ([`sse`]), the tokens an
-//! answer reports ([`usage`], [`stream`]) and the shape of an error ([`dialect`]).
+//! answer reports ([`usage`], [`stream`]), the shape of an error ([`dialect`]) and how models are named ([`ModelPattern`]).
 //!
 //! It owns no I/O and no policy: bytes go in, facts and bytes come out. Everything here that sees a body
 //! is a push parser, fed as the bytes arrive, whose result does not depend on where the chunks are cut;
@@ -14,9 +14,12 @@ pub mod stream;
 pub mod usage;
 
 mod fault;
+mod model;
 mod number;
 mod scan;
 mod text;
+
+pub use model::ModelPattern;
 
 #[cfg(any(test, feature = "fuzz"))]
 pub mod check;

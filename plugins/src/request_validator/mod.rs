@@ -1,8 +1,18 @@
 //! `request_validator`: what a request's JSON must and may hold.
 //!
-//! It owns three checks, of fields that must be there, of the names that may stand at the top, and of numbers' maxima, and reports every
-//! fault of a request at once. It changes nothing. It has no JSON Schema: no library for it is worth its dependencies so far.
+//! It owns four checks, of fields that must be there, of the names that may stand at the top, of numbers' maxima, and of a JSON Schema
+//! ([`schema`]), and reports every fault of a request at once. It changes nothing. Only for a schema is a tree of the body built.
 
+mod references;
+mod schema;
+#[cfg(test)]
+mod schema_tests;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::Method;
@@ -14,6 +24,7 @@ use tollgate_sdk::plugin::{
 
 use crate::json::{self, Kind, Malformed};
 use crate::path::DottedPath;
+use schema::JsonSchema;
 
 document! {
     /// What the JSON of a request must and may hold; another gets 400 with all that is wrong with it. Requests of methods that have no
@@ -27,13 +38,15 @@ document! {
         allowed_parameters: Vec<String> = Vec::new(),
         /// The largest value of numbers, by field; a field that is given must be a number.
         max: Vec<(DottedPath, f64)> = Vec::new(),
+        /// A JSON Schema (draft 2020-12) that the body satisfies: as a table, or as `{ file = "path" }` of a file that holds it as JSON. It may
+        /// refer to its own parts, and not round in a circle; nothing else is read. An object then has no name twice.
+        schema: Option<JsonSchema>,
     }
-    later ["schema"]
 }
 
 impl RequestValidator {
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
-        let fields = ["required", "allowed_parameters", "max"];
+        let fields = ["required", "allowed_parameters", "max", "schema"];
         if fields.iter().all(|name| node.entry(name).is_none()) {
             let help = "for example: required = [\"messages\"], or max = { max_tokens = 4096 }";
             r.error(node.span, at, "nothing is checked", help);
@@ -145,6 +158,9 @@ impl Validator {
                 faults.extend(exceeds(text.get(place).unwrap_or_default(), path, *most));
             }
         }
+        if let Some(schema) = &self.0.schema {
+            faults.extend(unfit(text, schema)?);
+        }
         Ok(faults)
     }
 }
@@ -161,126 +177,80 @@ fn exceeds(value: &str, path: &DottedPath, most: f64) -> Option<Fault> {
     }
 }
 
+/// What of a body does not fit a schema.
+fn unfit(text: &str, schema: &JsonSchema) -> Result<Vec<Fault>, Malformed> {
+    let mut names = Names::default();
+    json::walk(text, &mut names)?;
+    if !names.repeated.is_empty() {
+        return Ok(names.repeated);
+    }
+    match serde_json::from_str(text) {
+        Ok(body) => Ok(schema.faults(&body)),
+        // What the scanner lets pass: letters of strings, and numbers that are too large for any type.
+        Err(error) => Err(Malformed {
+            at: offset(text, error.line(), error.column()),
+        }),
+    }
+}
+
+/// The byte at a line and a column, both counted from one, the column in bytes.
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let before = text.split_inclusive('\n').take(line.saturating_sub(1));
+    before.map(str::len).sum::<usize>() + column.saturating_sub(1)
+}
+
+/// Looks for names that an object has twice. Of those the tree keeps the last, an upstream perhaps the first.
+#[derive(Default)]
+struct Names<'a> {
+    /// Of the objects around, from the outside in; of an array none.
+    seen: Vec<HashSet<Cow<'a, str>>>,
+    repeated: Vec<Fault>,
+}
+
+impl<'a> Names<'a> {
+    fn member(&mut self, path: &[json::Step<'a>]) {
+        self.seen.truncate(path.len());
+        if let (Some(json::Step::Key(name)), Some(seen)) = (path.last(), self.seen.last_mut())
+            && !seen.insert(name.clone())
+            && self.repeated.len() < MAX_FAULTS
+        {
+            let place = path.iter().map(|step| match step {
+                json::Step::Key(name) => name.to_string(),
+                json::Step::Index(index) => index.to_string(),
+            });
+            let fault = Fault::at(place.collect(), "is given twice");
+            self.repeated.push(fault);
+        }
+    }
+}
+
+impl<'a> json::Visit<'a> for Names<'a> {
+    fn enter(&mut self, path: &[json::Step<'a>]) -> bool {
+        self.member(path);
+        self.seen.push(HashSet::new());
+        true
+    }
+
+    fn leaf(&mut self, path: &[json::Step<'a>], _: Kind, _: Range<usize>) {
+        self.member(path);
+    }
+}
+
 impl Fault {
     fn of(path: &DottedPath, what: &str) -> Self {
         let field = path.to_text();
         let message = format!("`{field}` {what}");
         Self { field, message }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use crate::testing::{Call, plugin, problems};
-
-    #[test]
-    fn required_fields_must_be_there() {
-        let validator = plugin(
-            "request_validator",
-            json!({"required": ["messages", "metadata.user"]}),
-        );
-        let sent = json!({"messages": [], "metadata": {"user": "a"}});
-        assert_eq!(Call::post(sent.to_string()).refused(&validator), None);
-        for sent in [
-            json!({"messages": [], "metadata": {}}),
-            json!({"messages": [], "metadata": {"user": null}}),
-            json!({"messages": [], "metadata": "user"}),
-        ] {
-            let refusal = Call::post(sent.to_string())
-                .pre_request(&validator)
-                .unwrap_err();
-            assert_eq!(refusal.status, 400);
-            assert_eq!(refusal.param.as_deref(), Some("metadata.user"));
-            assert_eq!(refusal.message, "`metadata.user` is missing");
+    /// At the end of these names; of none, the whole body.
+    fn at(place: Vec<String>, what: &str) -> Self {
+        match DottedPath::new(place) {
+            Some(path) => Self::of(&path, what),
+            None => Self {
+                field: String::new(),
+                message: format!("the body {what}"),
+            },
         }
-    }
-
-    #[test]
-    fn only_allowed_names_stand_at_the_top() {
-        let validator = plugin(
-            "request_validator",
-            json!({"allowed_parameters": ["model"]}),
-        );
-        let nested = json!({"model": {"anything": 1}}).to_string();
-        assert_eq!(Call::post(nested).refused(&validator), None);
-        let refusal = Call::post(r#"{"mod\u0065l":"m","tools":[]}"#)
-            .pre_request(&validator)
-            .unwrap_err();
-        assert_eq!(refusal.message, "the parameter \"tools\" is not allowed");
-    }
-
-    #[test]
-    fn numbers_have_maxima() {
-        let validator = plugin(
-            "request_validator",
-            json!({"max": {"max_tokens": 4096, "temperature": 2, "options.n": 1.5}}),
-        );
-        for (body, passes) in [
-            (
-                r#"{"max_tokens":4096,"temperature":2.0,"options":{"n":1.5}}"#,
-                true,
-            ),
-            (r#"{"max_tokens":null}"#, true),
-            ("{}", true),
-            (r#"{"max_tokens":4097}"#, false),
-            (r#"{"max_tokens":1e4}"#, false),
-            (r#"{"max_tokens":99999999999999999999999}"#, false),
-            (r#"{"max_tokens":"4"}"#, false),
-            (r#"{"max_tokens":1,"max_tokens":5000}"#, false),
-            (r#"{"options":{"n":2}}"#, false),
-        ] {
-            assert_eq!(
-                Call::post(body).refused(&validator).is_none(),
-                passes,
-                "{body}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_fault_of_a_request_is_told_at_once() {
-        let settings = json!({"required": ["model"], "allowed_parameters": ["model", "max_tokens"], "max": {"max_tokens": 1}});
-        let validator = plugin("request_validator", settings);
-        let refusal = Call::post(r#"{"max_tokens":2,"x":1}"#)
-            .pre_request(&validator)
-            .unwrap_err();
-        assert_eq!(
-            refusal.message,
-            "`model` is missing; the parameter \"x\" is not allowed; `max_tokens` is above 1"
-        );
-    }
-
-    #[test]
-    fn what_is_no_object_is_refused_and_what_has_no_body_passes() {
-        let validator = plugin("request_validator", json!({"required": ["model"]}));
-        for body in ["", "[]", "{\"model\":", "\u{0}", "1"] {
-            assert_eq!(Call::post(body).refused(&validator), Some(400), "{body}");
-        }
-        assert_eq!(Call::post(vec![0xFF]).refused(&validator), Some(400));
-        assert_eq!(Call::get().refused(&validator), None);
-    }
-
-    #[test]
-    fn every_mistake_is_told_at_once() {
-        let told = problems(
-            "request_validator",
-            json!({"required": ["a..b", "c.d"], "allowed_parameters": ["a"], "max": {"x": "many"}, "schema": {}}),
-        );
-        let text = told.join("\n");
-        for part in [
-            "required[0]: \"a..b\": a part of the path is empty",
-            "allowed_parameters: `c` is required but not among the allowed (add \"c\" to it)",
-            "max.x: expected a number",
-            "schema: schema is not supported yet",
-        ] {
-            assert!(text.contains(part), "{part}\nis not in\n{text}");
-        }
-        assert!(
-            problems("request_validator", json!({}))
-                .concat()
-                .contains("nothing is checked")
-        );
     }
 }
