@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 
 use tollgate_sdk::document;
-use tollgate_sdk::document::{At, FromKey, FromText, Key, Node, Reading};
+use tollgate_sdk::document::{At, Node, Reading};
+use tollgate_sdk::llm::ModelPattern;
 use tollgate_sdk::llm::usage::Usage;
-
-use crate::model_allowlist::ModelPattern;
 
 /// Millionths in one.
 pub(crate) const MICRO: f64 = 1e6;
@@ -47,26 +46,6 @@ impl Price {
             }
         }
         self
-    }
-}
-
-impl FromKey for ModelPattern {
-    fn read_key(key: &Key, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
-        match Self::from_text(&key.text) {
-            Ok(pattern) => Some(pattern),
-            Err(invalid) => {
-                r.error(key.span, at, invalid.message, invalid.help);
-                None
-            }
-        }
-    }
-
-    fn key(&self) -> String {
-        self.to_text()
-    }
-
-    fn example_key() -> &'static str {
-        "gpt-4o*"
     }
 }
 
@@ -140,6 +119,8 @@ impl Prices {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_sdk::document::FromText;
+
     use super::*;
 
     fn price(input: f64, cached: Option<f64>, output: f64) -> Price {

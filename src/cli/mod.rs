@@ -2,8 +2,12 @@
 
 mod check;
 mod demo;
+mod key;
+mod remote;
 mod run;
 mod schema;
+mod table;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +34,11 @@ enum Verb {
     Demo,
     /// Say everything that is wrong with a configuration, with place and remedy. Exit code 1 if anything is.
     Check(File),
+    /// Make, list, rotate and revoke API keys of a running gateway.
+    #[command(subcommand)]
+    Key(key::Verb),
+    /// Say what was used: requests, tokens and cost, in groups.
+    Usage(usage::Asked),
     /// Print the configuration's JSON Schema.
     Schema,
     /// Print the version.
@@ -50,6 +59,8 @@ pub fn main() -> ExitCode {
         Verb::Run(file) => run::run(file.config.as_deref()),
         Verb::Demo => demo::run(),
         Verb::Check(file) => check::run(file.config.as_deref()),
+        Verb::Key(verb) => key::run(verb),
+        Verb::Usage(asked) => usage::run(&asked),
         Verb::Schema => schema::run(),
         Verb::Version => version(),
     }

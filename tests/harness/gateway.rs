@@ -216,12 +216,15 @@ fn complete(toml: &str, address: SocketAddr, admin: SocketAddr) -> String {
     add("[admin]", &format!("address = \"{admin}\""));
     add("[log]", "access = \"off\"");
     // The default is a file of the folder, which tests share.
-    add("[server]", "state = \"memory\"");
+    add("[server]", "");
     add("[[listener]]", &format!("address = \"{address}\""));
     add(
         "[[gateway]]",
         "name = \"main\"\nhosts = [\"*\"]\nauth = \"none\"",
     );
+    if !text.contains("\nstate = ") {
+        text = text.replacen("[server]", "[server]\nstate = \"memory\"", 1);
+    }
     text
 }
 

@@ -6,9 +6,9 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::quota::Period;
 
-use crate::model_allowlist::ModelPattern;
 use crate::price::{MICRO, Price};
 use crate::subject::By;
+use tollgate_sdk::llm::ModelPattern;
 
 /// The highest limit of money.
 const MOST_MONEY: f64 = 1e12;

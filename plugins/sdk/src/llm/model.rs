@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::document::{FromText, Invalid};
+use crate::document::{At, FromKey, FromText, Invalid, Key, Reading};
 use crate::text_in_document;
 
 /// One model, or all whose names begin alike. Written as the name, or as the beginning with a `*` at its end.
@@ -69,6 +69,26 @@ impl fmt::Display for ModelPattern {
 }
 
 text_in_document!(ModelPattern);
+
+impl FromKey for ModelPattern {
+    fn read_key(key: &Key, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
+        match Self::from_text(&key.text) {
+            Ok(pattern) => Some(pattern),
+            Err(invalid) => {
+                r.error(key.span, at, invalid.message, invalid.help);
+                None
+            }
+        }
+    }
+
+    fn key(&self) -> String {
+        self.to_text()
+    }
+
+    fn example_key() -> &'static str {
+        "gpt-4o*"
+    }
+}
 
 #[cfg(test)]
 mod tests {
