@@ -4,11 +4,11 @@
 
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
+use tollgate_sdk::llm::ModelPattern;
 use tollgate_sdk::quota::Period;
 
 use crate::price::{MICRO, Price};
 use crate::subject::By;
-use tollgate_sdk::llm::ModelPattern;
 
 /// The highest limit of money.
 const MOST_MONEY: f64 = 1e12;
@@ -32,11 +32,11 @@ document! {
         #[example = 100.0]
         limit: f64,
         /// What is counted.
-        unit: Unit,
+        unit: Unit = Unit::Money,
         /// In which period.
-        per: Per,
+        per: Per = Per::Month,
         /// By whom or what it is counted; requests that do not name it are not counted.
-        by: By,
+        by: By = By::Key,
         /// What a million tokens cost, by the model asked for; a `*` at the end of a name stands for any rest. The exact name wins, then the longest
         /// beginning.
         prices: Vec<(ModelPattern, Price)> = Vec::new(),
