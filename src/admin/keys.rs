@@ -31,7 +31,7 @@ pub(super) async fn show(
     let keys = control.keys().await;
     match keys.iter().find(|(key, _)| key.name.as_str() == name) {
         Some((key, own)) => Json(shown(key, *own)).into_response(),
-        None => reply::refused(&ChangeError::Missing),
+        None => reply::refused(&ChangeError::Missing(name)),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn refused(refused: &ChangeError) -> Response {
         ChangeError::Invalid(found) => return mistakes(found),
         ChangeError::Exists(_) => (StatusCode::CONFLICT, "already_exists"),
         ChangeError::OfFile(_) => (StatusCode::CONFLICT, "owned_by_file"),
-        ChangeError::Missing => (StatusCode::NOT_FOUND, "not_found"),
+        ChangeError::Missing(_) => (StatusCode::NOT_FOUND, "not_found"),
         ChangeError::Store(StoreError::Stale { .. }) => (StatusCode::PRECONDITION_FAILED, "stale"),
         ChangeError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         ChangeError::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),

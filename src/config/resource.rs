@@ -1,9 +1,9 @@
 //! One resource by itself, as the admin API gets and the store keeps it: JSON to model, held against the configuration it is to join.
 
-use tollgate_sdk::document::{At, Format, FromNode, Json, Reading, Severity};
+use tollgate_sdk::document::{At, Format, FromNode, Json, Quoted, Reading, Severity, suggest};
 
 use super::raw;
-use crate::model::{Config, Key};
+use crate::model::{Config, Key, Name};
 
 /// What is wrong with a resource, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,25 +48,23 @@ pub fn read_key(body: &Json, config: &Config) -> Result<Key, Vec<Mistake>> {
 
 fn dangling(key: &Key, config: &Config) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    let mut missing = |path: String, kind: &str, name: &str| {
-        mistakes.push(Mistake {
-            path,
-            message: format!("there is no {kind} \"{name}\""),
-        });
-    };
-    if !config.gateways.iter().any(|g| g.name == key.gateway) {
-        missing("gateway".into(), "gateway", key.gateway.as_str());
-    }
-    for (index, name) in key.services.iter().enumerate() {
-        if !config.services.iter().any(|s| s.name == *name) {
-            missing(format!("services[{index}]"), "service", name.as_str());
+    let mut check = |path: String, kind: &str, name: &Name, known: &[&str]| {
+        if !known.contains(&name.as_str()) {
+            let help = suggest(name.as_str(), known, &format!("{kind}s"));
+            let message = format!("there is no {kind} {}; {help}", Quoted(name.as_str()));
+            mistakes.push(Mistake { path, message });
         }
+    };
+    let gateways: Vec<&str> = config.gateways.iter().map(|g| g.name.as_str()).collect();
+    let services: Vec<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
+    let rules = { config.rules.iter() }.filter(|rule| rule.gateway == key.gateway);
+    let rules: Vec<&str> = rules.map(|rule| rule.name.as_str()).collect();
+    check("gateway".into(), "gateway", &key.gateway, &gateways);
+    for (index, name) in key.services.iter().enumerate() {
+        check(format!("services[{index}]"), "service", name, &services);
     }
     for (index, name) in key.rules.iter().enumerate() {
-        let known = |rule: &crate::model::Rule| rule.name == *name && rule.gateway == key.gateway;
-        if !config.rules.iter().any(known) {
-            missing(format!("rules[{index}]"), "rule", name.as_str());
-        }
+        check(format!("rules[{index}]"), "rule", name, &rules);
     }
     mistakes
 }

@@ -158,7 +158,7 @@ impl Control {
         key: Key,
     ) -> Result<(), ChangeError> {
         let Some(place) = state.config.keys.get_mut(index) else {
-            return Err(ChangeError::Missing);
+            return Err(ChangeError::Missing(key.name.to_string()));
         };
         let old = std::mem::replace(place, key.clone());
         let kept = self.keep_key(state, &key).await;
@@ -219,7 +219,7 @@ impl State {
             .iter()
             .enumerate()
             .find(|(_, key)| key.name.as_str() == name);
-        let (index, key) = found.ok_or(ChangeError::Missing)?;
+        let (index, key) = found.ok_or_else(|| ChangeError::Missing(name.to_owned()))?;
         match self.of_file.contains(&key.name) {
             true => Err(ChangeError::OfFile(key.name.clone())),
             false => Ok((index, key.clone())),
@@ -284,7 +284,7 @@ impl std::fmt::Display for ChangeError {
                 f.write_str(&told.collect::<Vec<_>>().join("; "))
             }
             ChangeError::Exists(name) => write!(f, "there is already a key \"{name}\""),
-            ChangeError::Missing => f.write_str("there is none of this name"),
+            ChangeError::Missing(name) => write!(f, "there is no key \"{name}\""),
             ChangeError::OfFile(name) => write!(
                 f,
                 "\"{name}\" stands in the configuration file, which alone may change it"

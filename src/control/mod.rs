@@ -62,7 +62,7 @@ pub enum ChangeError {
     /// There is one of this name already.
     Exists(Name),
     /// There is none of this name.
-    Missing,
+    Missing(String),
     /// It is the configuration file's.
     OfFile(Name),
     /// It could not be stored.
