@@ -8,15 +8,17 @@ import subprocess
 import sys
 import urllib.request
 
+import cases
 import system
 from system import Failure, Process
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-NAMES = ["bare", "tollgate", "nginx", "haproxy", "envoy"]
+NAMES = ["bare", "tollgate", "open", "nginx", "haproxy", "envoy"]
 TITLES = {
     "engine": "engine alone",
     "bare": "bare Pingora",
     "tollgate": "Tollgate",
+    "open": "Tollgate, nothing governed",
     "nginx": "nginx",
     "haproxy": "HAProxy",
     "envoy": "Envoy",
@@ -73,13 +75,19 @@ class Starter:
         kind, _, binary = name.partition("=")
         if binary:
             return self.tollgate(kind, binary, wrap)
-        if name == "tollgate":
+        if name in ("tollgate", "open"):
             return self.tollgate(name, self.binary("tollgate"), wrap)
         return getattr(self, name)(wrap)
 
     def tollgate(self, name, binary, wrap):
         port, admin = system.free_port(), system.free_port()
-        path = self.configuration("tollgate.toml", name, port, admin=f"127.0.0.1:{admin}")
+        template = "open.toml" if name.startswith("open") else "tollgate.toml"
+        state = os.path.join(self.scratch, f"{name}.db")
+        for part in ("", "-wal", "-shm"):
+            if os.path.exists(state + part):
+                os.remove(state + part)
+        values = {"admin": f"127.0.0.1:{admin}", "state": state, "key": cases.KEY}
+        path = self.configuration(template, name, port, **values)
         command = self.cores.command(self.cores.proxy, [*wrap, binary, "run", "-c", path])
         peer = self.launch(name, port, command, version_of([binary, "--version"]))
         peer.admin = admin
@@ -177,7 +185,7 @@ def version_of(command):
 def check_forwarding(peer, case):
     """One request of the case, answered well and with the body intact: a proxy that errs looks fast."""
     url = f"http://127.0.0.1:{peer.port}/v1/chat/completions"
-    headers = {"Content-Type": "application/json", "X-Sim": case.sim + ", hash" if case.sim else "hash"}
+    headers = {"Authorization": f"Bearer {cases.KEY}", "Content-Type": "application/json", "X-Sim": case.sim + ", hash" if case.sim else "hash"}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, case.body, headers), timeout=20) as answer:
             body, digest = answer.read(), answer.headers.get("x-sim-body-sha256")

@@ -3,6 +3,7 @@ local file = assert(io.open(os.getenv("BODY"), "rb"))
 wrk.method = "POST"
 wrk.path = "/v1/chat/completions"
 wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY")
 wrk.body = file:read("*a")
 file:close()
 

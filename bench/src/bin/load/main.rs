@@ -35,6 +35,9 @@ struct Arguments {
     /// Path to send it to
     #[arg(long, default_value = "/v1/chat/completions")]
     path: String,
+    /// API key, sent as `Authorization: Bearer`
+    #[arg(long)]
+    key: Option<String>,
     /// Value of the header x-sim, which tells the simulated engine how to answer
     #[arg(long, value_name = "LIST")]
     sim: Option<String>,
@@ -142,6 +145,9 @@ fn request(arguments: &Arguments) -> io::Result<Vec<u8>> {
     let Arguments { address, path, .. } = arguments;
     let mut request = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n");
     request += "User-Agent: tollgate-load\r\nAccept: */*\r\nContent-Type: application/json\r\n";
+    if let Some(key) = &arguments.key {
+        request += &format!("Authorization: Bearer {key}\r\n");
+    }
     if let Some(sim) = &arguments.sim {
         request += &format!("X-Sim: {sim}\r\n");
     }
