@@ -69,6 +69,9 @@ fn document(urls: &[String], key: &str) -> String {
     let large = quoted.get(1..).unwrap_or_default().join(", ");
     format!(
         r#"
+[server]
+state = "memory"
+
 [admin]
 address = "127.0.0.1:9091"
 
@@ -120,6 +123,8 @@ fn greet(address: SocketAddr, admin: SocketAddr, key: &str) {
     -d '{{\"model\": \"{SMALL}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'
 
   curl http://{admin}/metrics
+
+  tollgate usage --by model       (from a checkout: cargo run -q -- usage --by model)
 
 Or with an OpenAI SDK: base_url=\"http://{address}/v1\", api_key=\"{key}\". Ctrl-C ends it."
     );

@@ -47,10 +47,17 @@ pub(super) async fn authenticate(
         return Ok(());
     }
     x.cause = Some(cause(why).to_owned());
-    match (gateway.publishes, why) {
-        (true, _) => Ok(()),
-        (false, Some(Unusable::Unavailable)) => Err(Rejection::UnknownForNow),
-        (false, _) => Err(Rejection::InvalidKey),
+    x.unknown_for_now = why == Some(Unusable::Unavailable);
+    match gateway.publishes {
+        true => Ok(()),
+        false => Err(stranger(x)),
+    }
+}
+
+fn stranger(x: &Exchange) -> Rejection {
+    match x.unknown_for_now {
+        true => Rejection::UnknownForNow,
+        false => Rejection::InvalidKey,
     }
 }
 
@@ -61,7 +68,7 @@ pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejec
     };
     let Some(key) = &x.key else {
         if !offer.service.public && !gateway.open {
-            return Err(Rejection::InvalidKey);
+            return Err(stranger(x));
         }
         x.cause = None;
         return Ok(());

@@ -56,6 +56,8 @@ pub struct Exchange {
     pub(super) grpc: bool,
     /// The key it presented, where the gateway asks for one.
     pub(super) key: Option<Arc<Key>>,
+    /// Whoever would know what it presented does not answer.
+    pub(super) unknown_for_now: bool,
     /// What it presented is one of the gateway's keys, if perhaps one that opens nothing any more.
     pub(super) consumed: bool,
     pub(super) alarm: Option<Arc<Alarm>>,
@@ -299,6 +301,7 @@ impl Exchange {
             grpc: false,
             key: None,
             consumed: false,
+            unknown_for_now: false,
             alarm: None,
             alarm_below: Duration::MAX,
             body: Body::Unread,
@@ -410,7 +413,8 @@ impl Exchange {
     /// Remembers why the exchange was refused, for the log and the metrics.
     pub(super) fn refused(&mut self, rejection: &Rejection) {
         self.status = rejection.status().as_u16();
-        self.error_code = Some(rejection.code());
+        // What a plugin answered well (a preflight, something from a cache) is no refusal.
+        self.error_code = (self.status >= 400).then(|| rejection.code());
     }
 
     /// Counts bytes of a body that passes unread, which is held to the same limit.
