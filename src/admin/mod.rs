@@ -4,6 +4,7 @@
 
 mod caller;
 mod keys;
+mod reload;
 mod reply;
 mod usage;
 
@@ -48,6 +49,7 @@ fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
         .route("/v1/keys/{name}", get(keys::show).delete(keys::revoke))
         .route("/v1/keys/{name}/rotate", post(keys::rotate))
         .route("/v1/usage", get(usage::usage))
+        .route("/v1/reload", post(reload::reload))
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(from_fn_with_state(callers, caller::admit));
     Router::new()

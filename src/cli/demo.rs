@@ -34,7 +34,7 @@ pub(super) fn run() -> ExitCode {
         let (address, admin) = (listener.address, loaded.config.admin.address);
         std::thread::spawn(move || greet(address, admin, &key));
     }
-    match server::run(&loaded.config, Ending::by_signals()) {
+    match server::run(&loaded.config, None, Ending::by_signals()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error.to_string()),
     }

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod key;
+mod reload;
 mod remote;
 mod run;
 mod schema;
@@ -27,7 +28,7 @@ struct Arguments {
 enum Verb {
     /// Serve.
     #[command(
-        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once."
+        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once, SIGHUP reads the file again."
     )]
     Run(File),
     /// Serve simulated engines, with nothing to configure, and print a request to try.
@@ -37,6 +38,8 @@ enum Verb {
     /// Make, list, rotate and revoke API keys of a running gateway.
     #[command(subcommand)]
     Key(key::Verb),
+    /// Make a running gateway read its configuration file again, and say what changed or why not.
+    Reload(reload::Asked),
     /// Say what was used: requests, tokens and cost, in groups.
     Usage(usage::Asked),
     /// Print the configuration's JSON Schema.
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Check(file) => check::run(file.config.as_deref()),
         Verb::Key(verb) => key::run(verb),
+        Verb::Reload(asked) => reload::run(&asked),
         Verb::Usage(asked) => usage::run(&asked),
         Verb::Schema => schema::run(),
         Verb::Version => version(),

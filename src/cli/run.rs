@@ -22,7 +22,7 @@ pub(super) fn run(path: Option<&Path>) -> ExitCode {
     if !loaded.warnings.is_empty() {
         eprintln!("{}", loaded.warnings);
     }
-    match server::run(&loaded.config, Ending::by_signals()) {
+    match server::run(&loaded.config, Some(&path), Ending::by_signals()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tollgate: {error}");

@@ -6,9 +6,11 @@ mod books;
 mod budgets;
 mod keys;
 mod probes;
+mod reload;
 mod resolve;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -28,6 +30,7 @@ use crate::telemetry::Metrics;
 use self::budgets::Budgets;
 
 pub use keys::Issued;
+pub use reload::{ReloadError, Reloaded};
 
 /// Holds the configuration in force and everything that outlives it.
 pub struct Control {
@@ -36,6 +39,8 @@ pub struct Control {
     registry: Registry,
     store: Arc<dyn Store>,
     budgets: Budgets,
+    /// Where the configuration was read from.
+    file: Option<PathBuf>,
     /// What was compiled last. Held while a change is made, so that there is one at a time.
     state: tokio::sync::Mutex<State>,
     /// The targets to be probed.
@@ -51,6 +56,18 @@ struct State {
     /// Keys of which it was told that they end soon, and when.
     told: HashSet<(Name, SystemTime)>,
     revision: u64,
+}
+
+impl State {
+    /// What a file says.
+    fn of(config: Config, revision: u64) -> State {
+        State {
+            of_file: config.keys.iter().map(|key| key.name.clone()).collect(),
+            config,
+            told: HashSet::new(),
+            revision,
+        }
+    }
 }
 
 /// Why a change was not made.
@@ -82,15 +99,11 @@ impl Control {
         metrics: Arc<Metrics>,
         store: Arc<dyn Store>,
         http: Arc<dyn Http>,
+        file: Option<PathBuf>,
         patience: Duration,
     ) -> Result<Control, StoreError> {
         let registry = Registry::new(http);
-        let mut state = State {
-            of_file: config.keys.iter().map(|key| key.name.clone()).collect(),
-            config: config.clone(),
-            told: HashSet::new(),
-            revision: 1,
-        };
+        let mut state = State::of(config.clone(), 1);
         state.take_stored(store.list("key")?);
         budgets::restore(&*store, &*registry.offers.quota)?;
         let snapshot = compile(&state.config, state.revision, &registry, &metrics);
@@ -104,6 +117,7 @@ impl Control {
             registry,
             store,
             budgets: Budgets::default(),
+            file,
             state: tokio::sync::Mutex::new(state),
             probed,
             ready: AtomicBool::new(false),

@@ -21,6 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks every name up, all at the same time.
 pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
+    look_up(snapshot, patience, |_| true).await;
+}
+
+/// Looks up the names that never were.
+pub(super) async fn new(snapshot: &Snapshot, patience: Duration) {
+    look_up(snapshot, patience, |state| !state.resolved()).await;
+}
+
+async fn look_up(snapshot: &Snapshot, patience: Duration, wanted: impl Fn(&TargetState) -> bool) {
     let mut lookups = JoinSet::new();
     for target in snapshot
         .upstreams
@@ -29,6 +38,7 @@ pub(super) async fn all(snapshot: &Snapshot, patience: Duration) {
     {
         if let Host::Name(name) = &target.url.host
             && !name.is_empty()
+            && wanted(&target.state)
         {
             lookups.spawn(one(
                 name.clone(),

@@ -115,6 +115,7 @@ impl BackgroundService for Housekeeping {
             self.control.keep_resolving(),
             self.control.keep_probing(),
             self.control.keep_books(),
+            self.control.keep_reloading(),
             follow
         );
     }

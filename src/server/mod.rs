@@ -5,6 +5,7 @@
 mod housekeeping;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +70,8 @@ impl Ending {
     }
 }
 
-/// Serves until told to stop.
-pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
+/// Serves until told to stop. `file` is where the configuration was read from, if it is to be read again.
+pub fn run(config: &Config, file: Option<&Path>, ending: Ending) -> Result<(), StartError> {
     install_tls_provider();
     check_addresses(config)?;
     let metrics = Arc::new(Metrics::new());
@@ -80,7 +81,7 @@ pub fn run(config: &Config, ending: Ending) -> Result<(), StartError> {
     let store = open_store(config)?;
     let (access, writer) = AccessLog::open(&destination(config), metrics.access_dropped.clone())
         .map_err(StartError::AccessLog)?;
-    let control = Arc::new(start_control(config, &metrics, store)?);
+    let control = Arc::new(start_control(config, file, &metrics, store)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
@@ -177,6 +178,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 
 fn start_control(
     config: &Config,
+    file: Option<&Path>,
     metrics: &Arc<Metrics>,
     store: Arc<dyn Store>,
 ) -> Result<Control, StartError> {
@@ -186,7 +188,14 @@ fn start_control(
         .build()
         .map_err(StartError::Runtime)?;
     let http = Arc::new(Calls::new());
-    let started = Control::start(config, metrics.clone(), store, http, PATIENCE);
+    let started = Control::start(
+        config,
+        metrics.clone(),
+        store,
+        http,
+        file.map(Path::to_path_buf),
+        PATIENCE,
+    );
     let control = runtime.block_on(started);
     // A look-up that still hangs must not hold up the start.
     runtime.shutdown_background();

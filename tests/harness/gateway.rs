@@ -83,7 +83,7 @@ impl Gateway {
                 signal,
                 drained: None,
             };
-            server::run(&config, ending)
+            server::run(&config, None, ending)
         };
         let thread = std::thread::Builder::new()
             .name("gateway".into())

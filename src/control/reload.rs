@@ -1,0 +1,268 @@
+//! The configuration file, read again: on a signal, on request, or because it has changed.
+//!
+//! What the new file says is compiled and its names are looked up before anything is swapped; a file with a mistake changes nothing. What only a new
+//! process can change (listeners, threads, where state is kept) stays as it was, and is told of.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Control, State, probes, resolve};
+use crate::config::{self, Loaded};
+use crate::model::Config;
+use crate::snapshot::compile;
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long names of new targets may take to resolve before the file comes into force all the same.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a reload came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The revision in force.
+    pub revision: u64,
+    /// What is different, as `service qwen: updated`.
+    pub changes: Vec<String>,
+    /// What only a restart brings into force.
+    pub after_restart: Vec<String>,
+    /// What the file's author should look at.
+    pub warnings: String,
+}
+
+/// Why a file did not come into force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The process was not started from a file.
+    #[error("this process has no configuration file")]
+    NoFile,
+    /// The file has mistakes: all of them, with their places.
+    #[error("{0}")]
+    Mistakes(String),
+    /// What is kept could not be read.
+    #[error("{0}")]
+    Store(crate::store::StoreError),
+    /// The reload broke down.
+    #[error("the reload broke down")]
+    Broken,
+}
+
+impl Control {
+    /// Reads the file again and brings it into force.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; then nothing has changed.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let done = self.try_reload().await;
+        let result = if done.is_ok() { "ok" } else { "refused" };
+        let counter = &self.metrics.config_reloads;
+        counter.with_label_values(&[result]).inc();
+        match &done {
+            Ok(reloaded) if reloaded.changes.is_empty() => {
+                log::info!("the configuration was read again: nothing has changed");
+            }
+            Ok(reloaded) => log::info!(
+                "the configuration was read again; revision {}: {}",
+                reloaded.revision,
+                reloaded.changes.join(", ")
+            ),
+            Err(error) => log::error!("the configuration stays as it was: {error}"),
+        }
+        if let Ok(Reloaded { after_restart, .. }) = &done
+            && !after_restart.is_empty()
+        {
+            let fields = after_restart.join(", ");
+            log::warn!("only a restart brings into force: {fields}");
+        }
+        done
+    }
+
+    async fn try_reload(&self) -> Result<Reloaded, ReloadError> {
+        let file = self.file.clone().ok_or(ReloadError::NoFile)?;
+        let mut state = self.state.lock().await;
+        let store = self.store.clone();
+        // Both wait for the disk.
+        let read = tokio::task::spawn_blocking(move || {
+            let Loaded { config, warnings } =
+                config::load(&file).map_err(|wrong| ReloadError::Mistakes(wrong.to_string()))?;
+            let stored = store.list("key").map_err(ReloadError::Store)?;
+            Ok((config, warnings.to_string(), stored))
+        });
+        let (mut config, warnings, stored) = read.await.map_err(|_| ReloadError::Broken)??;
+        let after_restart = keep_process(&state.config, &mut config);
+        let mut next = State::of(config, state.revision + 1);
+        next.take_stored(stored);
+        let changes = changes(&state.config, &next.config);
+        if changes.is_empty() {
+            return Ok(Reloaded {
+                revision: state.revision,
+                after_restart,
+                warnings,
+                ..Reloaded::default()
+            });
+        }
+        std::mem::swap(&mut next.told, &mut state.told);
+        let snapshot = compile(&next.config, next.revision, &self.registry, &self.metrics);
+        resolve::new(&snapshot, PATIENCE).await;
+        let _ = self.probed.send(probes::of(&snapshot));
+        self.metrics.config_revision.set(next.revision as i64);
+        self.current.store(Arc::new(snapshot));
+        *state = next;
+        Ok(Reloaded {
+            revision: state.revision,
+            changes,
+            after_restart,
+            warnings,
+        })
+    }
+
+    /// Reloads on SIGHUP and whenever the file has changed and then stood still for a moment. Runs until it is dropped.
+    pub async fn keep_reloading(&self) {
+        let Some(file) = &self.file else {
+            return std::future::pending().await;
+        };
+        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+            return std::future::pending().await;
+        };
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut known, mut last) = (identity(file), identity(file));
+        loop {
+            let asked = tokio::select! {
+                _ = look.tick() => false,
+                _ = hangups.recv() => true,
+            };
+            let now = identity(file);
+            // Whoever writes it may not be done: it must look the same twice.
+            let settled = now == last && now != known && now.is_some();
+            last = now;
+            if asked || settled {
+                known = now;
+                let _ = self.reload().await;
+            }
+        }
+    }
+}
+
+/// What tells one version of a file from another, through whatever links lead to it: file systems that are mounted from elsewhere change the link.
+fn identity(file: &Path) -> Option<(u64, u64, i64, i64, u64)> {
+    let of = |m: Metadata| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.size());
+    std::fs::metadata(file).ok().map(of)
+}
+
+/// Keeps of the old configuration what the process was built with; returns which fields of the new one wait for a restart.
+fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
+    let mut waiting = Vec::new();
+    let mut keep = |differs: bool, what: &str| {
+        if differs {
+            waiting.push(what.to_owned());
+        }
+    };
+    let (was, is) = (&old.server, &new.server);
+    keep(was.threads != is.threads, "server.threads");
+    keep(was.state != is.state, "server.state");
+    keep(was.grace != is.grace, "server.grace");
+    keep(was.body_memory != is.body_memory, "server.body_memory");
+    keep(
+        was.header_timeout != is.header_timeout,
+        "server.header_timeout",
+    );
+    keep(was.keep_usage != is.keep_usage, "server.keep_usage");
+    keep(
+        was.keep_usage_by_hour != is.keep_usage_by_hour,
+        "server.keep_usage_by_hour",
+    );
+    keep(old.admin != new.admin, "admin");
+    keep(old.log != new.log, "log");
+    keep(old.listeners != new.listeners, "listener");
+    let server = new.server.clone();
+    new.server = crate::model::Server {
+        trusted_proxies: server.trusted_proxies,
+        max_body: server.max_body,
+        body_timeout: server.body_timeout,
+        ..old.server.clone()
+    };
+    new.admin = old.admin.clone();
+    new.log = old.log.clone();
+    new.listeners = old.listeners.clone();
+    waiting
+}
+
+/// What is different, resource by resource.
+fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut told = Vec::new();
+    if old.server != new.server {
+        told.push("server: updated".to_owned());
+    }
+    compare(
+        "gateway",
+        &old.gateways,
+        &new.gateways,
+        |g| g.name.as_str(),
+        &mut told,
+    );
+    compare(
+        "service",
+        &old.services,
+        &new.services,
+        |s| s.name.as_str(),
+        &mut told,
+    );
+    compare(
+        "upstream",
+        &old.upstreams,
+        &new.upstreams,
+        |u| u.name.as_str(),
+        &mut told,
+    );
+    compare(
+        "rule",
+        &old.rules,
+        &new.rules,
+        |rule| rule.name.as_str(),
+        &mut told,
+    );
+    compare(
+        "key",
+        &old.keys,
+        &new.keys,
+        |key| key.name.as_str(),
+        &mut told,
+    );
+    told
+}
+
+fn compare<T: PartialEq>(
+    kind: &str,
+    old: &[T],
+    new: &[T],
+    name: impl Fn(&T) -> &str,
+    told: &mut Vec<String>,
+) {
+    let known: std::collections::HashMap<&str, &T> = old.iter().map(|o| (name(o), o)).collect();
+    let mut kept = 0;
+    for resource in new {
+        let what = match known.get(name(resource)) {
+            None => "created",
+            Some(before) => {
+                kept += 1;
+                if *before == resource {
+                    continue;
+                }
+                "updated"
+            }
+        };
+        told.push(format!("{kind} {}: {what}", name(resource)));
+    }
+    if kept < old.len() {
+        let now: std::collections::HashSet<&str> = new.iter().map(&name).collect();
+        let gone = old.iter().map(&name).filter(|name| !now.contains(name));
+        told.extend(gone.map(|name| format!("{kind} {name}: deleted")));
+    }
+}
