@@ -49,6 +49,7 @@ def arguments():
     parser.add_argument("--profile", default="release", help="cargo's profile (default: release)")
     parser.add_argument("--no-build", dest="build", action="store_false", help="use what was built before")
     parser.add_argument("--tollgate", metavar="FILE", help="another build of Tollgate")
+    parser.add_argument("--peer", default="tollgate", help="tollgate, or open: with nothing governed")
     options = parser.parse_args()
     options.cases = [case for case in cases.all_cases() if case.name in options.cases.split(",")]
     return options
@@ -56,9 +57,9 @@ def arguments():
 
 def compare(options, case):
     requests = options.requests or (200 if case.stream or len(case.body) > 1 << 16 else 2000)
-    tollgate = f"tollgate={options.tollgate}" if options.tollgate else "tollgate"
+    tollgate = f"{options.peer}={options.tollgate}" if options.tollgate else options.peer
     profiles = {name.partition("=")[0]: profile(options, case, name, requests) for name in ("bare", tollgate)}
-    bare, ours = profiles["bare"], profiles["tollgate"]
+    bare, ours = profiles["bare"], profiles[options.peer]
     print(f"\n## {case.title}: user-space instructions per request, {requests} requests\n")
     total = {name: one.total / requests for name, one in profiles.items()}
     rows = [["", "instructions", "÷ bare"]]
