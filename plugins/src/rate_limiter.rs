@@ -4,7 +4,6 @@
 //! concerns it lets it: the limits are taken together or not at all, so a refused request is charged to none. A limit whose
 //! subject a request does not name (no key, no user) does not concern it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
 };
-use tollgate_sdk::quota::{Limit, Quota, Rule, Standing, reserve_all};
+use tollgate_sdk::quota::{Denied, Limit, Quota, Rule};
 
 use crate::subject::{By, at_least_one};
 
@@ -167,40 +166,30 @@ impl Plugin for Limiter {
 }
 
 impl Limiter {
+    /// Takes one of every limit that concerns the request, or none: leases that are dropped give back.
     fn count(&self, x: &mut Exchange<'_>) -> Verdict {
-        let concerned: Vec<(&By, &Limit, Cow<'_, str>)> = self
-            .counted
-            .iter()
-            .filter_map(|(by, limit)| Some((by, limit, by.subject(&x.request)?)))
-            .collect();
-        let asked: Vec<(&Limit, &str, u64)> = concerned
-            .iter()
-            .map(|(_, limit, subject)| (*limit, &**subject, 1))
-            .collect();
-        match reserve_all(&*self.quota, &asked) {
-            Ok(leases) => {
-                let tightest = leases
-                    .iter()
-                    .map(|lease| lease.standing())
-                    .min_by_key(|standing| standing.remaining);
-                leases.into_iter().for_each(|lease| lease.keep());
-                for (name, value) in tightest.iter().flat_map(Standing::headers) {
-                    x.edits.set_response(name, value);
-                }
-                Ok(())
-            }
-            Err((index, denied)) => {
-                let by = concerned.get(index).map_or("", |(by, ..)| by.name());
-                let wait = denied.retry_after.unwrap_or(denied.standing.reset);
-                let wait = wait.max(Duration::from_secs(self.least.unwrap_or(0)));
-                let message = format!("{by} rate limit exceeded");
-                let refusal = Refusal::too_many(message, wait);
-                Err(denied
-                    .standing
-                    .headers()
-                    .into_iter()
-                    .fold(refusal, |refusal, (name, value)| refusal.with(name, value)))
+        let mut leases = Vec::with_capacity(self.counted.len());
+        for (by, limit) in &self.counted {
+            let Some(subject) = by.subject(&x.request) else {
+                continue;
+            };
+            match self.quota.reserve(limit, &subject, 1) {
+                Ok(lease) => leases.push(lease),
+                Err(denied) => return Err(self.refusal(by, &denied)),
             }
         }
+        for lease in leases {
+            x.edits.tell_requests(lease.standing());
+            lease.keep();
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, by: &By, denied: &Denied) -> Refusal {
+        let wait = denied.retry_after.unwrap_or(denied.standing.reset);
+        let wait = wait.max(Duration::from_secs(self.least.unwrap_or(0)));
+        let refusal = Refusal::too_many(format!("{} rate limit exceeded", by.name()), wait);
+        let headers = denied.standing.headers().into_iter();
+        headers.fold(refusal, |refusal, (name, value)| refusal.with(name, value))
     }
 }

@@ -456,6 +456,7 @@ impl Call {
 
     /// The headers of an answer that had these, as the client gets them.
     pub(crate) fn answered_headers(&self, mut headers: HeaderMap) -> HeaderMap {
+        headers.extend(self.edits.standing_headers());
         for (name, edit) in self.edits.response_headers.clone() {
             edit.apply(name, &mut headers);
         }

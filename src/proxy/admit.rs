@@ -11,7 +11,6 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tollgate_sdk::plugin::Refusal;
-use tollgate_sdk::quota::Standing;
 
 use super::authenticate::{authenticate, authorize};
 use super::body::{self, BodyMemory, Length, Stop};
@@ -129,8 +128,8 @@ fn count_rate(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
     let key = x.key.as_ref().map(|key| &*key.principal.id);
     match rates.count(head.uri.path(), &head.headers, key, x.client) {
         Ok(standing) => {
-            for (name, value) in standing.iter().flat_map(Standing::headers) {
-                x.edits.set_response(name, value);
+            if let Some(standing) = standing {
+                x.edits.tell_requests(standing);
             }
             Ok(())
         }

@@ -284,6 +284,12 @@ pub(super) async fn send(
         head.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     }
     head.insert_header("x-request-id", x.request_id.value())?;
+    for (name, value) in x.edits.standing_headers() {
+        // What a refusal says of its own limit counts more.
+        if !head.headers.contains_key(&name) {
+            head.insert_header(name, value)?;
+        }
+    }
     for (name, edit) in plugins::response_edits(x) {
         match edit {
             HeaderEdit::Set(value) => head.insert_header(name, value)?,

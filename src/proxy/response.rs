@@ -41,7 +41,7 @@ pub(super) fn head(session: &Session, x: &mut Exchange, head: &mut ResponseHeade
     // Edited as a map for the reason that forward.rs gives.
     let nothing = ResponseHeader::from(Response::new(()).into_parts().0);
     let mut parts = RespParts::from(std::mem::replace(head, nothing));
-    parts.headers.reserve(4);
+    parts.headers.reserve(10);
     if let (Some(alarm), 101) = (&x.alarm, status) {
         alarm.set_request_read(false);
     }
@@ -69,6 +69,9 @@ pub(super) fn head(session: &Session, x: &mut Exchange, head: &mut ResponseHeade
         && let Ok(end) = HeaderValue::try_from(end.to_string())
     {
         parts.headers.insert(KEY_EXPIRES, end);
+    }
+    for (name, value) in x.edits.standing_headers() {
+        parts.headers.insert(name, value);
     }
     for (name, edit) in plugins::response_edits(x) {
         edit.clone().apply(name.clone(), &mut parts.headers);

@@ -8,14 +8,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing, reserve_all};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
 
 use crate::estimate::estimate;
 use crate::subject::By;
@@ -82,15 +81,6 @@ struct Limiter {
     default_output: u64,
 }
 
-/// A limit that concerns a request.
-struct Concerned<'a> {
-    by: &'a By,
-    limit: &'a Limit,
-    subject: Cow<'a, str>,
-    takes: Takes,
-    amount: u64,
-}
-
 /// What is to be settled of one exchange.
 struct Reserved(Vec<(Takes, Lease)>);
 
@@ -132,69 +122,47 @@ impl Limiter {
             true => estimate(x, self.default_output),
             false => Usage::default(),
         };
-        let concerned: Vec<_> = self
-            .counted
-            .iter()
-            .filter_map(|of| {
-                let named = |(by, limit)| Some((by, limit, By::subject(by, &request)?));
-                let (by, limit, subject) = of.by.iter().map(|(by, l)| (by, l)).find_map(named)?;
-                // A first request passes, however large it may be.
-                let amount = of.takes.reserved(&guess).min(limit.rule.most());
-                Some(Concerned {
-                    by,
-                    limit,
-                    subject,
-                    takes: of.takes,
-                    amount,
-                })
-            })
-            .collect();
-        let asked: Vec<(&Limit, &str, u64)> = concerned
-            .iter()
-            .map(|of| (of.limit, &*of.subject, of.amount))
-            .collect();
-        match reserve_all(&*self.quota, &asked) {
-            Ok(leases) => {
-                self.admit(x, &concerned, leases);
-                Ok(())
-            }
-            Err((index, denied)) => Err(refusal(concerned.get(index), &denied)),
-        }
-    }
-
-    /// Keeps the leases for the end, and tells how the tightest limits stand.
-    fn admit(&self, x: &mut Exchange<'_>, concerned: &[Concerned<'_>], leases: Vec<Lease>) {
-        let leases: Vec<_> = concerned.iter().map(|of| of.takes).zip(leases).collect();
-        for requests in [true, false] {
-            let alike = leases
-                .iter()
-                .filter(|(takes, _)| matches!(takes, Takes::Request) == requests);
-            let tightest = alike.min_by_key(|(_, lease)| lease.standing().remaining);
-            for (name, value) in tightest
-                .into_iter()
-                .flat_map(|(takes, lease)| takes.headers(&lease.standing()))
-            {
-                x.edits.set_response(name, value);
+        let mut leases: Vec<(Takes, Lease)> = Vec::with_capacity(self.counted.len());
+        for of in &self.counted {
+            let named = |(by, limit)| Some((by, limit, By::subject(by, &request)?));
+            let pairs = of.by.iter().map(|(by, limit)| (by, limit));
+            let Some((by, limit, subject)) = { pairs }.find_map(named) else {
+                continue;
+            };
+            // A first request passes, however large it may be.
+            let amount = of.takes.reserved(&guess).min(limit.rule.most());
+            // Leases that are dropped give back: all limits or none.
+            match self.quota.reserve(limit, &subject, amount) {
+                Ok(lease) => leases.push((of.takes, lease)),
+                Err(denied) => return Err(refusal(by, of.takes, amount, &denied)),
             }
         }
-        x.state.put(Reserved(leases));
+        admit(x, leases);
+        Ok(())
     }
 }
 
-fn refusal(of: Option<&Concerned<'_>>, denied: &Denied) -> Refusal {
+/// Keeps the leases for the end, and tells how the tightest limits stand.
+fn admit(x: &mut Exchange<'_>, leases: Vec<(Takes, Lease)>) {
+    for (takes, lease) in &leases {
+        match takes {
+            Takes::Request => x.edits.tell_requests(lease.standing()),
+            Takes::Estimate(_) | Takes::Fixed(_) => x.edits.tell_tokens(lease.standing()),
+        }
+    }
+    x.state.put(Reserved(leases));
+}
+
+fn refusal(by: &By, takes: Takes, amount: u64, denied: &Denied) -> Refusal {
     let wait = denied.retry_after.unwrap_or(denied.standing.reset);
-    let Some(of) = of else {
-        return Refusal::too_many("rate limit exceeded", wait);
-    };
-    let (by, left) = (of.by.name(), denied.standing.remaining);
-    let message = match of.takes {
+    let (by, left) = (by.name(), denied.standing.remaining);
+    let message = match takes {
         Takes::Request => format!("{by} rate limit exceeded: no requests are left"),
-        Takes::Estimate(_) | Takes::Fixed(_) => format!(
-            "{by} token rate limit exceeded: the request needs {}, {left} are left",
-            of.amount
-        ),
+        Takes::Estimate(_) | Takes::Fixed(_) => {
+            format!("{by} token rate limit exceeded: the request needs {amount}, {left} are left")
+        }
     };
-    of.takes.headers(&denied.standing).into_iter().fold(
+    takes.headers(&denied.standing).into_iter().fold(
         Refusal::too_many(message, wait),
         |refusal, (name, value)| refusal.with(name, value),
     )

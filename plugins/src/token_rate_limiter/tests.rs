@@ -216,8 +216,8 @@ fn scopes_count_for_themselves_and_refuse_together() {
     assert_eq!(
         pass(&limiter, other(), took(10, 0, 5))
             .edits
-            .response_headers
-            .len(),
+            .standing_headers()
+            .count(),
         3
     );
     assert_eq!(by(other()), "global");

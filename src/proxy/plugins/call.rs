@@ -4,9 +4,9 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tollgate_sdk::plugin::{Exchange as View, Stage, Step, Verdict};
 
 use crate::snapshot::Link;

@@ -191,6 +191,7 @@ async fn run_together(
 }
 
 fn take_edits(x: &mut Exchange, edits: Edits) {
+    x.edits.tell_all(&edits);
     x.edits.request_headers.extend(edits.request_headers);
     x.edits.response_headers.extend(edits.response_headers);
     x.edits.copies.extend(edits.copies);

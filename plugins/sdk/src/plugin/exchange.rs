@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::llm::peek::Peek;
 use crate::llm::usage::Usage;
+use crate::quota::Standing;
 
 /// Who was authenticated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Edits {
     pub request_headers: Vec<(HeaderName, HeaderEdit)>,
     /// Headers of the answer, ours included.
     pub response_headers: Vec<(HeaderName, HeaderEdit)>,
+    /// How limits stand, for the answer's headers: of requests, and of tokens. Of several the one of which least is left.
+    standings: [Option<Standing>; 2],
     /// The body to send instead.
     pub body: Option<Bytes>,
     /// Services that get a copy of the request, whose answers nobody waits for.
@@ -117,9 +120,44 @@ impl Edits {
         self.response_headers.push((name, HeaderEdit::Set(value)));
     }
 
+    /// Tells how a limit of requests stands.
+    pub fn tell_requests(&mut self, standing: Standing) {
+        let [requests, _] = &mut self.standings;
+        tell(requests, standing);
+    }
+
+    /// Tells how a limit of tokens stands.
+    pub fn tell_tokens(&mut self, standing: Standing) {
+        let [_, tokens] = &mut self.standings;
+        tell(tokens, standing);
+    }
+
+    /// What others were told beside this.
+    pub fn tell_all(&mut self, others: &Edits) {
+        for (own, other) in self.standings.iter_mut().zip(others.standings) {
+            if let Some(other) = other {
+                tell(own, other);
+            }
+        }
+    }
+
+    /// How limits stand, as headers of the answer.
+    pub fn standing_headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let [requests, tokens] = self.standings;
+        let requests = requests.into_iter().flat_map(|standing| standing.headers());
+        let tokens = { tokens.into_iter() }.flat_map(|standing| standing.token_headers());
+        requests.chain(tokens)
+    }
+
     /// Adds a header to the answer, beside those of the same name.
     pub fn add_response(&mut self, name: HeaderName, value: HeaderValue) {
         self.response_headers.push((name, HeaderEdit::Add(value)));
+    }
+}
+
+fn tell(place: &mut Option<Standing>, standing: Standing) {
+    if place.is_none_or(|told| standing.remaining <= told.remaining) {
+        *place = Some(standing);
     }
 }
 

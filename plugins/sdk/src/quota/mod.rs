@@ -18,7 +18,7 @@ mod local;
 mod tests;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -141,11 +141,33 @@ impl Standing {
             .saturating_add(u64::from(self.reset.subsec_nanos() > 0));
         let [limit, remaining, ends] = names.map(HeaderName::from_static);
         [
-            (limit, self.limit.into()),
-            (remaining, self.remaining.into()),
-            (ends, reset.into()),
+            (limit, number(self.limit)),
+            (remaining, number(self.remaining)),
+            (ends, number(reset)),
         ]
     }
+}
+
+/// A number as a header. The small ones, which most are, are there already.
+fn number(value: u64) -> HeaderValue {
+    static SMALL: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
+        let mut digits = String::new();
+        let ends: Vec<usize> = (0..=3600)
+            .map(|number| {
+                digits += &number.to_string();
+                digits.len()
+            })
+            .collect();
+        // One text for all of them, for as long as the process lives: copies of them are not counted.
+        let digits: &'static str = Box::leak(digits.into_boxed_str());
+        let begins = std::iter::once(0).chain(ends.iter().copied());
+        let texts = begins
+            .zip(&ends)
+            .filter_map(|(from, to)| digits.get(from..*to));
+        texts.map(HeaderValue::from_static).collect()
+    });
+    let small = usize::try_from(value).ok().and_then(|at| SMALL.get(at));
+    small.cloned().unwrap_or_else(|| value.into())
 }
 
 /// Why nothing was reserved.
