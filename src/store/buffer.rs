@@ -1,7 +1,8 @@
 //! Where records wait for the writer, and how callers and the writer speak to each other.
 //!
 //! Callers push records and jobs; one writer takes them. A lock is held for a push or for taking a batch, never while anything is
-//! written, and no caller holds it across an await.
+//! written, and no caller holds it across an await. Batches change hands whole, and what the writer has emptied is filled again: a push
+//! allocates nothing and copies no record but its own. The writer is woken only when it sleeps and would sleep too long.
 //!
 //! Invariant: `accepted = settled + in hand + waiting`, and the last two together never exceed the capacity.
 
@@ -36,10 +37,15 @@ pub(super) struct Buffer<T> {
 }
 
 struct State<T> {
-    waiting: VecDeque<UsageRecord>,
-    /// When the first of them came.
+    /// Full batches, the first to be written first.
+    full: VecDeque<Vec<UsageRecord>>,
+    /// What comes now; never a full batch.
+    filling: Vec<UsageRecord>,
+    /// An empty one for what comes then.
+    spare: Option<Vec<UsageRecord>>,
+    /// When the first of those that wait came.
     since: Option<Instant>,
-    in_hand: usize,
+    rest: Rest,
     accepted: u64,
     settled: u64,
     dropped: u64,
@@ -51,6 +57,17 @@ struct State<T> {
     hurry: bool,
     closing: bool,
     ended: bool,
+}
+
+/// Whether the writer sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// No: it looks for work before it does.
+    Awake,
+    /// It will look soon enough for a record that comes now.
+    Nap,
+    /// Nothing came for a while: a record must wake it.
+    Sleep,
 }
 
 /// What the writer shall do.
@@ -65,14 +82,27 @@ pub(super) struct Work<T> {
     pub(super) closing: bool,
 }
 
+impl<T> State<T> {
+    /// Records that are accepted and not written.
+    fn open(&self) -> usize {
+        usize::try_from(self.accepted - self.settled).unwrap_or(usize::MAX)
+    }
+
+    fn nothing_waits(&self) -> bool {
+        self.filling.is_empty() && self.full.is_empty()
+    }
+}
+
 impl<T> Buffer<T> {
     pub(super) fn new(pace: Pace) -> Self {
         Self {
             pace,
             state: Mutex::new(State {
-                waiting: VecDeque::new(),
+                full: VecDeque::new(),
+                filling: Vec::new(),
+                spare: None,
                 since: None,
-                in_hand: 0,
+                rest: Rest::Awake,
                 accepted: 0,
                 settled: 0,
                 dropped: 0,
@@ -96,21 +126,37 @@ impl<T> Buffer<T> {
     /// A record to be written some time. Beyond the capacity it is dropped and counted.
     pub(super) fn push(&self, record: UsageRecord) {
         let mut state = self.lock();
-        if state.closing || state.waiting.len() + state.in_hand >= self.pace.capacity {
+        if state.closing || state.open() >= self.pace.capacity {
             state.dropped += 1;
             return;
         }
         state.accepted += 1;
-        state.waiting.push_back(record);
-        let count = state.waiting.len();
-        if count == 1 {
+        if state.nothing_waits() {
             state.since = Some(Instant::now());
         }
-        drop(state);
-        // The first starts the interval; a full batch ends it.
-        if count == 1 || count == self.pace.batch {
+        state.filling.push(record);
+        let full = state.filling.len() >= self.pace.batch;
+        if full {
+            let next = state.spare.take().unwrap_or_else(|| self.empty());
+            let batch = std::mem::replace(&mut state.filling, next);
+            state.full.push_back(batch);
+        }
+        let wake = match state.rest {
+            Rest::Awake => false,
+            Rest::Nap => full,
+            Rest::Sleep => true,
+        };
+        if wake {
+            // Once is enough.
+            state.rest = Rest::Awake;
+            drop(state);
             self.work.notify_one();
         }
+    }
+
+    /// Room for a batch, but not for one that is larger than any that is used.
+    fn empty(&self) -> Vec<UsageRecord> {
+        Vec::with_capacity(self.pace.batch.min(self.pace.capacity).min(1_000))
     }
 
     /// Something to be done soon. After [`close`](Self::close) it is dropped.
@@ -151,33 +197,43 @@ impl<T> Buffer<T> {
     /// What to do next. Waits for it: until `retry` if the writer has records in hand, and not beyond `wake`.
     pub(super) fn next(&self, retry: Option<Instant>, wake: Instant) -> Work<T> {
         let mut state = self.lock();
+        // The first wait without records is as long as a record may wait, so that records that come now and then wake nobody.
+        let mut rest = Rest::Nap;
         loop {
             let now = Instant::now();
             let due = match retry {
                 Some(retry) => Some(retry),
-                None if state.waiting.len() >= self.pace.batch => Some(now),
+                None if !state.full.is_empty() => Some(now),
                 None => state.since.map(|since| since + self.pace.interval),
             };
             let write = state.hurry || state.closing || due.is_some_and(|due| due <= now);
             if write || !state.jobs.is_empty() || wake <= now {
                 return self.take(&mut state, write, retry.is_none());
             }
-            let until = due.map_or(wake, |due| due.min(wake));
+            let until = match (due, rest) {
+                (Some(due), _) => due.min(wake),
+                (None, Rest::Nap) => wake.min(now + self.pace.interval),
+                (None, _) => wake,
+            };
+            state.rest = if due.is_some() { Rest::Nap } else { rest };
             let waited = self.work.wait_timeout(state, until - now);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.rest = Rest::Awake;
+            rest = Rest::Sleep;
         }
     }
 
     fn take(&self, state: &mut State<T>, write: bool, free: bool) -> Work<T> {
-        let records: Vec<UsageRecord> = if write && free {
-            let count = state.waiting.len().min(self.pace.batch);
-            state.waiting.drain(..count).collect()
-        } else {
-            Vec::new()
+        let records = match state.full.pop_front_if(|_| write && free) {
+            Some(batch) => batch,
+            None if write && free && !state.filling.is_empty() => {
+                let next = state.spare.take().unwrap_or_else(|| self.empty());
+                std::mem::replace(&mut state.filling, next)
+            }
+            None => Vec::new(),
         };
-        state.in_hand += records.len();
         if !records.is_empty() {
-            state.since = (!state.waiting.is_empty()).then(Instant::now);
+            state.since = (!state.nothing_waits()).then(Instant::now);
         }
         // Whoever waits for more than this batch asks again.
         state.hurry &= !write;
@@ -189,13 +245,14 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// What was in hand is written.
-    pub(super) fn settled(&self) {
+    /// So many records that were in hand are written. What held them is empty and is filled again.
+    pub(super) fn settled(&self, count: usize, empty: Vec<UsageRecord>) {
         let mut state = self.lock();
-        state.settled += state.in_hand as u64;
-        state.in_hand = 0;
+        state.settled += count as u64;
+        let unused = state.spare.replace(empty);
         state.failure = None;
         drop(state);
+        drop(unused);
         self.news.notify_all();
     }
 
@@ -230,14 +287,13 @@ impl<T> Buffer<T> {
 
     /// Records that are accepted and not written.
     pub(super) fn open(&self) -> usize {
-        let state = self.lock();
-        state.waiting.len() + state.in_hand
+        self.lock().open()
     }
 
     pub(super) fn health(&self) -> Health {
         let state = self.lock();
-        let buffered = state.waiting.len() + state.in_hand;
-        let slow = buffered * 2 >= self.pace.capacity;
+        let buffered = state.open();
+        let slow = buffered.saturating_mul(2) >= self.pace.capacity;
         let reason = match &state.failure {
             Some(failure) => Some(failure.to_string()),
             None => slow.then(|| "usage is recorded faster than it can be written".to_owned()),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::anomaly::{self, Activity, History};
 use super::models::Models;
-use super::usage::{self, By, Group, HOUR, Plan, Query, Row, Sums, UsageRecord};
+use super::usage::{self, Group, HOUR, Plan, Query, Row, Sums, UsageRecord};
 use super::{Change, Counter, Health, Resource, Store, StoreError};
 
 /// How many records are kept, some 30 MB.
@@ -129,7 +129,7 @@ impl Inner {
         let mut groups: BTreeMap<String, Sums> = BTreeMap::new();
         let mut add = |group: &Group, sums: Sums| {
             if mine(&group.gateway, &group.key) {
-                *groups.entry(name(query.by, group)).or_default() += sums;
+                *groups.entry(query.by.name(group)).or_default() += sums;
             }
         };
         for (group, sums) in &self.sums {
@@ -171,18 +171,6 @@ impl Inner {
             history
         });
         histories.collect()
-    }
-}
-
-fn name(by: By, group: &Group) -> String {
-    match by {
-        By::Key => group.key.to_string(),
-        By::Model => group.model.to_string(),
-        By::Service => group.service.to_string(),
-        By::Gateway => group.gateway.to_string(),
-        By::Day => jiff::Timestamp::from_second(group.hour)
-            .map(|at| at.strftime("%Y-%m-%d").to_string())
-            .unwrap_or_default(),
     }
 }
 
@@ -233,8 +221,9 @@ impl Store for Memory {
         Ok(self.lock().revision)
     }
 
-    fn record(&self, record: UsageRecord) {
-        self.lock().record(record.bounded());
+    fn record(&self, mut record: UsageRecord) {
+        record.bound();
+        self.lock().record(record);
     }
 
     fn flush(&self, _: Duration) -> bool {
@@ -284,6 +273,7 @@ impl Store for Memory {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{at, everything, record};
+    use super::super::usage::By;
     use super::*;
 
     #[test]

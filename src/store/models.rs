@@ -11,6 +11,7 @@ use super::usage::{OTHER, UsageRecord};
 /// The names of the last hours.
 pub(super) struct Models {
     most: usize,
+    other: Arc<str>,
     hours: HashMap<(i64, Arc<str>), HashSet<Arc<str>>>,
 }
 
@@ -18,6 +19,7 @@ impl Models {
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
+            other: OTHER.into(),
             hours: HashMap::new(),
         }
     }
@@ -38,7 +40,7 @@ impl Models {
             return Ok(record.model.clone());
         }
         if known.len() >= self.most {
-            return Ok(OTHER.into());
+            return Ok(self.other.clone());
         }
         known.insert(record.model.clone());
         Ok(record.model.clone())

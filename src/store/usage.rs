@@ -101,13 +101,12 @@ pub struct Row {
 }
 
 impl UsageRecord {
-    /// The record with a name of bounded length.
-    pub(super) fn bounded(mut self) -> Self {
+    /// Bounds the length of its name.
+    pub(super) fn bound(&mut self) {
         if self.model.len() > MODEL_BYTES {
             let end = self.model.floor_char_boundary(MODEL_BYTES);
             self.model = self.model.get(..end).unwrap_or_default().into();
         }
-        self
     }
 
     /// When it began, in milliseconds since 1970.
@@ -122,10 +121,9 @@ impl UsageRecord {
 
     pub(super) fn sums(&self) -> Sums {
         let tokens = |count: u64| i64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let error = self.status >= 400 && self.status != CLIENT_LEFT;
         Sums {
             requests: 1,
-            errors: i64::from(error),
+            errors: i64::from(failed(self.status)),
             input: tokens(self.input),
             cached: tokens(self.cached),
             output: tokens(self.output),
@@ -138,6 +136,11 @@ impl UsageRecord {
         let cost = self.cost?.min(MOST_COST);
         Some(i64::try_from(cost).unwrap_or(i64::MAX))
     }
+}
+
+/// Whether a status counts as an error.
+pub(super) fn failed(status: u16) -> bool {
+    status >= 400 && status != CLIENT_LEFT
 }
 
 /// A duration in whole microseconds, of at most a year.
@@ -230,12 +233,27 @@ impl Group {
     }
 }
 
+impl By {
+    /// What a group is called.
+    pub(super) fn name(self, group: &Group) -> String {
+        match self {
+            By::Key => group.key.to_string(),
+            By::Model => group.model.to_string(),
+            By::Service => group.service.to_string(),
+            By::Gateway => group.gateway.to_string(),
+            By::Day => jiff::Timestamp::from_second(group.hour)
+                .map(|at| at.strftime("%Y-%m-%d").to_string())
+                .unwrap_or_default(),
+        }
+    }
+}
+
 /// Where the answer to a question is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Hours that count whole, in seconds since 1970.
     pub(super) hours: Range<i64>,
-    /// Records that count one by one, in milliseconds since 1970.
+    /// Records that count one by one, in milliseconds since 1970. None of the two crosses the start of an hour.
     pub(super) edges: [Range<i64>; 2],
 }
 

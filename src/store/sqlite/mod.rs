@@ -7,6 +7,7 @@
 //! Invariant: resources and counters are on the disk when the call returns (`synchronous = FULL`); records survive the process's death
 //! once written, and the machine's at the latest from the next of those calls or checkpoint on (`NORMAL`).
 
+mod batch;
 mod file;
 mod query;
 mod resources;
@@ -142,8 +143,9 @@ impl Store for Sqlite {
         self.read(|connection| resources::revision(connection))
     }
 
-    fn record(&self, record: UsageRecord) {
-        self.buffer.push(record.bounded());
+    fn record(&self, mut record: UsageRecord) {
+        record.bound();
+        self.buffer.push(record);
     }
 
     fn flush(&self, patience: Duration) -> bool {

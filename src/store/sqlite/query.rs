@@ -1,5 +1,7 @@
-//! Questions about usage in SQL. Each sees one state of the file, whatever is written meanwhile.
+//! Questions about usage. Each sees one state of the file, whatever is written meanwhile.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use rusqlite::{Connection, params};
@@ -7,17 +9,7 @@ use rusqlite::{Connection, params};
 use super::super::anomaly::{Activity, History};
 use super::super::usage::{self, By, Plan, Query, Row, Sums};
 use super::super::{StoreError, anomaly};
-
-/// What a group is called, from the sums and from the records.
-fn names(by: By) -> (&'static str, &'static str) {
-    match by {
-        By::Key => ("key", "key"),
-        By::Model => ("model", "model"),
-        By::Service => ("service", "service"),
-        By::Gateway => ("gateway", "gateway"),
-        By::Day => ("date(hour, 'unixepoch')", "date(at / 1000, 'unixepoch')"),
-    }
-}
+use super::batch;
 
 pub(super) fn usage(connection: &mut Connection, query: &Query) -> Result<Vec<Row>, StoreError> {
     let transaction = connection.transaction()?;
@@ -29,50 +21,78 @@ pub(super) fn usage(connection: &mut Connection, query: &Query) -> Result<Vec<Ro
     let (since, until) = (query.since, query.until);
     let (since, until) = (usage::milliseconds(since), usage::milliseconds(until));
     let Plan { hours, edges } = Plan::new(since, until, records_from);
-    let (in_sums, in_records) = names(query.by);
-    let mine = "(?7 IS NULL OR gateway = ?7) AND (?8 IS NULL OR key = ?8)";
-    let edge = |from: u8, to: u8| {
-        format!(
-            "SELECT {in_records}, 1, status >= 400 AND status <> 499, input, cached, output, coalesce(cost, 0)
-             FROM record WHERE at >= ?{from} AND at < ?{to} AND {mine}"
-        )
-    };
-    let (first, last) = (edge(3, 4), edge(5, 6));
-    let mut select = transaction.prepare(&format!(
-        "SELECT name, sum(requests), sum(errors), sum(input), sum(cached), sum(output), sum(cost) FROM (
-             SELECT {in_sums} AS name, requests, errors, input, cached, output, cost
-             FROM rollup WHERE hour >= ?1 AND hour < ?2 AND {mine}
-             UNION ALL {first} UNION ALL {last}
-         ) GROUP BY name"
-    ))?;
-    let [first, last] = edges;
-    let rows = select.query_map(
-        params![
-            hours.start,
-            hours.end,
-            first.start,
-            first.end,
-            last.start,
-            last.end,
-            query.gateway,
-            query.key
-        ],
-        |row| {
-            let sums = Sums {
-                requests: row.get(1)?,
-                errors: row.get(2)?,
-                input: row.get(3)?,
-                cached: row.get(4)?,
-                output: row.get(5)?,
-                cost: row.get(6)?,
-                duration: 0,
-            };
-            Ok(sums.row(row.get(0)?))
-        },
-    )?;
-    let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let mut groups = BTreeMap::new();
+    whole(&transaction, query, hours, &mut groups)?;
+    for edge in edges {
+        broken(&transaction, query, edge, &mut groups)?;
+    }
+    let mut rows: Vec<Row> = groups.into_iter().map(|(n, sums)| sums.row(n)).collect();
     usage::sort(query.by, &mut rows);
     Ok(rows)
+}
+
+/// Adds what is answered from the sums.
+fn whole(
+    connection: &Connection,
+    query: &Query,
+    hours: Range<i64>,
+    groups: &mut BTreeMap<String, Sums>,
+) -> Result<(), StoreError> {
+    let name = match query.by {
+        By::Key => "key",
+        By::Model => "model",
+        By::Service => "service",
+        By::Gateway => "gateway",
+        By::Day => "date(hour, 'unixepoch')",
+    };
+    let mut select = connection.prepare(&format!(
+        "SELECT {name} AS name, sum(requests), sum(errors), sum(input), sum(cached), sum(output), sum(cost)
+         FROM rollup WHERE hour >= ?1 AND hour < ?2
+         AND (?3 IS NULL OR gateway = ?3) AND (?4 IS NULL OR key = ?4) GROUP BY name"
+    ))?;
+    let asked = params![hours.start, hours.end, query.gateway, query.key];
+    let mut rows = select.query(asked)?;
+    while let Some(row) = rows.next()? {
+        *groups.entry(row.get(0)?).or_default() += Sums {
+            requests: row.get(1)?,
+            errors: row.get(2)?,
+            input: row.get(3)?,
+            cached: row.get(4)?,
+            output: row.get(5)?,
+            cost: row.get(6)?,
+            duration: 0,
+        };
+    }
+    Ok(())
+}
+
+/// Adds the records of a part of an hour. Only batches of that hour that overlap with it are read.
+fn broken(
+    connection: &Connection,
+    query: &Query,
+    edge: Range<i64>,
+    groups: &mut BTreeMap<String, Sums>,
+) -> Result<(), StoreError> {
+    if edge.is_empty() {
+        return Ok(());
+    }
+    let mut select = connection.prepare(
+        "SELECT base, names, records FROM batch WHERE last >= ?1 AND last < ?2 AND first < ?3",
+    )?;
+    let mut rows = select.query([edge.start, usage::ceil(edge.end), edge.end])?;
+    while let Some(row) = rows.next()? {
+        let (names, records) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str());
+        let (Ok(names), Ok(records)) = (names, records) else {
+            return Err(StoreError::Damaged);
+        };
+        for (group, sums) in batch::read(row.get(0)?, names, records, &edge)? {
+            let wrong = |asked: &Option<String>, is: &str| asked.as_ref().is_some_and(|a| a != is);
+            if !wrong(&query.gateway, &group.gateway) && !wrong(&query.key, &group.key) {
+                *groups.entry(query.by.name(&group)).or_default() += sums;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn hourly(

@@ -1,8 +1,10 @@
 //! Writing usage: records with the sums they belong to, and deleting what is old.
 //!
+//! Statements are kept ready, since most of a small batch would else be their preparation.
+//!
 //! Invariant: a record and its part of the sums are written by one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,44 +12,40 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::super::StoreError;
 use super::super::models::Models;
-use super::super::usage::{self, Group, Sums, UsageRecord};
+use super::super::usage::{self, UsageRecord};
+use super::batch::Batch;
 
-/// Records deleted at once, so that nobody waits long for it.
-const DELETED: i64 = 2_000;
+/// Batches of records deleted at once, so that nobody waits long for it.
+const DELETED: i64 = 100;
 
-/// Writes a batch. The sums are added up here first: there are far fewer of them than of records.
+/// Writes a batch.
 pub(super) fn batch(
     transaction: &Transaction<'_>,
+    batch: &mut Batch,
     models: &mut Models,
     records: &[UsageRecord],
 ) -> Result<(), StoreError> {
-    let mut insert = transaction.prepare(
-        "INSERT INTO record (at, gateway, key, service, model, status, input, cached, output, estimated,
-         duration_us, first_byte_us, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?;
-    let mut groups: HashMap<Group, Sums> = HashMap::new();
+    batch.clear();
     for record in records {
-        let model = models.name(record, |hour, gateway| known(transaction, hour, gateway))?;
-        let sums = record.sums();
-        insert.execute(params![
-            record.milliseconds(),
-            &*record.gateway,
-            &*record.key,
-            &*record.service,
-            &*model,
-            record.status,
-            sums.input,
-            sums.cached,
-            sums.output,
-            record.estimated,
-            sums.duration,
-            record.first_byte.map(usage::microseconds),
-            record.price(),
-        ])?;
-        *groups.entry(Group::of(record, model)).or_default() += sums;
+        batch.add(record, || {
+            models.name(record, |hour, gateway| known(transaction, hour, gateway))
+        })?;
     }
     models.forget();
-    add(transaction, &groups)
+    let mut insert = transaction.prepare(
+        "INSERT INTO batch (base, first, last, count, names, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for row in batch.rows() {
+        insert.execute(params![
+            row.base,
+            row.first,
+            row.last,
+            row.count,
+            row.names,
+            row.records,
+        ])?;
+    }
+    add(transaction, batch)
 }
 
 /// The names of models that already count in an hour.
@@ -62,7 +60,7 @@ fn known(
     names.collect()
 }
 
-fn add(transaction: &Transaction<'_>, groups: &HashMap<Group, Sums>) -> Result<(), StoreError> {
+fn add(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), StoreError> {
     let mut add = transaction.prepare(
         "INSERT INTO rollup (hour, gateway, key, service, model, requests, errors, input, cached, output, cost,
          duration_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
@@ -72,10 +70,11 @@ fn add(transaction: &Transaction<'_>, groups: &HashMap<Group, Sums>) -> Result<(
     )?;
     let mut see = transaction.prepare(
         "INSERT INTO seen (gateway, key, first, last) VALUES (?1, ?2, ?3, ?3)
-         ON CONFLICT DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last)",
+         ON CONFLICT DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last)
+         WHERE excluded.first < first OR excluded.last > last",
     )?;
     let mut seen = HashSet::new();
-    for (group, sums) in groups {
+    for (group, sums) in batch.sums() {
         add.execute(params![
             group.hour,
             &*group.gateway,
@@ -97,8 +96,8 @@ fn add(transaction: &Transaction<'_>, groups: &HashMap<Group, Sums>) -> Result<(
     Ok(())
 }
 
-/// Deletes a little of what is older than it is kept; whether there is more. Records go by whole hours, so that a question about such an hour
-/// finds either all of them or is answered from the sums.
+/// Deletes a little of what is older than it is kept; whether there is more. Records go by whole hours, which no
+/// batch crosses, so that a question about such an hour finds either all of them or is answered from the sums.
 pub(super) fn delete_old(
     transaction: &Transaction<'_>,
     now: SystemTime,
@@ -115,7 +114,7 @@ pub(super) fn delete_old(
         [records],
     )?;
     let deleted = transaction.execute(
-        "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE at < ?1 LIMIT ?2)",
+        "DELETE FROM batch WHERE rowid IN (SELECT rowid FROM batch WHERE last < ?1 LIMIT ?2)",
         [records, DELETED],
     )?;
     if deleted as i64 == DELETED {

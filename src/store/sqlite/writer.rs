@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::UsageRecord;
 use super::super::buffer::Buffer;
 use super::super::models::Models;
+use super::batch::Batch;
 use super::file::File;
 use super::write;
 
@@ -23,6 +24,7 @@ pub(super) struct Writer {
     file: File,
     buffer: Arc<Buffer<File>>,
     models: Models,
+    batch: Batch,
     /// What is being written, or could not be.
     hand: Vec<UsageRecord>,
     pause: Duration,
@@ -34,6 +36,7 @@ impl Writer {
     pub(super) fn new(file: File, buffer: Arc<Buffer<File>>) -> Self {
         Self {
             models: Models::new(file.options.models),
+            batch: Batch::default(),
             file,
             buffer,
             hand: Vec::new(),
@@ -73,16 +76,17 @@ impl Writer {
             return true;
         }
         let result = self.file.transact(false, |transaction| {
-            write::batch(transaction, &mut self.models, &self.hand)
+            write::batch(transaction, &mut self.batch, &mut self.models, &self.hand)
         });
         match result {
             Ok(()) => {
+                let count = self.hand.len();
                 self.hand.clear();
                 if self.retry.take().is_some() {
                     log::info!("usage is written again");
                 }
                 self.pause = PAUSES.0;
-                self.buffer.settled();
+                self.buffer.settled(count, std::mem::take(&mut self.hand));
                 true
             }
             Err(error) => {
