@@ -20,6 +20,7 @@ mod passthrough;
 mod plugins;
 mod rate_limits;
 mod refusals;
+mod reload;
 mod rules;
 mod sdk;
 mod streaming;
