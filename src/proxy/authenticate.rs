@@ -38,7 +38,8 @@ pub(super) async fn authenticate(
                 return Ok(());
             }
             Err(unusable) => {
-                x.consumed |= matches!(unusable, Unusable::Inactive | Unusable::Expired);
+                // What may be a token of ours is not for an upstream to see.
+                x.consumed |= unusable != Unusable::Unknown;
                 why = why.max(Some(unusable));
             }
         }
@@ -47,10 +48,18 @@ pub(super) async fn authenticate(
         return Ok(());
     }
     x.cause = Some(cause(why).to_owned());
-    match (gateway.publishes, why) {
-        (true, _) => Ok(()),
-        (false, Some(Unusable::Unavailable)) => Err(Rejection::UnknownForNow),
-        (false, _) => Err(Rejection::InvalidKey),
+    x.unsure = why == Some(Unusable::Unavailable);
+    match gateway.publishes {
+        true => Ok(()),
+        false => Err(stranger(x)),
+    }
+}
+
+/// What somebody is told who needs a key and has shown none that is known.
+fn stranger(x: &Exchange) -> Rejection {
+    match x.unsure {
+        true => Rejection::UnknownForNow,
+        false => Rejection::InvalidKey,
     }
 }
 
@@ -61,7 +70,7 @@ pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejec
     };
     let Some(key) = &x.key else {
         if !offer.service.public && !gateway.open {
-            return Err(Rejection::InvalidKey);
+            return Err(stranger(x));
         }
         x.cause = None;
         return Ok(());
