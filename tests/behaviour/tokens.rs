@@ -303,7 +303,8 @@ fn the_subject_is_who_asked() {
     let mut wanted: Vec<String> = wanted
         .flat_map(|(n, name)| vec![(*name).to_owned(); n + 1])
         .collect();
-    (keys.sort(), wanted.sort());
+    keys.sort();
+    wanted.sort();
     assert_eq!(keys, wanted);
 }
 
