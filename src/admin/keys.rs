@@ -42,7 +42,8 @@ pub(super) async fn create(State(control): State<Arc<Control>>, body: Bytes) -> 
         Ok(_) => return reply::malformed("the body must be a JSON object"),
         Err(error) => return reply::malformed(&format!("the body is not JSON: {error}")),
     };
-    issued(control.create_key(body).await, StatusCode::CREATED)
+    let made = to_its_end(async move { control.create_key(body).await });
+    issued(made.await, StatusCode::CREATED)
 }
 
 /// Another secret for a key. The body may say for how long the old one goes on: `{"grace":"1h"}`.
@@ -55,7 +56,8 @@ pub(super) async fn rotate(
         Ok(grace) => grace,
         Err(message) => return reply::malformed(&message),
     };
-    issued(control.rotate_key(&name, grace).await, StatusCode::OK)
+    let rotated = to_its_end(async move { control.rotate_key(&name, grace).await });
+    issued(rotated.await, StatusCode::OK)
 }
 
 /// The end of a key.
@@ -63,10 +65,18 @@ pub(super) async fn revoke(
     State(control): State<Arc<Control>>,
     Path(name): Path<String>,
 ) -> Response {
-    match control.revoke_key(&name).await {
+    match to_its_end(async move { control.revoke_key(&name).await }).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => reply::refused(&error),
     }
+}
+
+/// Makes a change as a task of its own. What awaits here is dropped when the caller leaves, and a change that is stored must also come into force.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    let done = tokio::spawn(change).await;
+    done.unwrap_or(Err(ChangeError::Broken))
 }
 
 fn grace_of(body: &[u8]) -> Result<Option<Duration>, String> {

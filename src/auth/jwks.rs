@@ -35,6 +35,12 @@ const FIRST_GAP: Duration = Duration::from_secs(1);
 /// How long a fetch may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long after the beginning of a fetch requests wait for it.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// How long one waits that comes later, or when the last fetch failed: what is well answers at once, and what hangs shall not hold up everybody.
+const SHORT_WAIT: Duration = Duration::from_millis(100);
+
 /// Bytes of a set.
 const LARGEST: usize = 1 << 20;
 
@@ -166,10 +172,24 @@ impl Jwks {
         self.set.load_full()
     }
 
-    /// Fetches the keys, or waits for whoever does; nothing if that was done just before.
+    /// Fetches the keys, or waits for whoever does, but not for long; nothing if that was done just before.
     pub(super) async fn fetch(self: &Arc<Self>) {
         if let Some(flight) = self.begin() {
-            flight.wait().await;
+            let wait = self.patience();
+            let _ = tokio::time::timeout(wait, flight.wait()).await;
+        }
+    }
+
+    /// How long to wait for the fetch under way.
+    fn patience(&self) -> Duration {
+        let fetching = self.fetching();
+        let now = self.clock.now();
+        let age = now.saturating_sub(fetching.began.unwrap_or(now));
+        match fetching.failed {
+            true => SHORT_WAIT,
+            false => WAIT
+                .saturating_sub(Duration::from_nanos(age))
+                .max(SHORT_WAIT),
         }
     }
 

@@ -110,7 +110,7 @@ impl Control {
         let gauge = self.metrics.key_anomaly.with_label_values(labels);
         gauge.set(anomaly.score);
         log::warn!(
-            "the key \"{key}\" of the gateway \"{gateway}\" left its usual {what} in the last hour: {:.2} instead of about {:.2} (score {:.1})",
+            "the key {key:?} of the gateway \"{gateway}\" left its usual {what} in the last hour: {:.2} instead of about {:.2} (score {:.1})",
             anomaly.value,
             anomaly.usual,
             anomaly.score

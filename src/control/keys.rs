@@ -184,10 +184,10 @@ impl Control {
         let store = self.store.clone();
         // It waits for the disk.
         let done = tokio::task::spawn_blocking(move || store.apply(&[change], None)).await;
-        state.revision += 1;
         done.map_err(|_| ChangeError::Broken)?
-            .map(drop)
-            .map_err(ChangeError::Store)
+            .map_err(ChangeError::Store)?;
+        state.revision += 1;
+        Ok(())
     }
 }
 

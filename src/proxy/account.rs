@@ -143,7 +143,8 @@ fn line(x: &Exchange, now: Instant) -> Vec<u8> {
         x.client,
     );
     if let Some(key) = &x.key {
-        let _ = write!(line, r#""key":"{}","#, key.principal.name);
+        // Whoever a token speaks of has the name that its issuer gave.
+        let _ = write!(line, r#""key":{},"#, quoted(&key.principal.name));
     }
     let _ = write!(
         line,

@@ -38,7 +38,8 @@ pub(super) async fn authenticate(
                 return Ok(());
             }
             Err(unusable) => {
-                x.consumed |= matches!(unusable, Unusable::Inactive | Unusable::Expired);
+                // What may be a token of ours is not for an upstream to see.
+                x.consumed |= unusable != Unusable::Unknown;
                 why = why.max(Some(unusable));
             }
         }
@@ -47,15 +48,16 @@ pub(super) async fn authenticate(
         return Ok(());
     }
     x.cause = Some(cause(why).to_owned());
-    x.unknown_for_now = why == Some(Unusable::Unavailable);
+    x.unsure = why == Some(Unusable::Unavailable);
     match gateway.publishes {
         true => Ok(()),
         false => Err(stranger(x)),
     }
 }
 
+/// What somebody is told who needs a key and has shown none that is known.
 fn stranger(x: &Exchange) -> Rejection {
-    match x.unknown_for_now {
+    match x.unsure {
         true => Rejection::UnknownForNow,
         false => Rejection::InvalidKey,
     }

@@ -56,10 +56,10 @@ pub struct Exchange {
     pub(super) grpc: bool,
     /// The key it presented, where the gateway asks for one.
     pub(super) key: Option<Arc<Key>>,
-    /// Whoever would know what it presented does not answer.
-    pub(super) unknown_for_now: bool,
-    /// What it presented is one of the gateway's keys, if perhaps one that opens nothing any more.
+    /// What it presented is one of the gateway's keys or may be one, if perhaps one that opens nothing any more.
     pub(super) consumed: bool,
+    /// Nobody could tell whether what it presented opens anything.
+    pub(super) unsure: bool,
     pub(super) alarm: Option<Arc<Alarm>>,
     /// The alarm only minds limits below this; others are somebody else's timers.
     pub(super) alarm_below: Duration,
@@ -301,7 +301,7 @@ impl Exchange {
             grpc: false,
             key: None,
             consumed: false,
-            unknown_for_now: false,
+            unsure: false,
             alarm: None,
             alarm_below: Duration::MAX,
             body: Body::Unread,

@@ -15,6 +15,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignalWatch, UnixShutdownSignalWatch};
 use pingora_core::services::background::background_service;
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::housekeeping::Housekeeping;
 use crate::calls::Calls;
@@ -73,6 +74,7 @@ impl Ending {
 /// Serves until told to stop. `file` is where the configuration was read from, if it is to be read again.
 pub fn run(config: &Config, file: Option<&Path>, ending: Ending) -> Result<(), StartError> {
     install_tls_provider();
+    outlive_file_limits();
     check_addresses(config)?;
     let metrics = Arc::new(Metrics::new());
     metrics
@@ -141,6 +143,22 @@ fn unbuffered(address: SocketAddr) -> ListenerConfig {
 fn install_tls_provider() {
     // A second install in one process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A file that may grow no further (`ulimit -f`) is a write that fails, which is told of. By default it would be the process's end.
+fn outlive_file_limits() {
+    const SIGXFSZ: i32 = 25;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build();
+    let handled = runtime.and_then(|runtime| {
+        let _inside = runtime.enter();
+        // The handler stays for as long as the process; nobody needs to listen.
+        signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
+    });
+    if let Err(error) = handled {
+        log::warn!("a limit on the size of files would end the process: {error}");
+    }
 }
 
 /// Pingora panics on an address it cannot bind; a clear error comes first.

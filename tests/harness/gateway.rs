@@ -139,6 +139,11 @@ impl Gateway {
         client.reply()
     }
 
+    /// A connection to the admin listener.
+    pub(crate) fn admin_client(&self) -> Client {
+        Client::connect(self.admin)
+    }
+
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics::read(&self.admin("/metrics").text())
     }

@@ -8,10 +8,12 @@ mod gateway;
 mod h2_client;
 mod h2_frames;
 mod h2_upstream;
+mod issuer;
 mod metrics;
 mod process;
 mod reply;
 mod upstream;
+mod web;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::OnceLock;
@@ -27,10 +29,14 @@ pub(crate) use gateway::{Gateway, service};
 pub(crate) use h2_client::H2Client;
 pub(crate) use h2_frames::RawH2;
 pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
+pub(crate) use issuer::{
+    ISSUER, Signer, bearer, believer, believer_at, claims, key_set, keys_at, keys_in, unix_seconds,
+};
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{PROGRAM, Process};
 pub(crate) use reply::{Piece, Reply};
-pub(crate) use upstream::{Connection, Upstream};
+pub(crate) use upstream::{Connection, Request, Upstream};
+pub(crate) use web::{Mood, Web};
 
 /// How long anything that should happen may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -96,6 +96,16 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// Lets its files grow to this many bytes only; `None` is for ever.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let (pid, limit) = (self.child.id().to_string(), format!("--fsize={soft}:"));
+        let set = Command::new("prlimit")
+            .args(["--pid", &pid, &limit])
+            .status();
+        assert!(set.unwrap().success());
+    }
+
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

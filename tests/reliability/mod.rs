@@ -8,6 +8,8 @@ mod llumnix;
 mod queue;
 mod retry;
 mod shares;
+mod store;
+mod store_start;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -3,6 +3,8 @@
 mod broken_streams;
 mod broken_upstreams;
 mod client_gone;
+mod identity_services;
+mod issuers;
 mod shutdown;
 mod slow_readers;
 mod storm;
