@@ -598,6 +598,39 @@ fn a_stripped_stream_passes_at_once() {
     );
 }
 
+/// What only names a role or why the answer ends is no token, and a report in the middle is of that moment.
+#[test]
+fn a_stream_that_breaks_off_is_counted_by_what_it_said() {
+    use super::stream::{StreamMode, StreamUsage};
+    const ROLE: &str = r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+    const WORD: &str = r#"{"choices":[{"delta":{"content":" a"},"finish_reason":null}]}"#;
+    const LAST: &str = r#"{"choices":[{"delta":{"content":" z"},"finish_reason":"length"}]}"#;
+    const END: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    const TOOL: &str = r#"{"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0}]}}]}"#;
+    const TEXT: &str = r#"{"choices":[{"text":" a","finish_reason":null}]}"#;
+    const DONE: &str = r#"{"choices":[{"text":"","finish_reason":"stop"}]}"#;
+    const SPENT: &str = r#"{"choices":[{"delta":{"content":" b"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    for (events, content, unreported) in [
+        (&[ROLE][..], 0, 0),
+        (&[ROLE, WORD, WORD], 2, 2),
+        (&[ROLE, WORD, LAST], 2, 2),
+        (&[ROLE, WORD, END], 1, 1),
+        (&[TOOL, WORD], 2, 2),
+        (&[TEXT, TEXT, DONE], 2, 2),
+        (&[ROLE, WORD, SPENT], 2, 0),
+        (&[SPENT, WORD, WORD], 3, 2),
+        (&["no JSON"], 1, 1),
+    ] {
+        let mut stream = StreamUsage::new(StreamMode::default());
+        for event in events {
+            stream.push(format!("data: {event}\n\n").into());
+        }
+        let counted = (stream.content_events(), stream.unreported());
+        assert_eq!(counted, (content, unreported), "{events:?}");
+        assert!(stream.spoke() && !stream.ended());
+    }
+}
+
 #[test]
 fn an_endless_event_is_not_held() {
     let big = format!("data: {}\n\ndata: {FINAL}\n\n", "x".repeat(2 << 20));
