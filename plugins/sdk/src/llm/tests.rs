@@ -552,7 +552,7 @@ fn usage_is_read_in_every_dialect() {
 
 #[test]
 fn usage_is_found_however_the_answer_is_cut() {
-    let body = r#"{"choices":[{"message":{"content":"\"usage\": {\"prompt_tokens\":9}"}}],"usage" : {"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2}},"kv":null}"#;
+    let body = r#"{"choices":[{"message":{"content":"\"usage\": {\"prompt_tokens\":9}"}}],"usage" : {"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2},"rate":-1.5e-3,"more":1E+2},"kv":null}"#;
     let want = Some(Usage {
         input: 3,
         cached: 2,
