@@ -197,3 +197,40 @@ fn some_answers_are_not_for_keeping() {
     });
     assert_eq!(engine.state().started, 2);
 }
+
+/// The host may choose the service, and HTTP/2 has it beside the headers.
+#[test]
+fn hosts_are_apart_over_both_versions() {
+    let [a, b] = ["a", "b"].map(|name| {
+        Upstream::replying(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n\"{name}\""
+        ))
+    });
+    let toml = gateway("shared = true").replacen("hosts = [\"*\"]", "domain = \"x.test\"", 1)
+        + &service("a", "a", &a.url())
+        + &service("b", "b", &b.url());
+    let gateway = Gateway::start(&toml);
+    let body = r#"{"temperature":0,"input":"x"}"#;
+    let token = format!("Bearer {}", KEYS[0]);
+    let h2 = gateway.h2();
+    for mark in ["miss", "hit"] {
+        for (name, upstream) in [("a", &a), ("b", &b)] {
+            let host = format!("{name}.x.test");
+            let fields = [("authorization", &*token), ("content-type", "application/json")];
+            let mut stream = h2.open_at(&host, "POST", CHAT, &fields, false);
+            stream.send(body, true).unwrap();
+            let reply = stream.reply().unwrap();
+            assert_mark(&reply, Some(mark));
+            assert_eq!(reply.json(), name);
+            // What came by one version is there for the other.
+            let request = post(CHAT, &bearer(0), body);
+            let request = String::from_utf8(request).unwrap();
+            let mut client = gateway.client();
+            client.send(request.replace("host: test", &format!("host: {host}")));
+            let reply = client.reply();
+            assert_mark(&reply, Some("hit"));
+            assert_eq!(reply.json(), name);
+            assert_eq!(upstream.requests().len(), 1);
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod bodies;
 mod budgets;
 mod cached_answers;
 mod chains;
+mod checked_bodies;
 mod cli;
 mod concurrency;
 mod credentials;

@@ -268,8 +268,7 @@ fn what_was_refused_is_not_charged() {
         ("m", "x-sim: status=400\r\n", 400),
     ] {
         for _ in 0..3 {
-            let reply = ask(&mut client, chat(model), fields);
-            println!("{model} {fields:?} {reply:?}");
+            let reply = ask(&mut gateway.client(), chat(model), fields);
             assert!(
                 reply.status == status || (status == 502 && reply.status == 503),
                 "{}: {}",
