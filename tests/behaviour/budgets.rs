@@ -145,7 +145,8 @@ fn a_budget_may_only_count() {
         (counted(&file) == tokens).then_some(())
     });
     drop(gateway);
-    let free = "limit = 1.0, unpriced = \"pass\", prices = { other = { input = 1.0, output = 1.0 } }";
+    let free =
+        "limit = 1.0, unpriced = \"pass\", prices = { other = { input = 1.0, output = 1.0 } }";
     let gateway = Gateway::start(&(service("m", "m", &engine.url()) + &budget(free)));
     for _ in 0..5 {
         gateway.client().post(CHAT, chat("m")).assert_ok();

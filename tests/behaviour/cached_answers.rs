@@ -71,12 +71,9 @@ fn the_second_gets_the_same_without_a_call() {
             same(&client.reply());
         }
         let token = format!("Bearer {}", KEYS[0]);
-        let reply = gateway.h2().post(
-            CHAT,
-            &[("authorization", &token)],
-            body.clone(),
-            true,
-        );
+        let reply = gateway
+            .h2()
+            .post(CHAT, &[("authorization", &token)], body.clone(), true);
         same(&reply.unwrap());
         assert_eq!(engine.state().started, before + 1, "the engine was asked");
     }
@@ -99,23 +96,49 @@ fn others_do_not_get_it() {
         assert_eq!(engine.state().started, before + 1);
     };
     other(post(CHAT, &bearer(1), &body), Some("miss"));
-    other(post(CHAT, &bearer(0), body.replace("Hello", "hello")), Some("miss"));
-    other(post(CHAT, &bearer(0), body.replace("\"m\"", "\"n\"")), Some("miss"));
-    other(post("/v1/responses", &bearer(0), r#"{"temperature":0,"model":"m","input":"x"}"#), Some("miss"));
+    other(
+        post(CHAT, &bearer(0), body.replace("Hello", "hello")),
+        Some("miss"),
+    );
+    other(
+        post(CHAT, &bearer(0), body.replace("\"m\"", "\"n\"")),
+        Some("miss"),
+    );
+    other(
+        post(
+            "/v1/responses",
+            &bearer(0),
+            r#"{"temperature":0,"model":"m","input":"x"}"#,
+        ),
+        Some("miss"),
+    );
     other(post(CHAT, &bearer(0), chat("m")), None);
     other(post(CHAT, &bearer(0), body.replace(":0", ":0.1")), None);
-    other(post(CHAT, &(bearer(0) + "cache-control: no-store\r\n"), &body), None);
-    other(post(CHAT, &(bearer(0) + "cache-control: no-cache\r\n"), &body), Some("miss"));
-    other(post(&format!("{CHAT}?x=1"), &bearer(0), &body), Some("miss"));
+    other(
+        post(CHAT, &(bearer(0) + "cache-control: no-store\r\n"), &body),
+        None,
+    );
+    other(
+        post(CHAT, &(bearer(0) + "cache-control: no-cache\r\n"), &body),
+        Some("miss"),
+    );
+    other(
+        post(&format!("{CHAT}?x=1"), &bearer(0), &body),
+        Some("miss"),
+    );
     let at_other_host = post(CHAT, &bearer(0), &body);
     let at_other_host = String::from_utf8(at_other_host).unwrap();
-    other(at_other_host.replace("host: test", "host: other").into(), Some("miss"));
+    other(
+        at_other_host.replace("host: test", "host: other").into(),
+        Some("miss"),
+    );
     // Without a key nobody gets anything, kept or not.
     let mut client = gateway.client();
     client.send(post(CHAT, "", &body));
     client.reply().assert_refused(401, "invalid_api_key");
     // Only where it is wished do they share.
-    let gateway = Gateway::start(&(self::gateway("shared = true") + &service("m", "*", &engine.url())));
+    let gateway =
+        Gateway::start(&(self::gateway("shared = true") + &service("m", "*", &engine.url())));
     assert_mark(&ask(&gateway, &body, ""), Some("miss"));
     let mut client = gateway.client();
     client.send(post(CHAT, &bearer(1), &body));
@@ -131,9 +154,17 @@ fn what_is_not_whole_is_not_kept() {
     let stream = cold(&streamed("m", 9));
     for fault in ["close-after=3", "garbage-after=3", "reset-after=3"] {
         let mut client = gateway.client();
-        client.send(post(CHAT, &(bearer(0) + &format!("x-sim: {fault}\r\n")), &stream));
+        client.send(post(
+            CHAT,
+            &(bearer(0) + &format!("x-sim: {fault}\r\n")),
+            &stream,
+        ));
         if let Ok(reply) = client.try_reply() {
-            assert!(!reply.text().contains("[DONE]"), "{fault}: {}", reply.text());
+            assert!(
+                !reply.text().contains("[DONE]"),
+                "{fault}: {}",
+                reply.text()
+            );
         }
     }
     for fault in ["status=500", "status=404", "status=429"] {
@@ -144,7 +175,11 @@ fn what_is_not_whole_is_not_kept() {
     }
     // One that its client leaves in the middle.
     let mut client = gateway.client();
-    client.send(post(CHAT, &(bearer(0) + "x-sim: stall-after=2\r\n"), &stream));
+    client.send(post(
+        CHAT,
+        &(bearer(0) + "x-sim: stall-after=2\r\n"),
+        &stream,
+    ));
     client.head().unwrap();
     client.chunk().unwrap();
     drop(client);
@@ -155,7 +190,7 @@ fn what_is_not_whole_is_not_kept() {
     let reply = ask(&gateway, &stream, "");
     assert_mark(&reply, Some("miss"));
     assert!(reply.text().contains("[DONE]"));
-    assert_mark(&ask(&gateway, &cold(&chat("m")), ""), Some("miss"));
+    assert_mark(&ask(&gateway, cold(&chat("m")), ""), Some("miss"));
     assert_eq!(engine.state().started, before + 2);
     let again = ask(&gateway, &stream, "");
     assert_mark(&again, Some("hit"));
@@ -216,7 +251,10 @@ fn hosts_are_apart_over_both_versions() {
     for mark in ["miss", "hit"] {
         for (name, upstream) in [("a", &a), ("b", &b)] {
             let host = format!("{name}.x.test");
-            let fields = [("authorization", &*token), ("content-type", "application/json")];
+            let fields = [
+                ("authorization", &*token),
+                ("content-type", "application/json"),
+            ];
             let mut stream = h2.open_at(&host, "POST", CHAT, &fields, false);
             stream.send(body, true).unwrap();
             let reply = stream.reply().unwrap();

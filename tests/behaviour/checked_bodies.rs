@@ -162,7 +162,7 @@ fn fields_are_changed_both_ways() {
         body["n"] = json!(1.0);
         body
     };
-    let mut changed = answer.clone();
+    let mut changed = answer;
     changed.as_object_mut().unwrap().remove("secret");
     changed["owner"] = json!("us");
     for reply in every_way(&gateway, body) {
@@ -200,10 +200,7 @@ fn assert_masked(text: &str) {
 fn requests_and_answers_are_masked() {
     let said = format!("{CARD} of {MAIL}, and the rest");
     let upstream = answering(&json!({"choices": [{"message": {"content": said}}]}));
-    let gateway = gateway(
-        &plugin("data_masking", "apply_all = true"),
-        &upstream.url(),
-    );
+    let gateway = gateway(&plugin("data_masking", "apply_all = true"), &upstream.url());
     for reply in every_way(&gateway, |padding| saying(&said, padding)) {
         reply.assert_ok();
         assert_masked(&reply.text());
@@ -228,17 +225,15 @@ fn streams_are_masked_letter_by_letter() {
         while connection.request().is_some() {
             connection.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
             for letter in &letters {
-                let event = json!({"id": "1", "choices": [{"index": 0, "delta": {"content": letter}}]});
+                let event =
+                    json!({"id": "1", "choices": [{"index": 0, "delta": {"content": letter}}]});
                 connection.send_chunk(format!("data: {event}\n\n"));
             }
             connection.send_chunk("data: [DONE]\n\n");
             connection.send_chunk("");
         }
     });
-    let gateway = gateway(
-        &plugin("data_masking", "apply_all = true"),
-        &upstream.url(),
-    );
+    let gateway = gateway(&plugin("data_masking", "apply_all = true"), &upstream.url());
     let body = |padding| {
         let mut body = saying("go", padding);
         body["stream"] = json!(true);
@@ -252,7 +247,9 @@ fn streams_are_masked_letter_by_letter() {
                 assert_eq!(event, "[DONE]");
                 continue;
             };
-            text += event["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+            text += event["choices"][0]["delta"]["content"]
+                .as_str()
+                .unwrap_or_default();
         }
         assert_masked(&text);
         assert_eq!(reply.events().last().unwrap(), "[DONE]");
@@ -266,10 +263,7 @@ fn what_cannot_be_masked_does_not_pass() {
     let upstream = Upstream::replying(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: zstd\r\ncontent-length: 4\r\n\r\n\u{1}\u{2}\u{3}\u{4}",
     );
-    let gateway = gateway(
-        &plugin("data_masking", "apply_all = true"),
-        &upstream.url(),
-    );
+    let gateway = gateway(&plugin("data_masking", "apply_all = true"), &upstream.url());
     for reply in every_way(&gateway, |padding| saying("hello", padding)) {
         assert!(reply.status >= 400, "{}", reply.status);
         assert!(!reply.body.contains(&1), "{}", reply.text());

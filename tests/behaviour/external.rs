@@ -72,7 +72,9 @@ fn it_refuses_changes_and_lets_pass() {
         assert_eq!(request["headers"], json!({"x-team": "red"}), "{asked}");
         assert_eq!(request["gateway"], "main");
         let answer = match request["body"]["model"].as_str().unwrap_or_default() {
-            "refused" => json!({"refuse": {"status": 402, "code": "insufficient_quota", "message": "not today"}}),
+            "refused" => {
+                json!({"refuse": {"status": 402, "code": "insufficient_quota", "message": "not today"}})
+            }
             "changed" => {
                 let mut body = request["body"].clone();
                 body["model"] = json!("other");
@@ -223,9 +225,15 @@ fn it_hears_how_exchanges_ended() {
     assert_eq!(outcome["tokens"]["estimated"], false);
     assert!(outcome["duration_ms"].as_f64() >= outcome["first_byte_ms"].as_f64());
     // Refused by a plugin after it.
-    gateway.client().chat("x", "").assert_refused(403, "permission_denied");
+    gateway
+        .client()
+        .chat("x", "")
+        .assert_refused(403, "permission_denied");
     let outcome = heard(2)["outcome"].clone();
-    assert_eq!((&outcome["status"], &outcome["tokens"]), (&json!(403), &Value::Null));
+    assert_eq!(
+        (&outcome["status"], &outcome["tokens"]),
+        (&json!(403), &Value::Null)
+    );
     // Left in the middle of a stream.
     let mut client = gateway.client();
     client.send(post(CHAT, "x-sim: stall-after=4\r\n", streamed("m", 9)));

@@ -125,9 +125,8 @@ fn what_a_shadow_does_wrong_is_its_own_affair() {
         connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
         connection.wait_closed();
     });
-    let fails = Upstream::replying(
-        "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nbad",
-    );
+    let fails =
+        Upstream::replying("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nbad");
     let closes = Upstream::closing("");
     let breaks = Upstream::closing("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
     let babbles = Upstream::closing("what?\r\n\r\n");
@@ -175,8 +174,14 @@ fn copies_stand_on_their_own() {
     let (main, copied) = (engine(), engine());
     let gateway = gateway(&main.url(), &copied.url(), "");
     let mut client = gateway.client();
-    client.chat("no such model", "").assert_refused(404, "model_not_found");
-    client.send(post(CHAT, "x-sim: stall-after=1,itl=1ms\r\n", streamed("m", 3)));
+    client
+        .chat("no such model", "")
+        .assert_refused(404, "model_not_found");
+    client.send(post(
+        CHAT,
+        "x-sim: stall-after=1,itl=1ms\r\n",
+        streamed("m", 3),
+    ));
     client.head().unwrap();
     client.chunk().unwrap();
     // The copy stalls like the original, whose client leaves.

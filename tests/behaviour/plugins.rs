@@ -1,7 +1,7 @@
 //! Plugin chains: whose plugins run, in which order, what they change and what they refuse.
 
 use crate::harness::{
-    CHAT, Gateway, Reply, Upstream, chat, chunked, engine_with, padded, post, service,
+    CHAT, Gateway, Reply, Upstream, chat, chunked, engine_with, h2c, padded, post, service,
 };
 
 fn gateway(plugins: &str) -> String {
@@ -217,10 +217,7 @@ fn chains_never_mix() {
     const CONNECTIONS: usize = 96;
     const STREAMS: usize = 100;
     let engine = engine_with(|config| config.record = 0);
-    let mut toml = format!(
-        "[[service]]\nname = \"m\"\nmodels = [\"m\"]\nupstream = \"u\"\nqueue = {{ size = 20000, max_wait = \"60s\" }}\n[[upstream]]\nname = \"u\"\nmax_in_flight = 50\ntargets = [\"{}\"]\n",
-        engine.url()
-    );
+    let mut toml = service("m", "m", &h2c(&engine));
     for n in 0..GATEWAYS {
         let mark = |name: &str, priority: usize| {
             let settings = format!("response = {{ add = {{ {name} = \"g{n}\" }} }}");
@@ -228,7 +225,7 @@ fn chains_never_mix() {
         };
         let delay = plugin(
             "fault_injection",
-            "priority = 2,",
+            "stage = \"pre_request\", priority = 2,",
             "fault = \"delay\", delay = \"1s\"",
         );
         let chain = mark("X-Before", 1) + &delay + &mark("X-After", 3);

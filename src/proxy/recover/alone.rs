@@ -2,8 +2,8 @@
 
 use std::future::Future;
 
-use pingora_core::{Error, ErrorType, Result};
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, timeout_at};
 

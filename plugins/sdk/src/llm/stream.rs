@@ -25,8 +25,7 @@ const MAX_EVENT: usize = 1 << 20;
 const KEEP: usize = 1 << 16;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
-static FINISH: LazyLock<Finder<'static>> =
-    LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
 
 /// How a stream is followed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

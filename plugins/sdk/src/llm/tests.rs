@@ -602,11 +602,13 @@ fn a_stripped_stream_passes_at_once() {
 #[test]
 fn a_stream_that_breaks_off_is_counted_by_what_it_said() {
     use super::stream::{StreamMode, StreamUsage};
-    const ROLE: &str = r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+    const ROLE: &str =
+        r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
     const WORD: &str = r#"{"choices":[{"delta":{"content":" a"},"finish_reason":null}]}"#;
     const LAST: &str = r#"{"choices":[{"delta":{"content":" z"},"finish_reason":"length"}]}"#;
     const END: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
-    const TOOL: &str = r#"{"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0}]}}]}"#;
+    const TOOL: &str =
+        r#"{"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0}]}}]}"#;
     const TEXT: &str = r#"{"choices":[{"text":" a","finish_reason":null}]}"#;
     const DONE: &str = r#"{"choices":[{"text":"","finish_reason":"stop"}]}"#;
     const SPENT: &str = r#"{"choices":[{"delta":{"content":" b"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
