@@ -375,6 +375,7 @@ impl Call {
         let mut x = Exchange {
             request: Request {
                 method: &self.method,
+                host: { self.headers.get("host") }.map_or("", |host| host.to_str().unwrap()),
                 path,
                 query,
                 headers: &self.headers,

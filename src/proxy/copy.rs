@@ -143,7 +143,10 @@ async fn carry(
             if failure != Failure::Status(429) {
                 verdict::blame(&mut x, failure);
             }
-            "failed"
+            match failure {
+                Failure::Timeout => "timeout",
+                _ => "failed",
+            }
         }
     }
 }

@@ -455,7 +455,17 @@ impl Exchange {
 
     /// Tokens used, and whether they are our estimate.
     pub(super) fn usage(&self) -> Option<(Usage, bool)> {
-        self.meter.usage(self.body.len())
+        let prompts = self.offer.as_ref().map(|o| &o.service.state.prompts);
+        let prompt = || prompts.map_or(0, |prompts| prompts.tokens(self.body.len()));
+        self.meter.usage(prompt)
+    }
+
+    /// The answer has ended: what it reported tells how long other prompts are.
+    pub(super) fn learn(&self) {
+        if let (Some((usage, false)), Some(offer)) = (self.usage(), &self.offer) {
+            let prompts = &offer.service.state.prompts;
+            prompts.learn(self.body.len(), usage.input);
+        }
     }
 }
 

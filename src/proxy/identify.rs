@@ -76,16 +76,21 @@ fn alarm(session: &Session) -> Option<std::sync::Arc<super::connection::Alarm>> 
     }
 }
 
-fn find_gateway(session: &Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
+/// The host a request is for, as it was sent: HTTP/2 has it beside the headers.
+pub(super) fn host(session: &Session) -> &str {
     let head = session.req_header();
-    let host = match head.headers.get(HOST) {
+    match head.headers.get(HOST) {
         Some(host) => host.to_str().unwrap_or_default(),
         None => head
             .uri
             .authority()
             .map(|authority| authority.as_str())
             .unwrap_or_default(),
-    };
+    }
+}
+
+fn find_gateway(session: &Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
+    let host = host(session);
     let entry = snapshot.hosts.find(host).ok_or(Rejection::UnknownHost)?;
     let gateway = snapshot
         .gateways

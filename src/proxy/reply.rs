@@ -311,7 +311,8 @@ pub(super) async fn send(
 }
 
 /// gRPC's own way to fail: status 200 and trailers only, which here are the header block.
-async fn reject_grpc(session: &mut Session, x: &Exchange, rejection: &Rejection) -> Result<()> {
+async fn reject_grpc(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
+    plugins::finish(x);
     let status = match rejection.status().as_u16() {
         400 => 13,
         401 => 16,

@@ -14,6 +14,7 @@ use super::connection::Deadline;
 use super::exchange::Exchange;
 use super::forward::REQUEST_ID;
 use super::plugins;
+use super::recover::bodiless;
 use super::stream::{self, Meter};
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
@@ -81,7 +82,13 @@ pub(super) fn head(session: &Session, x: &mut Exchange, head: &mut ResponseHeade
     if let Some(reason) = reason {
         head.set_reason_phrase(Some(&reason))?;
     }
-    verdict
+    verdict?;
+    let empty = { head.headers.get(CONTENT_LENGTH) }.is_some_and(|length| length == "0");
+    if empty || bodiless(session, head) {
+        // The client has its answer with the head, and may ask again before the end of the body is told.
+        plugins::finish(x);
+    }
+    Ok(())
 }
 
 /// Before HTTP/1.1 there are no chunks: the end of the connection is the end of the answer.

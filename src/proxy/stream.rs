@@ -48,25 +48,36 @@ impl Meter {
         }
     }
 
-    /// Tokens used, and whether that is our estimate: a quarter of the prompt's bytes, and an event a token.
-    pub(super) fn usage(&self, prompt_bytes: usize) -> Option<(Usage, bool)> {
-        match self {
-            Meter::Done(usage) => usage.map(|usage| (usage, false)),
-            Meter::Events { usage, .. } => {
-                usage.usage().map(|usage| (usage, false)).or_else(|| {
-                    let output = usage.content_events();
-                    let input = prompt_bytes as u64 / 4;
-                    (output > 0).then_some((
-                        Usage {
-                            input,
-                            cached: 0,
-                            output,
-                        },
-                        true,
-                    ))
-                })
+    /// Tokens used, and whether that is our estimate: an event with content is a token, and `prompt` says how many the prompt is
+    /// taken to be. That is off by as much as events hold other than one token each, and as the request's tokens a byte differ
+    /// from what its service's are on average.
+    pub(super) fn usage(&self, prompt: impl FnOnce() -> u64) -> Option<(Usage, bool)> {
+        let stream = match self {
+            Meter::Done(usage) => return usage.map(|usage| (usage, false)),
+            Meter::Events { usage, .. } => usage,
+            _ => return None,
+        };
+        let output = stream.content_events();
+        match stream.usage() {
+            // It broke off. What it had said before was the count of that moment.
+            Some(usage) if !stream.ended() && stream.unreported() > 0 => {
+                let output = output.max(usage.output);
+                Some((Usage { output, ..usage }, true))
             }
-            _ => None,
+            Some(usage) => Some((usage, false)),
+            None if output > 0 => {
+                let input = prompt();
+                let cached = 0;
+                Some((
+                    Usage {
+                        input,
+                        cached,
+                        output,
+                    },
+                    true,
+                ))
+            }
+            None => None,
         }
     }
 }
@@ -140,7 +151,7 @@ pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>) -> Result<Option<Bytes>
     let mut rest = rest;
     match &mut x.meter {
         Meter::Events { usage, unframed } => {
-            if *unframed && usage.content_events() > 0 && !usage.ended() {
+            if *unframed && usage.spoke() && !usage.ended() {
                 let why = "stream without its end";
                 return Err(Error::explain(ErrorType::ConnectionClosed, why).into_up());
             }
@@ -155,6 +166,7 @@ pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>) -> Result<Option<Bytes>
         }
         _ => {}
     }
+    x.learn();
     let rest = plugins::last_chunk(x, rest)?;
     plugins::finish(x);
     Ok(rest)

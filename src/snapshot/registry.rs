@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
-use crate::balance::{Freed, Queue, RetryBudget, TargetState};
+use crate::balance::{Freed, Prompts, Queue, RetryBudget, TargetState};
 use crate::health::TargetHealth;
 
 /// What is known of a target: its load and its health.
@@ -27,6 +27,8 @@ pub struct ServiceState {
     pub room: Arc<Queue>,
     /// What its retries are paid from.
     pub budget: RetryBudget,
+    /// How many tokens its engine makes of requests.
+    pub prompts: Prompts,
 }
 
 /// States by identity: a target's upstream and URL, a service's name. What no revision refers to any more is forgotten

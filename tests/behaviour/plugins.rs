@@ -1,6 +1,8 @@
 //! Plugin chains: whose plugins run, in which order, what they change and what they refuse.
 
-use crate::harness::{CHAT, Gateway, Reply, Upstream, chat, chunked, padded, post, service};
+use crate::harness::{
+    CHAT, Gateway, Reply, Upstream, chat, chunked, engine_with, h2c, padded, post, service,
+};
 
 fn gateway(plugins: &str) -> String {
     format!(
@@ -206,41 +208,68 @@ fn bodies_are_looked_at_whole() {
     gateway.assert_gauges_zero();
 }
 
-/// Every request passes its own gateway's chain and no other.
+/// Every request passes its own gateway's chain and no other: ten thousand at once, on both roads, all of them in the middle of
+/// their chains at the same time.
 #[test]
 fn chains_never_mix() {
     const GATEWAYS: usize = 50;
-    let upstream = Upstream::obliging();
-    let mut toml = service("m", "m", &upstream.url());
+    const H1: usize = 400;
+    const CONNECTIONS: usize = 96;
+    const STREAMS: usize = 100;
+    let engine = engine_with(|config| config.record = 0);
+    let mut toml = service("m", "m", &h2c(&engine));
     for n in 0..GATEWAYS {
-        let mark = plugin(
-            "headers",
-            "",
-            &format!("response = {{ add = {{ X-All = \"g{n}\" }} }}"),
+        let mark = |name: &str, priority: usize| {
+            let settings = format!("response = {{ add = {{ {name} = \"g{n}\" }} }}");
+            plugin("headers", &format!("priority = {priority},"), &settings)
+        };
+        let delay = plugin(
+            "fault_injection",
+            "stage = \"pre_request\", priority = 2,",
+            "fault = \"delay\", delay = \"1s\"",
         );
+        let chain = mark("X-Before", 1) + &delay + &mark("X-After", 3);
         toml += &format!(
-            "[[gateway]]\nname = \"g{n}\"\nhosts = [\"g{n}.test\"]\nauth = \"none\"\nplugins = [{mark}]\n"
+            "[[gateway]]\nname = \"g{n}\"\nhosts = [\"g{n}.test\"]\nauth = \"none\"\nplugins = [{chain}]\n"
         );
     }
     let gateway = Gateway::start(&toml);
-    std::thread::scope(|scope| {
-        for thread in 0..25 {
-            let gateway = &gateway;
-            scope.spawn(move || {
-                let mut client = gateway.client();
-                for round in 0..80 {
-                    let n = (thread * 7 + round * 13) % GATEWAYS;
-                    let body = chat("m");
-                    client.send(format!(
-                        "POST {CHAT} HTTP/1.1\r\nhost: g{n}.test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                        body.len()
-                    ));
-                    let reply = client.reply();
-                    reply.assert_ok();
-                    assert_eq!(reply.headers("x-all"), [format!("g{n}")]);
-                }
-            });
+    let check = |n: usize, reply: &Reply| {
+        reply.assert_ok();
+        let own = [format!("g{n}")];
+        assert_eq!(reply.headers("x-before"), own);
+        assert_eq!(reply.headers("x-after"), own);
+    };
+    let body = chat("m");
+    let h1: Vec<_> = (0..H1)
+        .map(|at| {
+            let n = at * 7 % GATEWAYS;
+            let mut client = gateway.client();
+            client.send(format!(
+                "POST {CHAT} HTTP/1.1\r\nhost: g{n}.test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+            (n, client)
+        })
+        .collect();
+    let mut h2 = Vec::with_capacity(CONNECTIONS * STREAMS);
+    for connection in 0..CONNECTIONS {
+        let client = gateway.h2();
+        for stream in 0..STREAMS {
+            let n = (connection * 13 + stream) % GATEWAYS;
+            let host = format!("g{n}.test");
+            let kind = [("content-type", "application/json")];
+            let mut stream = client.open_at(&host, "POST", CHAT, &kind, false);
+            stream.send(body.clone(), true).unwrap();
+            h2.push((n, stream));
         }
-    });
+    }
+    for (n, mut client) in h1 {
+        check(n, &client.reply());
+    }
+    for (n, stream) in h2 {
+        check(n, &stream.reply().unwrap());
+    }
+    assert_eq!(engine.state().started, (H1 + CONNECTIONS * STREAMS) as u64);
     gateway.assert_gauges_zero();
 }

@@ -225,6 +225,15 @@ impl Client {
         std::mem::take(&mut self.ahead)
     }
 
+    /// The rest of a body in chunks, to its end or to where it breaks off.
+    pub(crate) fn rest_of_stream(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        while let Ok(Some(chunk)) = self.chunk() {
+            rest.extend_from_slice(&chunk);
+        }
+        rest
+    }
+
     /// The other side has closed and said nothing more.
     #[track_caller]
     pub(crate) fn assert_closed(&mut self) {

@@ -51,9 +51,21 @@ impl H2Client {
         fields: &[(&str, &str)],
         end: bool,
     ) -> H2Stream {
+        self.open_at("test", method, path, fields, end)
+    }
+
+    /// The same, for this host.
+    pub(crate) fn open_at(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        end: bool,
+    ) -> H2Stream {
         let mut request = http::Request::builder()
             .method(method)
-            .uri(format!("http://test{path}"));
+            .uri(format!("http://{host}{path}"));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }

@@ -27,6 +27,10 @@ document! {
     /// scripts with many tokens a byte), what it generated beyond its estimate (none if it named a maximum that the engine keeps; with `n` answers up to `n` times
     /// that), and what was cut from an estimate above the whole limit. Once it stands above the limit nothing passes. An exchange counts in the period in which
     /// it began; one that ends in the next one stays at its estimate there.
+    ///
+    /// Of a stream that broke off or was left before it told its usage, a token is counted for every event with content, and for the prompt as many
+    /// for each byte of the request as the service's prompts have had lately, a quarter of one before any was told: that is off by as much as the
+    /// request's own tokens a byte differ from that. An answer in one piece that its client does not wait for is not known and not charged.
     pub struct Budget (checked) {
         /// The most in a period: tokens, or money in the currency of the prices.
         #[example = 100.0]

@@ -4,7 +4,7 @@
 //! whose collisions can be made would let one client put its answer under another's request, and a keyed one would stand or
 //! fall with its key. Every part goes in with its length, so that nothing can move from one part to the next.
 
-use http::header::{ACCEPT, AsHeaderName, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
+use http::header::{ACCEPT, AsHeaderName, CONTENT_TYPE, HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use tollgate_sdk::plugin::Exchange;
 
@@ -21,7 +21,7 @@ pub(super) fn of(x: &Exchange<'_>, settings: &ResponseCache) -> Identity {
     parts.text(request.gateway);
     parts.optional(request.service);
     // The host and the model may choose a service that is not known yet.
-    parts.header(request.headers, &HOST);
+    parts.text(request.host);
     parts.optional(request.model);
     parts.text(request.method.as_str());
     parts.text(request.path);

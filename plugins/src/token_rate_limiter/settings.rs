@@ -28,6 +28,10 @@ document! {
     /// body's bytes (none for most text; more for images by URL and for scripts with many tokens a byte), what it generated beyond its estimate (none if it named
     /// a maximum that the engine keeps; with `n` answers up to `n` times that), and what was cut from an estimate above the whole limit. Once a window stands at or
     /// above its limit nothing passes, so only exchanges already under way can exceed it.
+    ///
+    /// Of a stream that broke off or was left before it told its usage, a token is counted for every event with content, and for the prompt as many
+    /// for each byte of the request as the service's prompts have had lately, a quarter of one before any was told: that is off by as much as the
+    /// request's own tokens a byte differ from that. An answer in one piece that its client does not wait for is not known and not charged.
     pub struct TokenRateLimiter (checked) {
         /// The limits: at least one.
         limits: Option<Limits>,

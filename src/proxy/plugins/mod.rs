@@ -19,6 +19,7 @@ use tollgate_sdk::plugin::{Edits, Exchange as View, HeaderEdit, Outcome, Request
 
 use self::call::{Ended, call, join};
 use super::exchange::{Body, Exchange};
+use super::identify::host;
 use super::reply::Rejection;
 use crate::model::OnError;
 use crate::snapshot::{Chain, Link};
@@ -230,6 +231,7 @@ fn view<'v>(
     View {
         request: Request {
             method: &head.method,
+            host: host(session),
             path: head.uri.path(),
             query: head.uri.query(),
             headers: &head.headers,

@@ -357,7 +357,8 @@ fn rung(x: &mut Exchange, cause: Deadline) -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, cause.name()).into_up()
 }
 
-fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
+/// Whether an answer with this head has no body, whatever its length says.
+pub(super) fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
     session.req_header().method == Method::HEAD
         || matches!(
             head.status,

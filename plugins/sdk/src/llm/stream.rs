@@ -13,6 +13,8 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::memchr2;
 use memchr::memmem::Finder;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::sse;
 use super::usage::{self, Tally, Usage};
@@ -23,6 +25,7 @@ const MAX_EVENT: usize = 1 << 20;
 const KEEP: usize = 1 << 16;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
 
 /// How a stream is followed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +61,11 @@ struct Seen {
     /// Whether an event has been read: a byte order mark can only begin the first.
     begun: bool,
     tally: Option<Tally>,
+    /// An event of the answer came, with content or without.
+    spoke: bool,
     content_events: u64,
+    /// Those of them since a usage was last reported.
+    unreported: u64,
     done: bool,
     ended: bool,
 }
@@ -163,9 +170,20 @@ impl StreamUsage {
         self.seen.tally.as_ref().and_then(Tally::usage)
     }
 
-    /// How many events carried content: about one a token, for estimates when no usage was reported.
+    /// How many events carried content: about one a token, for estimates when no usage was reported. What only names a role or
+    /// why the answer ends is none of them.
     pub fn content_events(&self) -> u64 {
         self.seen.content_events
+    }
+
+    /// How many of them came after the last report of a usage.
+    pub fn unreported(&self) -> u64 {
+        self.seen.unreported
+    }
+
+    /// Whether the answer has begun: an event of it came, with content or without.
+    pub fn spoke(&self) -> bool {
+        self.seen.spoke
     }
 
     /// Whether `data: [DONE]` came.
@@ -191,7 +209,7 @@ impl StreamUsage {
             return false;
         }
         if self.oversize || self.tail.len() + piece.len() > MAX_EVENT {
-            self.seen.content_events += 1;
+            self.seen.content(b"");
             return false;
         }
         if self.tail.is_empty() {
@@ -249,6 +267,16 @@ impl Seen {
         data.is_some_and(|data| self.data(name, &data))
     }
 
+    /// Counts an event of the answer. Only the first of a stream and the last are looked into.
+    fn content(&mut self, data: &[u8]) {
+        self.spoke = true;
+        let looked_into = self.content_events == 0 || FINISH.find(data).is_some();
+        if !(looked_into && is_silent(data)) {
+            self.content_events += 1;
+            self.unreported += 1;
+        }
+    }
+
     fn data(&mut self, name: &[u8], data: &[u8]) -> bool {
         if data.trim_ascii() == b"[DONE]" {
             self.done = true;
@@ -262,9 +290,9 @@ impl Seen {
             | b"response.failed" => {
                 self.ended = true;
             }
-            b"" | b"message" if !data.starts_with(b"{\"error\"") => self.content_events += 1,
-            b"content_block_delta" => self.content_events += 1,
-            _ if name.ends_with(b".delta") => self.content_events += 1,
+            b"" | b"message" if !data.starts_with(b"{\"error\"") => self.content(data),
+            b"content_block_delta" => self.content(b""),
+            _ if name.ends_with(b".delta") => self.content(b""),
             _ => {}
         }
         if !names_usage(data) {
@@ -273,6 +301,7 @@ impl Seen {
         let Some(reported) = usage::in_event(data) else {
             return false;
         };
+        self.unreported = 0;
         match &mut self.tally {
             Some(tally) => tally.merge(reported.tally),
             None => self.tally = Some(reported.tally),
@@ -282,6 +311,34 @@ impl Seen {
         }
         reported.alone
     }
+}
+
+/// Whether the choices in an event's data say nothing: they only name a role, or why the answer ends.
+fn is_silent(data: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Choice {
+        text: Option<Value>,
+        delta: Option<Map<String, Value>>,
+    }
+    #[derive(Deserialize)]
+    struct Said {
+        choices: Vec<Choice>,
+    }
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    let silent = |choice: &Choice| {
+        let fields = choice.delta.iter().flatten();
+        let mut said = { fields.filter(|(name, _)| *name != "role") }.map(|(_, value)| value);
+        let known = choice.text.is_some() || choice.delta.is_some();
+        known && said.all(empty) && choice.text.iter().all(empty)
+    };
+    let said: Result<Said, _> = serde_json::from_slice(data);
+    said.is_ok_and(|said| !said.choices.is_empty() && said.choices.iter().all(silent))
 }
 
 /// The `type` of an event whose stream gives no names but begins its data with it.

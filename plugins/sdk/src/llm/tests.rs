@@ -552,7 +552,7 @@ fn usage_is_read_in_every_dialect() {
 
 #[test]
 fn usage_is_found_however_the_answer_is_cut() {
-    let body = r#"{"choices":[{"message":{"content":"\"usage\": {\"prompt_tokens\":9}"}}],"usage" : {"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2}},"kv":null}"#;
+    let body = r#"{"choices":[{"message":{"content":"\"usage\": {\"prompt_tokens\":9}"}}],"usage" : {"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2},"rate":-1.5e-3,"more":1E+2},"kv":null}"#;
     let want = Some(Usage {
         input: 3,
         cached: 2,
@@ -596,6 +596,41 @@ fn a_stripped_stream_passes_at_once() {
         (stream.content_events(), stream.ended(), stream.saw_done()),
         (1, true, true)
     );
+}
+
+/// What only names a role or why the answer ends is no token, and a report in the middle is of that moment.
+#[test]
+fn a_stream_that_breaks_off_is_counted_by_what_it_said() {
+    use super::stream::{StreamMode, StreamUsage};
+    const ROLE: &str =
+        r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+    const WORD: &str = r#"{"choices":[{"delta":{"content":" a"},"finish_reason":null}]}"#;
+    const LAST: &str = r#"{"choices":[{"delta":{"content":" z"},"finish_reason":"length"}]}"#;
+    const END: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    const TOOL: &str =
+        r#"{"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0}]}}]}"#;
+    const TEXT: &str = r#"{"choices":[{"text":" a","finish_reason":null}]}"#;
+    const DONE: &str = r#"{"choices":[{"text":"","finish_reason":"stop"}]}"#;
+    const SPENT: &str = r#"{"choices":[{"delta":{"content":" b"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    for (events, content, unreported) in [
+        (&[ROLE][..], 0, 0),
+        (&[ROLE, WORD, WORD], 2, 2),
+        (&[ROLE, WORD, LAST], 2, 2),
+        (&[ROLE, WORD, END], 1, 1),
+        (&[TOOL, WORD], 2, 2),
+        (&[TEXT, TEXT, DONE], 2, 2),
+        (&[ROLE, WORD, SPENT], 2, 0),
+        (&[SPENT, WORD, WORD], 3, 2),
+        (&["no JSON"], 1, 1),
+    ] {
+        let mut stream = StreamUsage::new(StreamMode::default());
+        for event in events {
+            stream.push(format!("data: {event}\n\n").into());
+        }
+        let counted = (stream.content_events(), stream.unreported());
+        assert_eq!(counted, (content, unreported), "{events:?}");
+        assert!(stream.spoke() && !stream.ended());
+    }
 }
 
 #[test]

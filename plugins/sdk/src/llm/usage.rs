@@ -112,11 +112,16 @@ impl JsonUsage {
         let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Tally>();
         match values.next() {
             Some(Ok(tally)) => self.found = tally.usage().or(self.found),
-            Some(Err(error)) if !error.is_eof() => {}
+            Some(Err(error)) if !error.is_eof() && !in_number(value) => {}
             _ if after.len() < MAX_USAGE => self.open = Some(after.to_vec()),
             _ => {}
         }
     }
+}
+
+/// Whether the last byte is one after which a number must go on: the parser takes a number that was cut there for a wrong one.
+fn in_number(value: &[u8]) -> bool {
+    matches!(value.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E'))
 }
 
 /// Reads a usage object as engines write it: plain keys, each once, whole numbers, nulls, and details one level deeper.

@@ -26,6 +26,8 @@ pub struct Principal {
 pub struct Request<'a> {
     /// Its method.
     pub method: &'a Method,
+    /// The host it is for, as sent.
+    pub host: &'a str,
     /// Its path, as sent.
     pub path: &'a str,
     /// Its query, without the `?`.
