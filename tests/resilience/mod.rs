@@ -3,6 +3,7 @@
 mod broken_streams;
 mod broken_upstreams;
 mod client_gone;
+mod killed;
 mod shutdown;
 mod slow_readers;
 mod storm;
