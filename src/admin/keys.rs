@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -36,26 +37,39 @@ pub(super) async fn show(
 }
 
 /// A new key.
-pub(super) async fn create(State(control): State<Arc<Control>>, body: Bytes) -> Response {
+pub(super) async fn create(
+    State(control): State<Arc<Control>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return reply::unread(&rejection),
+    };
     let body: Value = match serde_json::from_slice(&body) {
         Ok(body @ Value::Object(_)) => body,
         Ok(_) => return reply::malformed("the body must be a JSON object"),
         Err(error) => return reply::malformed(&format!("the body is not JSON: {error}")),
     };
-    issued(control.create_key(body).await, StatusCode::CREATED)
+    let made = whole(async move { control.create_key(body).await }).await;
+    issued(made, StatusCode::CREATED)
 }
 
 /// Another secret for a key. The body may say for how long the old one goes on: `{"grace":"1h"}`.
 pub(super) async fn rotate(
     State(control): State<Arc<Control>>,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return reply::unread(&rejection),
+    };
     let grace = match grace_of(&body) {
         Ok(grace) => grace,
         Err(message) => return reply::malformed(&message),
     };
-    issued(control.rotate_key(&name, grace).await, StatusCode::OK)
+    let rotated = whole(async move { control.rotate_key(&name, grace).await }).await;
+    issued(rotated, StatusCode::OK)
 }
 
 /// The end of a key.
@@ -63,10 +77,19 @@ pub(super) async fn revoke(
     State(control): State<Arc<Control>>,
     Path(name): Path<String>,
 ) -> Response {
-    match control.revoke_key(&name).await {
+    match whole(async move { control.revoke_key(&name).await }).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => reply::refused(&error),
     }
+}
+
+/// Makes a change to its end, also when whoever asked for it has left: half of one would be stored and not in force.
+async fn whole<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or(Err(ChangeError::Broken))
 }
 
 fn grace_of(body: &[u8]) -> Result<Option<Duration>, String> {

@@ -8,10 +8,10 @@ mod keys;
 mod probes;
 mod resolve;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -50,6 +50,8 @@ struct State {
     of_file: HashSet<Name>,
     /// Keys of which it was told that they end soon, and when.
     told: HashSet<(Name, SystemTime)>,
+    /// Keys that could not be rotated by themselves, and when that was.
+    failed: HashMap<Name, Instant>,
     revision: u64,
 }
 
@@ -67,6 +69,8 @@ pub enum ChangeError {
     OfFile(Name),
     /// It could not be stored.
     Store(StoreError),
+    /// Its secret could not be put where its users look.
+    Unwritten(std::io::Error),
     /// The change broke down.
     Broken,
 }
@@ -89,6 +93,7 @@ impl Control {
             of_file: config.keys.iter().map(|key| key.name.clone()).collect(),
             config: config.clone(),
             told: HashSet::new(),
+            failed: HashMap::new(),
             revision: 1,
         };
         state.take_stored(store.list("key")?);
@@ -181,7 +186,7 @@ impl Control {
             .dropped
             .saturating_sub(self.metrics.usage_dropped.get());
         self.metrics.usage_dropped.inc_by(lost);
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let metrics = &self.metrics;
         metrics.target_up.reset();
         metrics.target_in_flight.reset();

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    CHAT, Gateway, Process, Reply, bearer, chat, engine, engine_state, post, service, until,
+    CHAT, Gateway, Process, Reply, bearer, chat, engine, engine_state, engine_with, post, service,
+    until,
 };
 
 const SECRET: &str = "tg_a1_0123456789abcdef0123456789abcdef";
@@ -158,7 +159,7 @@ fn budgets_of_tokens_and_of_money() {
 /// What a key has spent is spent after a restart and a rotation, too.
 #[test]
 fn budgets_outlive_the_process() {
-    let engine = engine();
+    let engine = engine_with(|config| config.tokens = 1_000);
     let budget = json!({"limit": 300.0, "unit": "tokens", "per": "month"});
     let fields = format!("budget = {}\n", inline(&budget));
     let server = "[server]\nstate = \"./tollgate.db\"\n".to_owned();
@@ -190,10 +191,22 @@ fn wrong_limits_are_told_by_their_place() {
     let engine = engine();
     let gateway = Gateway::start(&toml(&engine.url(), ""));
     for (field, value, path) in [
-        ("limits", json!({"global": {"limit": 0, "window": "1h"}}), "limits.global.limit"),
+        (
+            "limits",
+            json!({"global": {"limit": 0, "window": "1h"}}),
+            "limits.global.limit",
+        ),
         ("limits", json!({"global": {"limit": 1}}), "limits.global"),
-        ("limits", json!({"rate_limiter": {"limits": {}}}), "limits.rate_limiter"),
-        ("limits", json!({"rate_limiter": {"limits": {"global": {"limit": 1, "window": "1h"}}}, "budget": {}}), "limits.budget"),
+        (
+            "limits",
+            json!({"rate_limiter": {"limits": {}}}),
+            "limits.rate_limiter",
+        ),
+        (
+            "limits",
+            json!({"rate_limiter": {"limits": {"global": {"limit": 1, "window": "1h"}}}, "budget": {}}),
+            "limits.budget",
+        ),
         ("limits", json!({"everything": 1}), "limits"),
         ("limits", json!(7), "limits"),
         ("budget", json!({"limit": -1.0}), "budget"),

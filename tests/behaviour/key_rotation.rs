@@ -188,7 +188,8 @@ fn keys_rotate_by_themselves() {
     // A neighbour's file is nobody else's business.
     let neighbour = folder.path().join("a.new");
     std::fs::write(&neighbour, "untouched").unwrap();
-    let rotation = json!({"rotate_every": "1s", "grace": "1h", "rotate_to": path.to_str().unwrap()});
+    let rotation =
+        json!({"rotate_every": "1s", "grace": "1h", "rotate_to": path.to_str().unwrap()});
     let first = gateway.api().create(&key("a", rotation));
     let mut secrets = vec![first];
     while secrets.len() < 3 {
@@ -254,7 +255,9 @@ fn a_revoked_key_opens_nothing_on_any_connection() {
     }
     api.revoke("a");
     for secret in [&new, &old] {
-        http1.chat("a", &bearer(secret)).assert_refused(401, "invalid_api_key");
+        http1
+            .chat("a", &bearer(secret))
+            .assert_refused(401, "invalid_api_key");
         over_http2(secret).assert_refused(401, "invalid_api_key");
         http1.send(get("/v1/models", &bearer(secret)));
         http1.reply().assert_refused(401, "invalid_api_key");
@@ -297,7 +300,9 @@ fn under_traffic_a_change_holds_from_its_answer_on() {
                     }
                 });
             }
-            until("traffic", || (passed.load(Ordering::SeqCst) > 50).then_some(()));
+            until("traffic", || {
+                (passed.load(Ordering::SeqCst) > 50).then_some(())
+            });
             let new = match revoked {
                 true => {
                     api.revoke("a");
@@ -310,7 +315,9 @@ fn under_traffic_a_change_holds_from_its_answer_on() {
                 assert_eq!(status(&gateway, &new), 200);
                 api.revoke("a");
             }
-            until("refusals", || (refused.load(Ordering::SeqCst) > 50).then_some(()));
+            until("refusals", || {
+                (refused.load(Ordering::SeqCst) > 50).then_some(())
+            });
             done.store(true, Ordering::SeqCst);
             answered
         });

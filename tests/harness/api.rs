@@ -31,7 +31,8 @@ pub(crate) fn request(method: &str, path: &str, fields: &str, body: impl AsRef<[
         true => "",
         false => "host: test\r\n",
     };
-    let head = format!("{method} {path} HTTP/1.1\r\n{host}{fields}content-length: {length}\r\n\r\n");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\n{host}{fields}content-length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 

@@ -10,7 +10,8 @@ const LOST_AT_MOST: Duration = Duration::from_secs(1);
 #[test]
 fn at_most_a_second_of_usage_is_lost() {
     let upstream = Upstream::obliging();
-    let toml = "[server]\nstate = \"./tollgate.db\"\n".to_owned() + &service("a", "a", &upstream.url());
+    let toml =
+        "[server]\nstate = \"./tollgate.db\"\n".to_owned() + &service("a", "a", &upstream.url());
     let mut process = Process::start(&toml);
     let requests = |process: &Process| -> usize {
         let usage = process.api().get("/v1/usage?by=service").json();
@@ -37,7 +38,10 @@ fn at_most_a_second_of_usage_is_lost() {
         let (old, all) = (old.count(), answered.len());
         assert!(old > 20, "too few to tell: {old}");
         let kept = requests(&process) - before;
-        assert!((old..=all).contains(&kept), "round {round}: {kept} of {old} to {all}");
+        assert!(
+            (old..=all).contains(&kept),
+            "round {round}: {kept} of {old} to {all}"
+        );
         before += kept;
     }
 }
@@ -51,9 +55,13 @@ fn at_most_a_second_of_a_budget_is_lost() {
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     ));
     const LIMIT: usize = 100_000;
-    let budget = format!("{{ name = \"budget\", settings = {{ limit = {LIMIT}.0, unit = \"tokens\", by = \"global\", default_output = 0 }} }}");
+    let budget = format!(
+        "{{ name = \"budget\", settings = {{ limit = {LIMIT}.0, unit = \"tokens\", by = \"global\", default_output = 0 }} }}"
+    );
     let toml = "[server]\nstate = \"./tollgate.db\"\n".to_owned()
-        + &format!("[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\nplugins = [{budget}]\n")
+        + &format!(
+            "[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\nplugins = [{budget}]\n"
+        )
         + &service("a", "a", &upstream.url());
     let mut process = Process::start(&toml);
     let mut answered = Vec::new();
@@ -72,11 +80,16 @@ fn at_most_a_second_of_a_budget_is_lost() {
         .query_row("SELECT sum(used) FROM counter", [], |row| row.get(0))
         .unwrap();
     // Each took two tokens; one may have been under way, at its estimate.
-    let old = answered.iter().filter(|at| **at + 2 * LOST_AT_MOST < killed);
+    let old = answered
+        .iter()
+        .filter(|at| **at + 2 * LOST_AT_MOST < killed);
     let (least, most) = (2 * old.count(), 2 * answered.len() + 100);
     assert!(least > 20, "too few to tell: {least}");
     let used = used as usize;
-    assert!((least..=most).contains(&used), "{used} of {least} to {most}");
+    assert!(
+        (least..=most).contains(&used),
+        "{used} of {least} to {most}"
+    );
     drop(file);
     process.restart();
     process.client().chat("a", "").assert_ok();

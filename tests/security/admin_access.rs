@@ -20,7 +20,10 @@ fn start(engine: &str, admin: &str) -> Gateway {
     let admin = format!("[admin]\naddress = \"$ADMIN\"\n{admin}\n");
     let gateway = "[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\n";
     let key = "[[key]]\nname = \"filed\"\ngateway = \"main\"\nsecret = \"tg_0_0123456789abcdef\"\n";
-    Gateway::start(&format!("{admin}{gateway}{key}{}", service("a", "a", engine)))
+    Gateway::start(&format!(
+        "{admin}{gateway}{key}{}",
+        service("a", "a", engine)
+    ))
 }
 
 fn with_key(gateway: &Gateway, token: Option<&str>) -> (Api, String) {
@@ -44,7 +47,13 @@ fn assert_shut(gateway: &Gateway, api: &Api, secret: &str, fields: &str, status:
         let allows = reply.header("access-control-allow-origin");
         assert_eq!(allows, None, "{method} {path}");
     }
-    assert_eq!(api.get("/v1/keys").json()["items"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        api.get("/v1/keys").json()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
     gateway.client().chat("a", &bearer(secret)).assert_ok();
 }
 
@@ -79,7 +88,10 @@ fn only_with_the_token() {
         assert_eq!(gateway.api().get(path).status, 200, "{path}");
     }
     // The token opens the admin API, not the gateway.
-    gateway.client().chat("a", &bearer(TOKEN)).assert_refused(401, "invalid_api_key");
+    gateway
+        .client()
+        .chat("a", &bearer(TOKEN))
+        .assert_refused(401, "invalid_api_key");
     assert_eq!(gateway.client().get("/v1/keys", &bearer(TOKEN)).status, 401);
 }
 
@@ -128,20 +140,38 @@ fn names_that_were_made_to_lead_here_are_refused() {
     let engine = engine();
     let gateway = start(&engine.url(), "");
     let (api, secret) = with_key(&gateway, None);
-    for host in ["evil.example", "evil.example:9091", "127.0.0.1.evil.example", "localhost.evil.example:80"] {
+    for host in [
+        "evil.example",
+        "evil.example:9091",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:80",
+    ] {
         let plain = format!("host: {host}\r\n");
         assert_shut(&gateway, &api, &secret, &plain, 403, "permission_denied");
         let page = format!("host: {host}\r\norigin: http://{host}\r\n");
         assert_shut(&gateway, &api, &secret, &page, 403, "permission_denied");
     }
-    for host in ["127.0.0.1:9091", "localhost:9091", "[::1]:9091", "gateway", "127.0.0.1"] {
+    for host in [
+        "127.0.0.1:9091",
+        "localhost:9091",
+        "[::1]:9091",
+        "gateway",
+        "127.0.0.1",
+    ] {
         let fields = format!("host: {host}\r\n");
-        assert_eq!(api.send("GET", "/v1/keys", &fields, b"").status, 200, "{host}");
+        assert_eq!(
+            api.send("GET", "/v1/keys", &fields, b"").status,
+            200,
+            "{host}"
+        );
     }
     // Whoever has a token has said enough.
     let gateway = start(&engine.url(), &format!("token = \"{TOKEN}\""));
     let fields = bearer(TOKEN) + "host: admin.example\r\n";
-    assert_eq!(gateway.api().send("GET", "/v1/keys", &fields, b"").status, 200);
+    assert_eq!(
+        gateway.api().send("GET", "/v1/keys", &fields, b"").status,
+        200
+    );
 }
 
 #[test]
@@ -150,9 +180,23 @@ fn what_is_malformed_is_refused_as_such() {
     let gateway = start(&engine.url(), "");
     let (api, secret) = with_key(&gateway, None);
     let post = |path: &str, body: &[u8]| api.send("POST", path, "", body);
-    for body in ["", "{", "[]", "7", "null", "\"text\"", "{\"name\":\"x\",}", "\u{1}", "name = \"x\""] {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "7",
+        "null",
+        "\"text\"",
+        "{\"name\":\"x\",}",
+        "\u{1}",
+        "name = \"x\"",
+    ] {
         let reply = post("/v1/keys", body.as_bytes());
-        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("malformed")), "{body}");
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["code"]),
+            (400, &json!("malformed")),
+            "{body}"
+        );
     }
     assert_eq!(post("/v1/keys", &[0xff, 0xfe]).status, 400);
     let deep = "[".repeat(100_000);
@@ -163,8 +207,18 @@ fn what_is_malformed_is_refused_as_such() {
         assert_eq!(reply.status, 413, "{path}");
         assert_eq!(reply.json()["error"]["code"], "request_too_large", "{path}");
     }
-    for body in ["{", "{\"grace\":7}", "{\"grace\":\"long\"}", "{\"grace\":\"-1s\"}", "{\"grace\":[]}"] {
-        assert_eq!(post("/v1/keys/made/rotate", body.as_bytes()).status, 400, "{body}");
+    for body in [
+        "{",
+        "{\"grace\":7}",
+        "{\"grace\":\"long\"}",
+        "{\"grace\":\"-1s\"}",
+        "{\"grace\":[]}",
+    ] {
+        assert_eq!(
+            post("/v1/keys/made/rotate", body.as_bytes()).status,
+            400,
+            "{body}"
+        );
     }
     for (method, path) in [
         ("GET", "/v1/keys/nobody"),
@@ -175,19 +229,47 @@ fn what_is_malformed_is_refused_as_such() {
         ("GET", "/"),
     ] {
         let reply = api.ask(method, path, &Value::Null);
-        assert_eq!((reply.status, &reply.json()["error"]["code"]), (404, &json!("not_found")), "{path}");
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["code"]),
+            (404, &json!("not_found")),
+            "{path}"
+        );
     }
     let reply = api.ask("PUT", "/v1/keys", &json!({}));
-    assert_eq!((reply.status, &reply.json()["error"]["code"]), (405, &json!("method_not_allowed")));
-    assert!(reply.header("allow").is_some_and(|allow| allow.contains("POST")));
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (405, &json!("method_not_allowed"))
+    );
+    assert!(
+        reply
+            .header("allow")
+            .is_some_and(|allow| allow.contains("POST"))
+    );
     for query in [
-        "by=colour", "by=", "since=soon", "since=-1h", "until=soon", "nonsense=1", "since=", "By=key",
+        "by=colour",
+        "by=",
+        "since=soon",
+        "since=-1h",
+        "until=soon",
+        "nonsense=1",
+        "since=",
+        "By=key",
         "since=999999999999999h",
     ] {
         let reply = api.get(&format!("/v1/usage?{query}"));
-        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("malformed")), "{query}");
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["code"]),
+            (400, &json!("malformed")),
+            "{query}"
+        );
     }
-    for query in ["", "by=day&since=30d", "since=2031-01-01T00:00:00Z", "gateway=nowhere&key=nobody", "since=1h&until=2h"] {
+    for query in [
+        "",
+        "by=day&since=30d",
+        "since=2031-01-01T00:00:00Z",
+        "gateway=nowhere&key=nobody",
+        "since=1h&until=2h",
+    ] {
         let reply = api.get(&format!("/v1/usage?{query}"));
         assert_eq!(reply.status, 200, "{query}: {}", reply.text());
         assert_eq!(reply.json()["items"], json!([]), "{query}");

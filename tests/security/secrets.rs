@@ -14,18 +14,39 @@ use crate::harness::{
 
 /// What must be seen nowhere, by what it is.
 const SECRETS: [(&str, &str); 12] = [
-    ("a key of the file", "tg_f11e_aaaa1111aaaa1111aaaa1111aaaa1111"),
-    ("a key of the file that is off", "tg_0ff0_bbbb2222bbbb2222bbbb2222bbbb2222"),
-    ("a key nobody has", "tg_m155_cccc3333cccc3333cccc3333cccc3333"),
+    (
+        "a key of the file",
+        "tg_f11e_aaaa1111aaaa1111aaaa1111aaaa1111",
+    ),
+    (
+        "a key of the file that is off",
+        "tg_0ff0_bbbb2222bbbb2222bbbb2222bbbb2222",
+    ),
+    (
+        "a key nobody has",
+        "tg_m155_cccc3333cccc3333cccc3333cccc3333",
+    ),
     ("the admin token", "admin-dddd4444dddd4444dddd4444"),
     ("a wrong admin token", "admin-eeee5555eeee5555eeee5555"),
     ("an upstream's api_key", "sk-ffff6666ffff6666ffff6666"),
     ("an upstream's header", "header-gggg7777gggg7777gggg7777"),
-    ("a client's own credential", "client-hhhh8888hhhh8888hhhh8888"),
-    ("a token the identity service knows", "good-iiii9999iiii9999iiii9999"),
+    (
+        "a client's own credential",
+        "client-hhhh8888hhhh8888hhhh8888",
+    ),
+    (
+        "a token the identity service knows",
+        "good-iiii9999iiii9999iiii9999",
+    ),
     ("a token it does not know", "bad-jjjj0000jjjj0000jjjj0000"),
-    ("what the identity service is asked with", "service-kkkk1212kkkk1212kkkk"),
-    ("a JSON Web Token", "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJsbGxsMzQzNCJ9.bGxsbDM0MzRsbGxsMzQzNA"),
+    (
+        "what the identity service is asked with",
+        "service-kkkk1212kkkk1212kkkk",
+    ),
+    (
+        "a JSON Web Token",
+        "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJsbGxsMzQzNCJ9.bGxsbDM0MzRsbGxsMzQzNA",
+    ),
 ];
 
 fn secret(what: &str) -> &'static str {
@@ -41,7 +62,8 @@ impl Told {
     fn note(&mut self, what: &str, reply: &Reply) {
         let headers = format!("{:?}{:?}", reply.headers, reply.trailers);
         *self.1.entry(reply.status).or_default() += 1;
-        self.0.push((what.to_owned(), [headers.as_bytes(), &reply.body].concat()));
+        self.0
+            .push((what.to_owned(), [headers.as_bytes(), &reply.body].concat()));
     }
 
     fn text(&mut self, what: &str, text: impl Into<Vec<u8>>) {
@@ -96,7 +118,10 @@ fn traffic(process: &Process, key: &str, told: &mut Told) {
         (main(&wrong), chat("m")),
         (main(&off), chat("m")),
         (main(&format!("x-api-key: {other}\r\n")), chat("m")),
-        (main(&format!("api-key: {other}\r\ncookie: key={other}\r\n")), chat("m")),
+        (
+            main(&format!("api-key: {other}\r\ncookie: key={other}\r\n")),
+            chat("m"),
+        ),
         (main(&key), chat("closed")),
         (main(&key), chat("nowhere")),
         (main(&key), chat("dead")),
@@ -109,11 +134,22 @@ fn traffic(process: &Process, key: &str, told: &mut Told) {
         (at("signed", &key), chat("m")),
     ];
     for fault in [
-        "status=500", "status=429", "status=401", "drop=reset", "drop=close", "reset-after=0", "close-after=1",
+        "status=500",
+        "status=429",
+        "status=401",
+        "drop=reset",
+        "drop=close",
+        "reset-after=0",
+        "close-after=1",
     ] {
         requests.push((sim(fault), chat("m")));
     }
-    for fault in ["reset-after=2", "close-after=2", "garbage-after=2", "malformed-after=2"] {
+    for fault in [
+        "reset-after=2",
+        "close-after=2",
+        "garbage-after=2",
+        "malformed-after=2",
+    ] {
         requests.push((sim(fault), streamed("m", 5)));
     }
     for (fields, body) in &requests {
@@ -131,10 +167,30 @@ fn traffic(process: &Process, key: &str, told: &mut Told) {
         request("GET", "/v1/models", &main(&key), ""),
         request("PUT", "/v1/nowhere", &main(&key), ""),
         request("POST", CHAT, &main(&key.replace(": ", " : ")), chat("m")),
-        request("POST", CHAT, &main(&wrong.replace("tg_", "\u{1}tg_")), chat("m")),
-        request("POST", CHAT, &main(&(key.clone() + "transfer-encoding: chunked\r\n")), chat("m")),
-        request("POST", CHAT, &main(&format!("authorization: Basic {other}\r\n")), chat("m")),
-        request("POST", CHAT, &main(&bearer(&format!("{other}{}", "x".repeat(100_000)))), chat("m")),
+        request(
+            "POST",
+            CHAT,
+            &main(&wrong.replace("tg_", "\u{1}tg_")),
+            chat("m"),
+        ),
+        request(
+            "POST",
+            CHAT,
+            &main(&(key.clone() + "transfer-encoding: chunked\r\n")),
+            chat("m"),
+        ),
+        request(
+            "POST",
+            CHAT,
+            &main(&format!("authorization: Basic {other}\r\n")),
+            chat("m"),
+        ),
+        request(
+            "POST",
+            CHAT,
+            &main(&bearer(&format!("{other}{}", "x".repeat(100_000)))),
+            chat("m"),
+        ),
         format!("{other}\r\n\r\n").into_bytes(),
         format!("GET /{other} HTTP/9.9\r\n{wrong}\r\n").into_bytes(),
     ] {
@@ -171,13 +227,34 @@ fn administration(process: &Process, told: &mut Told) -> Vec<String> {
     api.revoke("gone");
     let other = secret("a key nobody has");
     for (method, path, body) in [
-        ("POST", "/v1/keys", json!({"name": "made", "gateway": "main", "secret": other})),
-        ("POST", "/v1/keys", json!({"name": "x", "gateway": "main", "secrt": other})),
-        ("POST", "/v1/keys", json!({"name": "x", "gateway": 7, "hash": other, "id": other})),
-        ("POST", "/v1/keys", json!({"name": "x", "gateway": "main", "previous": [{"hash": other}]})),
+        (
+            "POST",
+            "/v1/keys",
+            json!({"name": "made", "gateway": "main", "secret": other}),
+        ),
+        (
+            "POST",
+            "/v1/keys",
+            json!({"name": "x", "gateway": "main", "secrt": other}),
+        ),
+        (
+            "POST",
+            "/v1/keys",
+            json!({"name": "x", "gateway": 7, "hash": other, "id": other}),
+        ),
+        (
+            "POST",
+            "/v1/keys",
+            json!({"name": "x", "gateway": "main", "previous": [{"hash": other}]}),
+        ),
         ("POST", "/v1/keys/filed/rotate", json!({})),
-        ("POST", "/v1/keys/made/rotate", json!({"grace": 7, "secret": other})),
+        (
+            "POST",
+            "/v1/keys/made/rotate",
+            json!({"grace": 7, "secret": other}),
+        ),
         ("DELETE", "/v1/keys/nobody", Value::Null),
+        ("PUT", "/v1/keys", json!({"secret": other})),
         ("GET", "/v1/keys", Value::Null),
         ("GET", "/v1/keys/made", Value::Null),
         ("GET", "/v1/usage?by=model", Value::Null),
@@ -186,7 +263,14 @@ fn administration(process: &Process, told: &mut Told) -> Vec<String> {
         // Answered with a secret of its own, which is shown once.
         let reply = api.ask(method, path, &body);
         match reply.status {
-            201 => drop(told.text("a new key", reply.text().replace(reply.json()["secret"].as_str().unwrap(), ""))),
+            201 => drop(
+                told.text(
+                    "a new key",
+                    reply
+                        .text()
+                        .replace(reply.json()["secret"].as_str().unwrap(), ""),
+                ),
+            ),
             _ => told.note(path, &reply),
         }
     }
@@ -198,7 +282,12 @@ fn administration(process: &Process, told: &mut Told) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("t"), secret("the admin token")).unwrap();
     let server = format!("http://{}", process.admin);
-    for verb in [&["key", "list"][..], &["key", "list", "-o", "json"], &["usage"], &["key", "revoke", "x"]] {
+    for verb in [
+        &["key", "list"][..],
+        &["key", "list", "-o", "json"],
+        &["usage"],
+        &["key", "revoke", "x"],
+    ] {
         let place = ["--server", &server, "--token-file", "t"];
         let ran = program(&[verb, &place].concat(), &[], Some(folder.path()));
         told.text("the command line", ran.stdout + &ran.stderr);
@@ -210,7 +299,14 @@ fn administration(process: &Process, told: &mut Told) -> Vec<String> {
 
 /// What the process has written, as bytes: the state file with its log, too.
 fn written(process: &Process, told: &mut Told) {
-    for name in ["stdout", "stderr", "access.log", "tollgate.db", "tollgate.db-wal", "tollgate.db-shm"] {
+    for name in [
+        "stdout",
+        "stderr",
+        "access.log",
+        "tollgate.db",
+        "tollgate.db-wal",
+        "tollgate.db-shm",
+    ] {
         if let Ok(bytes) = std::fs::read(process.path(name)) {
             told.text(name, bytes);
         }
@@ -223,7 +319,11 @@ fn no_secret_shows_anywhere() {
     let identity = Upstream::start(|connection| {
         while let Some(request) = connection.request() {
             let good = request.header("authorization").unwrap_or_default();
-            let status = if good.contains("good") { "200 OK" } else { "401 No" };
+            let status = if good.contains("good") {
+                "200 OK"
+            } else {
+                "401 No"
+            };
             let body = r#"{"sub":"somebody"}"#;
             connection.send(format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
         }
@@ -252,7 +352,12 @@ fn no_secret_shows_anywhere() {
     told.note("a limit", &limited);
     // With the last word of each kind in its place: before the end, and after it.
     let api = process.api().with_token(secret("the admin token"));
-    for path in ["/metrics", "/v1/keys", "/v1/usage?by=model", "/v1/usage?by=service"] {
+    for path in [
+        "/metrics",
+        "/v1/keys",
+        "/v1/usage?by=model",
+        "/v1/usage?by=service",
+    ] {
         told.note(path, &api.get(path));
     }
     written(&process, &mut told);
@@ -262,24 +367,53 @@ fn no_secret_shows_anywhere() {
 
     // The search would find something: what was to be met was met, and what is no secret is there.
     for status in [200, 400, 401, 403, 404, 405, 409, 421, 422, 429, 500, 502] {
-        assert!(told.1.contains_key(&status), "no {status} among {:?}", told.1);
+        assert!(
+            told.1.contains_key(&status),
+            "no {status} among {:?}",
+            told.1
+        );
     }
-    let of = |name: &str| told.0.iter().filter(|(what, _)| what == name).map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>().concat();
-    let has = |name: &str, text: &str| of(name).windows(text.len()).any(|window| window == text.as_bytes());
+    let of = |name: &str| {
+        told.0
+            .iter()
+            .filter(|(what, _)| what == name)
+            .map(|(_, bytes)| bytes.clone())
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    let has = |name: &str, text: &str| {
+        of(name)
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    };
     assert!(has("access.log", "\"key\":\"filed\"") && has("access.log", "unknown key"));
     assert!(has("stderr", "\"level\":\"debug\""), "it is not talkative");
-    assert!(has("tollgate.db", "\"hash\":\"sha256:") || has("tollgate.db-wal", "\"hash\":\"sha256:"));
-    assert!(engine.requests().iter().any(|request| format!("{request:?}").contains(secret("an upstream's api_key"))));
+    assert!(
+        has("tollgate.db", "\"hash\":\"sha256:") || has("tollgate.db-wal", "\"hash\":\"sha256:")
+    );
+    assert!(
+        engine
+            .requests()
+            .iter()
+            .any(|request| format!("{request:?}").contains(secret("an upstream's api_key")))
+    );
 
-    let made = made.iter().map(|secret| ("a key that was made", secret.as_str()));
+    let made = made
+        .iter()
+        .map(|secret| ("a key that was made", secret.as_str()));
     for (kind, secret) in SECRETS.into_iter().chain(made) {
         // The part nobody may see: the identifier of a key is shown.
         let core = secret.rsplit(['_', '.']).next().unwrap();
         for (what, bytes) in &told.0 {
-            let found = bytes.windows(core.len()).position(|window| window == core.as_bytes());
+            let found = bytes
+                .windows(core.len())
+                .position(|window| window == core.as_bytes());
             if let Some(found) = found {
                 let around = &bytes[found.saturating_sub(200)..(found + 100).min(bytes.len())];
-                panic!("{kind} shows in {what}: {}", String::from_utf8_lossy(around));
+                panic!(
+                    "{kind} shows in {what}: {}",
+                    String::from_utf8_lossy(around)
+                );
             }
         }
     }
