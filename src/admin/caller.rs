@@ -1,12 +1,14 @@
 //! Who may use the admin API: whoever has its token or, where there is none, whoever is on this machine.
 //!
 //! A browser is on this machine, too, and does what any page tells it: requests that come from a page of another origin are refused either way.
+//! Whose name has been made to lead here is of our own origin to a browser: where there is no token, only names that nobody else can give are answered to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -32,7 +34,11 @@ impl Callers {
             return Some((StatusCode::FORBIDDEN, why));
         }
         match &self.token {
-            None if peer.ip().to_canonical().is_loopback() => None,
+            None if peer.ip().to_canonical().is_loopback() && !is_led_here(headers) => None,
+            None if peer.ip().to_canonical().is_loopback() => {
+                let why = "Without admin.token, the admin API is asked for by an address or as localhost.";
+                Some((StatusCode::FORBIDDEN, why))
+            }
             None => {
                 let why = "Without admin.token, only clients on the gateway's own machine may use the admin API.";
                 Some((StatusCode::FORBIDDEN, why))
@@ -73,6 +79,18 @@ fn bearer(headers: &HeaderMap) -> Option<Secret<String>> {
         .then(|| Secret::new(token.trim().to_owned()))
 }
 
+/// Whether a name was asked for that others may have made to lead here.
+fn is_led_here(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else {
+        return false;
+    };
+    let host = host.to_str().ok().and_then(|h| h.parse::<Authority>().ok());
+    host.is_none_or(|host| {
+        let name = host.host().trim_matches(['[', ']']);
+        name.contains('.') && name.parse::<IpAddr>().is_err()
+    })
+}
+
 /// Whether a page of another origin asks. Only browsers send an origin; ours is the host that was asked.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(ORIGIN) else {
@@ -84,4 +102,48 @@ fn is_foreign(headers: &HeaderMap) -> bool {
         .zip(host)
         .is_some_and(|(origin, host)| origin.split_once("://").is_some_and(|(_, o)| o == host));
     !own
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn status(token: Option<&str>, peer: &str, headers: &[(&'static str, &'static str)]) -> u16 {
+        let callers = Callers::new(token.map(|token| Secret::new(token.to_owned())));
+        let headers = { headers.iter() }
+            .filter_map(|(name, value)| {
+                let name = axum::http::HeaderName::from_static(name);
+                Some((name, HeaderValue::from_str(value).ok()?))
+            })
+            .collect();
+        let peer = SocketAddr::new(peer.parse().unwrap_or(IpAddr::from([192, 0, 2, 1])), 1);
+        let refused = callers.refuse(peer, &headers);
+        refused.map_or(200, |(status, _)| status.as_u16())
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine() {
+        for near in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(status(None, near, &[]), 200, "{near}");
+            assert_eq!(status(Some(""), near, &[]), 200, "{near}");
+            assert_eq!(status(Some("t"), near, &[]), 401, "{near}");
+        }
+        let claims = [("x-forwarded-for", "127.0.0.1"), ("host", "localhost")];
+        let token = [("authorization", "Bearer t")];
+        for far in [
+            "192.0.2.1",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::ffff:192.0.2.1",
+            "fe80::1",
+            "2001:db8::1",
+        ] {
+            assert_eq!(status(None, far, &claims), 403, "{far}");
+            assert_eq!(status(Some(""), far, &token), 403, "{far}");
+            assert_eq!(status(Some("t"), far, &[]), 401, "{far}");
+            assert_eq!(status(Some("t"), far, &token), 200, "{far}");
+        }
+    }
 }

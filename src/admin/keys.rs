@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -36,7 +37,14 @@ pub(super) async fn show(
 }
 
 /// A new key.
-pub(super) async fn create(State(control): State<Arc<Control>>, body: Bytes) -> Response {
+pub(super) async fn create(
+    State(control): State<Arc<Control>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return reply::unread(&rejection),
+    };
     let body: Value = match serde_json::from_slice(&body) {
         Ok(body @ Value::Object(_)) => body,
         Ok(_) => return reply::malformed("the body must be a JSON object"),
@@ -50,8 +58,12 @@ pub(super) async fn create(State(control): State<Arc<Control>>, body: Bytes) -> 
 pub(super) async fn rotate(
     State(control): State<Arc<Control>>,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return reply::unread(&rejection),
+    };
     let grace = match grace_of(&body) {
         Ok(grace) => grace,
         Err(message) => return reply::malformed(&message),

@@ -57,6 +57,8 @@ fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .fallback(reply::no_page)
+        .method_not_allowed_fallback(reply::no_method)
         .with_state(control)
 }
 

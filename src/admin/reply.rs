@@ -1,6 +1,7 @@
 //! Answers of the admin API: JSON, and errors in one shape.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -41,7 +42,9 @@ pub(super) fn refused(refused: &ChangeError) -> Response {
         ChangeError::Missing(_) => (StatusCode::NOT_FOUND, "not_found"),
         ChangeError::Store(StoreError::Stale { .. }) => (StatusCode::PRECONDITION_FAILED, "stale"),
         ChangeError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-        ChangeError::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+        ChangeError::Unwritten(_) | ChangeError::Broken => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
+        }
     };
     error(status, code, &sentence(&refused.to_string()))
 }
@@ -49,6 +52,32 @@ pub(super) fn refused(refused: &ChangeError) -> Response {
 /// What is wrong with a request, as a sentence.
 pub(super) fn malformed(message: &str) -> Response {
     error(StatusCode::BAD_REQUEST, "malformed", &sentence(message))
+}
+
+/// A body that could not be read: longer than any document, or cut short.
+pub(super) fn unread(rejection: &BytesRejection) -> Response {
+    match rejection.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => {
+            let why = "The body is larger than any document may be.";
+            error(status, "request_too_large", why)
+        }
+        _ => malformed("the body could not be read"),
+    }
+}
+
+/// A page there is none of.
+pub(super) async fn no_page() -> Response {
+    error(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "There is no such page here.",
+    )
+}
+
+/// A page that is there, but not for this method.
+pub(super) async fn no_method() -> Response {
+    let why = "The page has no such method; Allow names those it has.";
+    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why)
 }
 
 /// As a sentence.

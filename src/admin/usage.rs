@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -19,8 +20,11 @@ use crate::store::{self, By, Row};
 /// What is asked: `by`, `since` (a duration back, or a time), `until` (a time), `gateway`, `key`.
 pub(super) async fn usage(
     State(control): State<Arc<Control>>,
-    Query(asked): Query<HashMap<String, String>>,
+    asked: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Response {
+    let Ok(Query(asked)) = asked else {
+        return reply::malformed("the parameters could not be read");
+    };
     let query = match read(&asked) {
         Ok(query) => query,
         Err(message) => return reply::malformed(&message),

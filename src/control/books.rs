@@ -10,7 +10,8 @@ use crate::store::anomaly::{Anomaly, What, anomalies};
 
 /// How often budgets are written down. So much of what was counted is lost with a process that is killed.
 const BUDGETS: Duration = Duration::from_secs(1);
-const KEYS: Duration = Duration::from_secs(10);
+/// How often keys are looked at: a key is rotated so long after its time at most.
+const KEYS: Duration = Duration::from_secs(1);
 const HOUR: u64 = 3600;
 /// Of how many hours a key's history is.
 const HISTORY: u32 = 24 * 28;

@@ -4,11 +4,12 @@
 //! and it outlives the process. Keys of the file are the file's: they are not changed here. Of a secret only the hash is kept; it is shown
 //! once, to whoever made it.
 
-use std::fs::{OpenOptions, Permissions};
-use std::io::Write;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use tollgate_sdk::document::{Document, FromNode, Json};
@@ -20,6 +21,8 @@ use crate::model::{Key, KeyHash, Moment, Name, Previous};
 
 /// How many secrets of a key live side by side.
 const PREVIOUS: usize = 8;
+/// After how long a rotation that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// A key, and its secret this once.
 #[derive(Debug)]
@@ -80,7 +83,19 @@ impl Control {
         grace: Option<Duration>,
     ) -> Result<Issued, ChangeError> {
         let mut state = self.state.lock().await;
+        self.rotate(&mut state, name, grace, None).await
+    }
+
+    /// The same; the new secret is also put into the file `to`. Nothing comes into force that is not there for its users to read.
+    async fn rotate(
+        &self,
+        state: &mut State,
+        name: &str,
+        grace: Option<Duration>,
+        to: Option<&Path>,
+    ) -> Result<Issued, ChangeError> {
         let (index, mut key) = state.own_key(name)?;
+        let old = key.clone();
         let (id, secret) = new_secret();
         let present = SystemTime::now();
         let until = present
@@ -98,7 +113,13 @@ impl Control {
         key.hash = Some(KeyHash::of(secret.expose().as_bytes()));
         key.id = Some(id);
         key.rotated_at = Some(now());
-        self.replace_key(&mut state, index, key.clone()).await?;
+        let written = to.map(|to| Written::beside(to, &secret)).transpose();
+        let written = written.map_err(ChangeError::Unwritten)?;
+        self.replace_key(state, index, key.clone()).await?;
+        if let Some(Err(error)) = written.map(Written::keep) {
+            self.replace_key(state, index, old).await?;
+            return Err(ChangeError::Unwritten(error));
+        }
         Ok(Issued { key, secret })
     }
 
@@ -125,28 +146,24 @@ impl Control {
         let present = SystemTime::now();
         let due: Vec<Key> = {
             let mut state = self.state.lock().await;
-            let due = |key: &&Key| {
-                let since = key.rotated_at.map(Moment::time);
-                let every = key.rotate_every.zip(since);
-                every.is_some_and(|(every, since)| since + every <= present)
-                    && !state.of_file.contains(&key.name)
-            };
-            let due = state.config.keys.iter().filter(due).cloned().collect();
             state.tell_of_ends(present);
-            due
+            let keys = state.config.keys.iter();
+            keys.filter(|key| state.is_due(key, present))
+                .cloned()
+                .collect()
         };
         for key in due {
             let (name, Some(file)) = (key.name.as_str(), &key.rotate_to) else {
                 continue;
             };
-            let done = match self.rotate_key(name, None).await {
-                Ok(issued) => put_secret(Path::new(file), &issued.secret)
-                    .map_err(|error| format!("its new secret cannot be written: {error}")),
-                Err(error) => Err(error.to_string()),
-            };
-            match done {
-                Ok(()) => log::info!("the key {name} has a new secret"),
-                Err(error) => log::error!("the key {name} could not be rotated: {error}"),
+            let mut state = self.state.lock().await;
+            let file = Some(Path::new(file));
+            match self.rotate(&mut state, name, None, file).await {
+                Ok(_) => log::info!("the key {name} has a new secret"),
+                Err(error) => {
+                    log::error!("the key {name} could not be rotated and goes on: {error}");
+                    state.failed.insert(key.name, Instant::now());
+                }
             }
         }
     }
@@ -226,6 +243,19 @@ impl State {
         }
     }
 
+    /// Whether it is time for a key to be rotated by itself.
+    fn is_due(&self, key: &Key, present: SystemTime) -> bool {
+        let since = key.rotated_at.map(Moment::time);
+        let every = key.rotate_every.zip(since);
+        let due = |(every, since): (Duration, SystemTime)| {
+            since.checked_add(every).is_some_and(|at| at <= present)
+        };
+        every.is_some_and(due)
+            && key.expires_at.is_none_or(|end| end.time() > present)
+            && !self.of_file.contains(&key.name)
+            && { self.failed.get(&key.name) }.is_none_or(|at| at.elapsed() >= AGAIN)
+    }
+
     /// A line in the log for every key that ends soon, once.
     fn tell_of_ends(&mut self, present: SystemTime) {
         for key in &self.config.keys {
@@ -259,19 +289,48 @@ fn new_secret() -> (String, Secret<String>) {
     (id, secret)
 }
 
-/// Writes a secret where only its owner reads it, and whoever reads it at this moment gets the old or the new one.
-fn put_secret(path: &Path, secret: &Secret<String>) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(secret.expose().as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
+/// A secret that is written, but not yet where its users look.
+struct Written<'p> {
+    to: &'p Path,
+    beside: PathBuf,
+    kept: bool,
+}
+
+impl<'p> Written<'p> {
+    /// Writes it beside its place, where only its owner reads it.
+    fn beside(to: &'p Path, secret: &Secret<String>) -> io::Result<Self> {
+        let mut name = OsString::from(".");
+        name.push(to.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+        name.push(".new");
+        let written = Self {
+            to,
+            beside: to.with_file_name(name),
+            kept: false,
+        };
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&written.beside)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(secret.expose().as_bytes())?;
+        file.sync_all()?;
+        Ok(written)
+    }
+
+    /// Puts it in its place: whoever reads at this moment gets the old or the new one.
+    fn keep(mut self) -> io::Result<()> {
+        fs::rename(&self.beside, self.to)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            // It opens nothing.
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
 }
 
 impl std::fmt::Display for ChangeError {
@@ -290,6 +349,9 @@ impl std::fmt::Display for ChangeError {
                 "\"{name}\" stands in the configuration file, which alone may change it"
             ),
             ChangeError::Store(error) => error.fmt(f),
+            ChangeError::Unwritten(error) => {
+                write!(f, "its new secret cannot be written: {error}")
+            }
             ChangeError::Broken => f.write_str("the change could not be made"),
         }
     }

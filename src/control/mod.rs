@@ -9,11 +9,11 @@ mod probes;
 mod reload;
 mod resolve;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -55,6 +55,8 @@ struct State {
     of_file: HashSet<Name>,
     /// Keys of which it was told that they end soon, and when.
     told: HashSet<(Name, SystemTime)>,
+    /// Keys that could not be rotated by themselves, and when that was.
+    failed: HashMap<Name, Instant>,
     revision: u64,
 }
 
@@ -65,6 +67,7 @@ impl State {
             of_file: config.keys.iter().map(|key| key.name.clone()).collect(),
             config,
             told: HashSet::new(),
+            failed: HashMap::new(),
             revision,
         }
     }
@@ -84,6 +87,8 @@ pub enum ChangeError {
     OfFile(Name),
     /// It could not be stored.
     Store(StoreError),
+    /// Its secret could not be put where its users look.
+    Unwritten(std::io::Error),
     /// The change broke down.
     Broken,
 }
@@ -195,7 +200,7 @@ impl Control {
             .dropped
             .saturating_sub(self.metrics.usage_dropped.get());
         self.metrics.usage_dropped.inc_by(lost);
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let metrics = &self.metrics;
         metrics.target_up.reset();
         metrics.target_in_flight.reset();

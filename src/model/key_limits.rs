@@ -65,7 +65,9 @@ impl KeyLimits {
             text: "limits".into(),
         };
         let settings = Node::new(node.span, Value::Table(vec![(limits, node.clone())]));
-        let plugin = Plugin::with_settings("rate_limiter", &settings, at, r)?;
+        // The settings' only field is this one: a mistake is told where it was made.
+        let above = at.parent().unwrap_or(&At::ROOT);
+        let plugin = Plugin::with_settings("rate_limiter", &settings, above, r)?;
         Some(Self(vec![plugin]))
     }
 }

@@ -12,7 +12,7 @@ use tollgate::config::{self, Format};
 use tollgate::model::{Config, StateStore};
 use tollgate::server::{self, Ending, ShutdownSignal, StartError};
 
-use super::{Client, H2Client, Metrics, PATIENCE, Reply, free_port, get, runtime, until};
+use super::{Api, Client, H2Client, Metrics, PATIENCE, Reply, free_port, get, runtime, until};
 
 /// Panics on the gateway's own threads since the process started.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -144,6 +144,10 @@ impl Gateway {
         Client::connect(self.admin)
     }
 
+    pub(crate) fn api(&self) -> Api {
+        Api::new(self.admin)
+    }
+
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics::read(&self.admin("/metrics").text())
     }
@@ -209,7 +213,7 @@ fn parse(text: &str) -> Config {
     }
 }
 
-fn complete(toml: &str, address: SocketAddr, admin: SocketAddr) -> String {
+pub(super) fn complete(toml: &str, address: SocketAddr, admin: SocketAddr) -> String {
     let mut text = toml
         .replace("$LISTENER", &address.to_string())
         .replace("$ADMIN", &admin.to_string());

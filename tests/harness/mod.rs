@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps and hopes: what takes time is polled for, with a deadline.
 
+mod api;
 mod client;
 mod footprint;
 mod gateway;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tollgate_bench::engine::{Engine, EngineConfig, EngineState};
 
+pub(crate) use api::{Api, Ran, bearer, program, request};
 pub(crate) use client::{Client, chunked, get, post};
 pub(crate) use footprint::Footprint;
 pub(crate) use gateway::{Gateway, service};

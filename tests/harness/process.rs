@@ -1,18 +1,20 @@
 //! The built program as a process of its own.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use super::{Client, PATIENCE, free_port, get, until};
+use super::gateway::complete;
+use super::{Api, Client, PATIENCE, free_port, get, until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// A running program. What is still running when this is dropped is killed.
 pub(crate) struct Process {
     child: Child,
+    arguments: Vec<String>,
     folder: tempfile::TempDir,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -41,6 +43,35 @@ impl Process {
         process
     }
 
+    /// Runs `tollgate run` with this TOML, filled up as for [`Gateway::start`](super::Gateway::start), until it is ready. `./` is a folder of its own.
+    pub(crate) fn start(toml: &str) -> Process {
+        let folder = tempfile::tempdir().unwrap();
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (address, admin) = (local(free_port()), local(free_port()));
+        let file = folder.path().join("tollgate.toml");
+        std::fs::write(&file, complete(toml, address, admin)).unwrap();
+        let arguments = ["run", "-c", "tollgate.toml"].map(str::to_owned);
+        let process = Self::spawn(&arguments, folder, address, admin);
+        process.wait_ready();
+        process
+    }
+
+    /// Runs it again after its end, with the same arguments in the same folder; outputs go on where they ended.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.has_ended().is_some(), "it still runs");
+        self.child = child(&self.arguments, self.folder.path());
+        self.wait_ready();
+    }
+
+    #[track_caller]
+    fn wait_ready(&self) {
+        until("the process to be ready", || self.is_ready().then_some(()));
+    }
+
+    pub(crate) fn api(&self) -> Api {
+        Api::new(self.admin)
+    }
+
     /// Runs the program; both outputs go to files of `folder`.
     pub(crate) fn spawn(
         arguments: &[String],
@@ -48,16 +79,9 @@ impl Process {
         address: SocketAddr,
         admin: SocketAddr,
     ) -> Process {
-        let file = |name: &str| File::create(folder.path().join(name)).unwrap();
-        let child = Command::new(PROGRAM)
-            .args(arguments)
-            .current_dir(folder.path())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"))
-            .spawn()
-            .unwrap();
         Process {
-            child,
+            child: child(arguments, folder.path()),
+            arguments: arguments.to_vec(),
             folder,
             address,
             admin,
@@ -126,6 +150,21 @@ impl Process {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+fn child(arguments: &[String], folder: &Path) -> Child {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.unwrap()
+    };
+    Command::new(PROGRAM)
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(file("stdout"))
+        .stderr(file("stderr"))
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Process {

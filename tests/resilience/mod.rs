@@ -5,6 +5,7 @@ mod broken_upstreams;
 mod client_gone;
 mod identity_services;
 mod issuers;
+mod killed;
 mod shutdown;
 mod slow_readers;
 mod storm;

@@ -1,5 +1,7 @@
 //! What must never happen.
 
+mod admin_access;
 mod forbidden_frames;
 mod injection;
+mod secrets;
 mod smuggling;

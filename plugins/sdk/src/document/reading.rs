@@ -68,6 +68,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// What this one is below; the whole document is below nothing.
+    pub fn parent(&self) -> Option<&'a At<'a>> {
+        self.parent
+    }
+
     /// The last name on the path, unless it ends in an index.
     pub fn name(&self) -> Option<&'a str> {
         match self.step {
