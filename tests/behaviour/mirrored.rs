@@ -71,7 +71,7 @@ fn every_request_arrives_as_it_was_sent() {
     assert_eq!(hashes(&main), hashes(&copied));
     assert!(hashes(&copied).contains(&sha256(chat("m").as_bytes())));
     // Nobody asked the shadow, so nobody is charged for it.
-    let asked = gateway.metrics().sum("tollgate_requests_total", &[]);
+    let asked = gateway.wait_for("tollgate_requests_total", &[], |n| n >= 8.0);
     assert_eq!(asked, 8.0);
     let labels = [("service", "shadow")];
     assert_eq!(gateway.metrics().sum("tollgate_tokens_total", &labels), 0.0);
@@ -163,7 +163,8 @@ fn what_a_shadow_does_wrong_is_its_own_affair() {
         for name in ["tollgate_retries_total", "tollgate_fallbacks_total"] {
             assert_eq!(metrics.sum(name, &[]), 0.0, "{url}: {name}");
         }
-        assert_eq!(metrics.sum("tollgate_requests_total", &[]), 6.0, "{url}");
+        let asked = gateway.wait_for("tollgate_requests_total", &[], |n| n >= 6.0);
+        assert_eq!(asked, 6.0, "{url}");
         gateway.assert_gauges_zero();
     }
 }
