@@ -2,7 +2,7 @@
 //!
 //! Callers push records and jobs; one writer takes them. A lock is held for a push or for taking a batch, never while anything is
 //! written, and no caller holds it across an await. Batches change hands whole, and what the writer has emptied is filled again: a push
-//! allocates nothing and copies no record but its own. The writer is woken only when it sleeps and would sleep too long.
+//! copies no record but its own and allocates nothing, unless the writer lags. The writer is woken only when it sleeps and would sleep too long.
 //!
 //! Invariant: `accepted = settled + in hand + waiting`, and the last two together never exceed the capacity.
 

@@ -1,6 +1,6 @@
 //! A batch of records as it is kept: sums by group, and for each hour one row with all of its records as text.
 //!
-//! A row for each record costs ten times as much as everything here. What a record has in common with others, its names, is looked up
+//! A row for each record costs seven times as much. What a record has in common with others, its names, is looked up
 //! once by a cheap hash and written once per row; the rest are numbers, appended to text that is used again for the next batch. The
 //! text is JSON, so that SQLite's own functions can take it apart; 001.sql says what stands where.
 //!
@@ -12,10 +12,13 @@ use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::super::StoreError;
 use super::super::usage::{self, Group, HOUR, Sums, UsageRecord};
+use super::line::Line;
 
 /// Slots for groups at the start; a power of two, like all later sizes.
 const SLOTS: usize = 64;
@@ -34,6 +37,8 @@ pub(super) struct Batch {
 
 struct Counted {
     hash: u64,
+    /// The start of its hour in milliseconds.
+    start: i64,
     group: Group,
     sums: Sums,
     /// Its place among the names of its hour.
@@ -52,8 +57,8 @@ pub(super) struct Hour {
     pub(super) count: i64,
     named: i64,
     /// Lists as JSON, without their end until the batch is ended.
-    pub(super) names: String,
-    pub(super) records: String,
+    names: String,
+    records: Vec<u8>,
 }
 
 impl Default for Batch {
@@ -77,10 +82,10 @@ impl Batch {
         for hour in &mut self.hours {
             hour.count = 0;
             hour.named = 0;
-            for text in [&mut hour.names, &mut hour.records] {
-                text.clear();
-                text.shrink_to(KEPT);
-            }
+            hour.names.clear();
+            hour.names.shrink_to(KEPT);
+            hour.records.clear();
+            hour.records.shrink_to(KEPT);
         }
     }
 
@@ -113,7 +118,7 @@ impl Batch {
     pub(super) fn rows(&mut self) -> impl Iterator<Item = &Hour> {
         for hour in &mut self.hours {
             hour.names.push(']');
-            hour.records.push(']');
+            hour.records.push(b']');
         }
         self.hours.iter().filter(|hour| hour.count > 0)
     }
@@ -154,6 +159,7 @@ impl Batch {
         let found = self.groups.len();
         self.groups.push(Counted {
             hash,
+            start,
             group,
             sums: Sums::default(),
             place,
@@ -181,7 +187,7 @@ impl Batch {
             let counted = self.groups.get(place)?;
             let group = &counted.group;
             if counted.hash == hash
-                && group.hour * 1000 == start
+                && counted.start == start
                 && same(&group.key, &record.key)
                 && same(&group.gateway, &record.gateway)
                 && same(&group.service, &record.service)
@@ -203,6 +209,11 @@ impl Batch {
 }
 
 impl Hour {
+    /// The row's columns `names` and `records`.
+    pub(super) fn texts(&self) -> [ValueRef<'_>; 2] {
+        [self.names.as_bytes(), &self.records].map(ValueRef::Text)
+    }
+
     /// Adds a group's names; their place.
     fn name(&mut self, group: &Group) -> i64 {
         let names = [&group.gateway, &group.key, &group.service, &group.model];
@@ -224,32 +235,24 @@ impl Hour {
     fn write(&mut self, at: i64, place: i64, record: &UsageRecord, sums: &Sums) {
         self.first = self.first.min(at);
         self.last = self.last.max(at);
-        self.records
-            .push_str(if self.count == 0 { "[[" } else { ",[" });
+        let mut line = Line::default();
+        line.byte(if self.count == 0 { b'[' } else { b',' });
+        line.byte(b'[');
+        let after = at - self.base;
+        if after < 0 {
+            line.byte(b'-');
+        }
+        line.put(after, b',');
+        line.put(place, b',');
+        line.put(record.status.into(), b',');
+        for number in [sums.input, sums.cached, sums.output, sums.duration] {
+            line.put(number, b',');
+        }
+        line.put_or_null(record.first_byte.map(usage::microseconds));
+        line.put_or_null(record.price());
+        line.put(record.estimated.into(), b']');
+        self.records.extend_from_slice(line.text());
         self.count += 1;
-        let text = &mut self.records;
-        put(text, at - self.base);
-        put(text, place);
-        put(text, record.status.into());
-        put(text, sums.input);
-        put(text, sums.cached);
-        put(text, sums.output);
-        put(text, sums.duration);
-        put_or_null(text, record.first_byte.map(usage::microseconds));
-        put_or_null(text, record.price());
-        text.push_str(if record.estimated { "1]" } else { "0]" });
-    }
-}
-
-fn put(text: &mut String, number: i64) {
-    text.push_str(itoa::Buffer::new().format(number));
-    text.push(',');
-}
-
-fn put_or_null(text: &mut String, number: Option<i64>) {
-    match number {
-        Some(number) => put(text, number),
-        None => text.push_str("null,"),
     }
 }
 
@@ -272,20 +275,30 @@ fn mix(hash: u64, text: &str) -> u64 {
         let wide = u128::from(hash) * 0x9e37_79b9_7f4a_7c15_u128;
         (wide ^ (wide >> 64)) as u64
     };
-    let (words, rest) = text.as_bytes().as_chunks::<8>();
-    let mut hash = hash ^ (text.len() as u64).rotate_left(32);
-    for word in words {
+    let bytes = text.as_bytes();
+    let mut hash = hash ^ (bytes.len() as u64).rotate_left(32);
+    for word in bytes.as_chunks::<8>().0 {
         hash = fold(hash ^ u64::from_le_bytes(*word));
     }
-    let last = rest
-        .iter()
-        .fold(0, |word, byte| word << 8 | u64::from(*byte));
-    fold(hash ^ last)
+    // What is left, with bytes before it where that is simpler.
+    let half = |half: Option<&[u8; 4]>| half.map(|half| u64::from(u32::from_le_bytes(*half)));
+    let rest = match (
+        bytes.last_chunk::<8>(),
+        half(bytes.first_chunk()),
+        half(bytes.last_chunk()),
+    ) {
+        (Some(word), ..) => u64::from_le_bytes(*word),
+        (_, Some(first), Some(last)) => first | last << 32,
+        _ => bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    fold(hash ^ rest)
 }
 
 /// What a row's records say, in the order of 001.sql.
 #[derive(Deserialize)]
-struct Line(
+struct Read(
     i64,
     usize,
     u16,
@@ -293,9 +306,9 @@ struct Line(
     i64,
     i64,
     i64,
+    IgnoredAny,
     Option<i64>,
-    Option<i64>,
-    u8,
+    IgnoredAny,
 );
 
 /// What the records of a row that began in a time add up to, by group.
@@ -322,8 +335,8 @@ pub(super) fn read(
         .into_iter()
         .map(|n| (group(n), Sums::default()))
         .collect();
-    let lines: Vec<Line> = serde_json::from_str(records).map_err(damaged)?;
-    for Line(at, place, status, input, cached, output, duration, _, cost, _) in lines {
+    let lines: Vec<Read> = serde_json::from_str(records).map_err(damaged)?;
+    for Read(at, place, status, input, cached, output, duration, _, cost, _) in lines {
         if !time.contains(&base.saturating_add(at)) {
             continue;
         }
@@ -341,4 +354,114 @@ pub(super) fn read(
     // What has nothing in that time is no group of it.
     groups.retain(|(_, sums)| sums.requests > 0);
     Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use rusqlite::Connection;
+
+    use super::super::super::Store;
+    use super::super::super::tests::{at, options, record};
+    use super::super::Sqlite;
+    use super::*;
+
+    fn put_together(batch: &mut Batch, records: &[UsageRecord]) {
+        batch.clear();
+        for record in records {
+            let added = batch.add(record, || Ok::<_, Infallible>(record.model.clone()));
+            added.unwrap();
+        }
+    }
+
+    proptest! {
+        /// However many names, whatever is in them, however far apart, with text that was used before.
+        #[test]
+        fn what_is_read_is_what_was_added(
+            few in prop::collection::vec((0..9_000_000_u64, any::<String>(), "[a-z]{0,20}"), 1..20),
+            many in 0..300_u64,
+        ) {
+            let few = few.iter().map(|(ms, key, model)| record(*ms, key, model));
+            let many = (0..many).map(|n| record(n * 40_000, "k", &n.to_string()));
+            let records: Vec<_> = few.chain(many).collect();
+            let mut batch = Batch::default();
+            for records in [&records[..], &records[..records.len() / 2]] {
+                put_together(&mut batch, records);
+                let mut read_back = Vec::new();
+                for row in batch.rows() {
+                    let [ValueRef::Text(names), ValueRef::Text(lines)] = row.texts() else {
+                        panic!("no text");
+                    };
+                    let text = |bytes| std::str::from_utf8(bytes).unwrap();
+                    let whole = row.first..row.last + 1;
+                    prop_assert_eq!(usage::floor(row.first), usage::floor(row.last));
+                    read_back.extend(read(row.base, text(names), text(lines), &whole).unwrap());
+                }
+                read_back.sort_by(|a, b| a.0.cmp(&b.0));
+                let mut sums: Vec<_> = batch.sums().map(|(g, s)| (g.clone(), *s)).collect();
+                sums.sort_by(|a, b| a.0.cmp(&b.0));
+                prop_assert_eq!(&read_back, &sums);
+                let mut groups: Vec<_> = records.iter().map(|r| Group::of(r, r.model.clone())).collect();
+                groups.sort();
+                groups.dedup();
+                prop_assert_eq!(groups, sums.into_iter().map(|(g, _)| g).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn what_we_did_not_write_is_damaged() {
+        let time = 0..1;
+        let names = r#"[["g","k","s","m"]]"#;
+        for (names, records) in [
+            (names, "[[0,1,200,1,1,1,1,null,null,0]]"),
+            (names, "[[0,0,200,1,1,1,1,null,null]]"),
+            (names, "[[0,0,200"),
+            ("[[1]]", "[]"),
+        ] {
+            let read = read(0, names, records, &time);
+            assert_eq!(read.err(), Some(StoreError::Damaged), "{records}");
+        }
+    }
+
+    /// What operators ask with SQL.
+    #[test]
+    fn the_view_has_each_record_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tollgate.db");
+        let store = Sqlite::open(&path, options()).unwrap();
+        let plain = record(10, "a", "m");
+        // It began before the first one.
+        store.record(plain.clone());
+        store.record(UsageRecord {
+            at: at(3),
+            key: "".into(),
+            service: "".into(),
+            status: 499,
+            estimated: true,
+            first_byte: None,
+            cost: None,
+            ..record(0, "", "ä\"\\")
+        });
+        // Of another hour.
+        store.record(record(HOUR as u64, "a", "m"));
+        assert!(store.flush(Duration::from_secs(60)));
+        let other = Connection::open(&path).unwrap();
+        let one = "SELECT json_array(at, gateway, key, service, model, status, input, cached, output, estimated,
+            duration_us, first_byte_us, cost) FROM record ORDER BY at";
+        let mut select = other.prepare(one).unwrap();
+        let rows = select.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let rows: Vec<_> = rows.map(Result::unwrap).collect();
+        let noon = usage::milliseconds(at(0));
+        let usual = |at: i64| {
+            let at = noon + at;
+            format!(r#"[{at},"main","a","qwen","m",200,10,4,3,0,20000,5000,1500000]"#)
+        };
+        let begun = noon + 3;
+        let odd = format!(r#"[{begun},"main","","","ä\"\\",499,10,4,3,1,20000,null,null]"#);
+        assert_eq!(rows, [odd, usual(10), usual(HOUR)]);
+    }
 }

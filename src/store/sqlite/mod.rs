@@ -9,6 +9,7 @@
 
 mod batch;
 mod file;
+mod line;
 mod query;
 mod resources;
 mod schema;

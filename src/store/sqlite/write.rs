@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, Transaction, params};
 
 use super::super::StoreError;
@@ -36,13 +37,9 @@ pub(super) fn batch(
         "INSERT INTO batch (base, first, last, count, names, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     for row in batch.rows() {
+        let [names, records] = row.texts().map(ToSqlOutput::Borrowed);
         insert.execute(params![
-            row.base,
-            row.first,
-            row.last,
-            row.count,
-            row.names,
-            row.records,
+            row.base, row.first, row.last, row.count, names, records,
         ])?;
     }
     add(transaction, batch)
