@@ -88,6 +88,7 @@ fn least(guard: &Built, body: &Bytes) -> f64 {
         let (mut edits, mut state) = (Edits::default(), State::default());
         let mut x = Exchange {
             request: Request {
+                host: "localhost",
                 method: &Method::POST,
                 path: "/",
                 query: None,

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use tollgate::model::KeyHash;
 use tollgate_sdk::document::FromText;
 
-use crate::harness::{CHAT, Gateway, Reply, Upstream, chat, engine, get, post, service, until};
+use crate::harness::{
+    CHAT, Gateway, Reply, Upstream, bearer, chat, engine, get, post, service, until,
+};
 
 const SECRET: &str = "tg_a1_0123456789abcdef0123456789abcdef";
 const OTHER: &str = "tg_b2_fedcba9876543210fedcba9876543210";
@@ -17,10 +19,6 @@ fn gateway(auth: &str) -> String {
 
 fn key(name: &str, secret: &str, fields: &str) -> String {
     format!("[[key]]\nname = \"{name}\"\ngateway = \"main\"\nsecret = \"{secret}\"\n{fields}\n")
-}
-
-fn bearer(secret: &str) -> String {
-    format!("authorization: Bearer {secret}\r\n")
 }
 
 fn ask(gateway: &Gateway, model: &str, fields: &str) -> Reply {

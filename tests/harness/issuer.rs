@@ -123,7 +123,3 @@ pub(crate) fn unix_seconds() -> i64 {
 pub(crate) fn claims(subject: &str) -> Value {
     json!({"iss": ISSUER, "aud": "tollgate", "sub": subject, "exp": unix_seconds() + 3600})
 }
-
-pub(crate) fn bearer(token: &str) -> String {
-    format!("authorization: Bearer {token}\r\n")
-}

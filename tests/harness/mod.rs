@@ -32,7 +32,7 @@ pub(crate) use h2_client::H2Client;
 pub(crate) use h2_frames::RawH2;
 pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
 pub(crate) use issuer::{
-    ISSUER, Signer, bearer, believer, believer_at, claims, key_set, keys_at, keys_in, unix_seconds,
+    ISSUER, Signer, believer, believer_at, claims, key_set, keys_at, keys_in, unix_seconds,
 };
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{PROGRAM, Process};

@@ -362,7 +362,7 @@ fn what_waits_is_bounded_and_what_is_lost_is_counted() {
     let config = config.unwrap().config;
     let (counters, http) = (Arc::new(Counters::new()), Arc::new(Calls::new()));
     let patience = Duration::from_secs(1);
-    let control = Control::start(&config, counters, store.clone(), http, patience);
+    let control = Control::start(&config, counters, store.clone(), http, None, patience);
     let control = Arc::new(runtime().block_on(control).unwrap());
     control.set_ready(true);
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));

@@ -435,7 +435,7 @@ mod tests {
         let store = Sqlite::open(&path, options()).unwrap();
         let plain = record(10, "a", "m");
         // It began before the first one.
-        store.record(plain.clone());
+        store.record(plain);
         store.record(UsageRecord {
             at: at(3),
             key: "".into(),
