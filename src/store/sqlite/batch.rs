@@ -433,9 +433,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tollgate.db");
         let store = Sqlite::open(&path, options()).unwrap();
-        let plain = record(10, "a", "m");
         // It began before the first one.
-        store.record(plain);
+        store.record(record(10, "a", "m"));
         store.record(UsageRecord {
             at: at(3),
             key: "".into(),
