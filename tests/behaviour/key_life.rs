@@ -171,7 +171,7 @@ fn made_shown_once_listed_rotated_and_revoked() {
         api.cli(&["key", verb, "filed"])
             .failed(1, &["filed", "configuration file"]);
         api.cli(&["key", verb, "carol"])
-            .failed(1, &["none of this name"]);
+            .failed(1, &["There is no key"]);
     }
     for (method, path) in [
         ("POST", "/v1/keys/filed/rotate"),
