@@ -1,6 +1,6 @@
 //! A gateway that lets everybody in and has keys: whoever shows one is known, and some services demand one.
 
-use crate::harness::{Gateway, Upstream, bearer, engine, service};
+use crate::harness::{Gateway, Upstream, bearer, engine, service, until};
 
 const TEAM_A: &str = "tg_a1_0123456789abcdef0123456789abcdef";
 const TEAM_B: &str = "tg_b2_fedcba9876543210fedcba9876543210";
@@ -42,15 +42,15 @@ fn a_service_may_demand_a_key() {
             assert_eq!(reply.error_code(), "permission_denied");
         }
     }
-    let used = gateway.admin("/v1/usage?by=key").json();
-    let requests = |name: &str| {
-        let items = used["items"].as_array().unwrap().iter();
-        items
-            .filter(|item| item["key"] == name)
-            .map(|item| item["requests"].as_u64().unwrap())
-            .sum::<u64>()
-    };
-    assert_eq!((requests("team-a"), requests("team-b")), (4, 4));
+    // An exchange is in the books a moment after its answer.
+    until("both teams' requests in the books", || {
+        let used = gateway.admin("/v1/usage?by=key").json();
+        let requests = |name: &str| {
+            let mut items = used["items"].as_array().unwrap().iter();
+            items.find(|item| item["key"] == name)?["requests"].as_u64()
+        };
+        (requests("team-a") == Some(4) && requests("team-b") == Some(4)).then_some(())
+    });
     gateway.assert_gauges_zero();
 }
 

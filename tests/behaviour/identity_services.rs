@@ -100,9 +100,16 @@ fn a_service_may_be_asked_by_post_with_a_credential_of_the_gateways() {
         assert_eq!(header("authorization"), "Basic Zzpz");
         assert_eq!(header("x-gateway"), "main");
     }
-    let used = gateway.admin("/v1/usage?by=key").json();
-    let items = used["items"].as_array().unwrap().clone();
-    let names: Vec<&Value> = items.iter().map(|item| &item["key"]).collect();
+    let items = until("the books", || {
+        let items = gateway.admin("/v1/usage?by=key").json()["items"].clone();
+        (items[0]["requests"] == 3).then_some(items)
+    });
+    let names: Vec<&Value> = items
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| &i["key"])
+        .collect();
     assert_eq!(names, ["ann"]);
 }
 
