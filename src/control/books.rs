@@ -99,6 +99,15 @@ impl Control {
         }
     }
 
+    fn is_configured(&self, gateway: &str, key: &str) -> bool {
+        let snapshot = self.snapshot();
+        let mut gateways = snapshot.gateways.iter();
+        let keys = gateways
+            .find(|known| *known.name == *gateway)
+            .and_then(|gateway| gateway.authority.as_ref()?.keys());
+        keys.is_some_and(|keys| keys.iter().any(|known| *known.principal.name == *key))
+    }
+
     fn tell(&self, anomaly: &Anomaly) {
         let Anomaly { gateway, key, .. } = anomaly;
         let what = match anomaly.what {
@@ -106,10 +115,12 @@ impl Control {
             What::Errors => "errors",
             What::Tokens => "tokens",
         };
-        // Names that stand in no configuration any more would add series for ever.
-        let labels = &[gateway.as_str(), key.as_str(), what];
-        let gauge = self.metrics.key_anomaly.with_label_values(labels);
-        gauge.set(anomaly.score);
+        // Labels come from the configuration: who a token names is only in the log.
+        if self.is_configured(gateway, key) {
+            let labels = &[gateway.as_str(), key.as_str(), what];
+            let gauge = self.metrics.key_anomaly.with_label_values(labels);
+            gauge.set(anomaly.score);
+        }
         log::warn!(
             "the key {key:?} of the gateway \"{gateway}\" left its usual {what} in the last hour: {:.2} instead of about {:.2} (score {:.1})",
             anomaly.value,
