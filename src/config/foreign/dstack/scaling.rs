@@ -1,0 +1,158 @@
+//! `replicas` and `scaling`: how many there are is decided by addresses here, until a version scales by itself.
+
+use serde_json::{Map, Value, json};
+
+use super::super::fields::{Fields, Notes};
+use super::quantity::{Count, duration, seconds};
+
+const UP: u64 = 300;
+const DOWN: u64 = 600;
+
+/// Reads a count of replicas from the field `name`.
+pub(super) fn count(fields: &mut Fields<'_>, name: &'static str, notes: &mut Notes) -> Option<Count> {
+    let value = fields.given(name, notes)?;
+    match super::quantity::count(value) {
+        Ok(count) => Some(count),
+        Err(message) => {
+            notes.refused(fields.at(name), message);
+            None
+        }
+    }
+}
+
+/// Native `scaling`, if `on` says that it is read and there is something to scale. `path` is where the count stands, or would.
+pub(super) fn convert(
+    fields: &mut Fields<'_>,
+    count: Option<Count>,
+    path: &str,
+    on: bool,
+    notes: &mut Notes,
+) -> Option<Map<String, Value>> {
+    let table = fields.table("scaling", notes);
+    let at = fields.at("scaling");
+    match (count, table) {
+        (Some(Count::Range(min, max)), Some(table)) => {
+            let (fate, fields) = read(table, (min, max), on, notes);
+            let written: Vec<String> = { fields.iter() }.map(|(k, v)| format!("{k} = {v}")).collect();
+            match on {
+                true => notes.taken(path, format!("scaling = {{ min = {min}, max = {max} }}")),
+                false => {
+                    let message = format!(
+                        "nothing is scaled by this version, the addresses given are what there is; a later one will read scaling = {{ {} }}",
+                        written.join(", ")
+                    );
+                    notes.warned(path, message);
+                }
+            }
+            (on && fate).then_some(fields)
+        }
+        (Some(Count::Range(..)), None) => {
+            if !fields.has("scaling") {
+                notes.refused(at, "missing: a range of replicas needs to know how it is scaled");
+            }
+            None
+        }
+        (fixed, table) => {
+            if let Some(Count::Fixed(count)) = fixed {
+                let message = format!("{count} of them: each is an address among the targets");
+                notes.adapted(path, message);
+            }
+            if table.is_some() {
+                notes.refused(at, "a fixed number of replicas is not scaled: give a range, such as 1..4");
+            }
+            None
+        }
+    }
+}
+
+/// The fields, and whether they are sound.
+fn read(
+    mut table: Fields<'_>,
+    (min, max): (u64, u64),
+    on: bool,
+    notes: &mut Notes,
+) -> (bool, Map<String, Value>) {
+    let taken = |notes: &mut Notes, path: String, message: String| match on {
+        true => notes.taken(path, message),
+        false => notes.warned(path, format!("{message}, from a later version on")),
+    };
+    let mut body = Map::new();
+    let mut sound = true;
+    body.insert("min".into(), json!(min));
+    body.insert("max".into(), json!(max));
+    let path = table.at("metric");
+    match table.text("metric", notes) {
+        Some("rps") => taken(notes, path, "`metric`".into()),
+        Some(_) => notes.refused(path, "unknown metric; known: rps"),
+        None if !table.has("metric") => notes.refused(path, "missing; known: rps"),
+        None => {}
+    }
+    body.insert("metric".into(), json!("rps"));
+    let path = table.at("target");
+    match table.number("target", notes).map(|number| number.as_f64()) {
+        Some(Some(target)) if target > 0.0 && target.is_finite() => {
+            taken(notes, path, "`target`".into());
+            body.insert("target".into(), json!(target));
+        }
+        Some(_) => {
+            sound = false;
+            notes.refused(path, "out of range: above 0");
+        }
+        None => {
+            sound = false;
+            if !table.has("target") {
+                notes.refused(path, "missing: requests a second for each replica");
+            }
+        }
+    }
+    for (name, native, default) in [
+        ("window", "window", 60),
+        ("scale_up_delay", "up_delay", UP),
+        ("scale_down_delay", "down_delay", DOWN),
+    ] {
+        let path = table.at(name);
+        let value = table.given(name, notes);
+        let time = match value.map(seconds) {
+            Some(Some(time)) if name == "window" && ![30, 60, 300].contains(&time) => {
+                notes.refused(path, "known windows: 30s, 60s, 300s");
+                default
+            }
+            Some(Some(time)) => {
+                taken(notes, path, format!("`{native}`"));
+                time
+            }
+            Some(None) => {
+                notes.refused(path, "not a duration: for example 90, \"90s\" or \"5m\"");
+                default
+            }
+            None => default,
+        };
+        body.insert(native.into(), json!(duration(time)));
+    }
+    table.finish(notes);
+    body.insert("actuator".into(), json!({"type": "none"}));
+    (sound, body)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    /// What a version that scales will get.
+    #[test]
+    fn scaling_as_it_will_be() {
+        let document = json!({"scaling": {"metric": "rps", "target": 8, "window": "300s", "scale_up_delay": "1m"}});
+        let mut notes = Notes::default();
+        let mut fields = Fields::new(document.as_object().unwrap(), "");
+        let count = Some(Count::Range(0, 4));
+        let body = convert(&mut fields, count, "replicas", true, &mut notes);
+        let expected = json!({
+            "min": 0, "max": 4, "metric": "rps", "target": 8.0, "window": "5m", "up_delay": "1m", "down_delay": "10m",
+            "actuator": {"type": "none"},
+        });
+        assert_eq!(body.map(Value::from), Some(expected));
+        let mut fields = Fields::new(document.as_object().unwrap(), "");
+        assert_eq!(convert(&mut fields, count, "replicas", false, &mut notes), None);
+    }
+}
