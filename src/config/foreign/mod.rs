@@ -8,11 +8,14 @@ mod dstack;
 mod fields;
 mod llumnix;
 mod name;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value};
+
+pub use text::read;
 
 /// The systems whose documents are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,16 +3,16 @@
 use super::fields::{Notes, quoted};
 use crate::model::Name;
 
-/// The native name nearest to a foreign one, with a note; `None`, refused, if nothing of it is allowed.
-pub(super) fn adapt(text: &str, path: &str, notes: &mut Notes) -> Option<String> {
+/// The native name nearest to a foreign one, with a note on the field it goes to; `None`, refused, if nothing of it is allowed.
+pub(super) fn adapt(text: &str, to: &str, path: &str, notes: &mut Notes) -> Option<String> {
     if Name::new(text).is_ok() {
-        notes.taken(path, format!("`name` = {}", quoted(text)));
+        notes.taken(path, format!("`{to}` = {}", quoted(text)));
         return Some(text.to_owned());
     }
     match Name::from_any(text, "") {
         Some(name) => {
             let message = format!(
-                "{} is no name here: `name` = {}",
+                "{} is no name here: `{to}` = {}",
                 quoted(text),
                 quoted(name.as_str())
             );

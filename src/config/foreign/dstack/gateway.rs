@@ -58,7 +58,7 @@ fn called(
     part: &mut Part,
 ) -> String {
     let path = fields.at("name");
-    let adapted = given.and_then(|given| name::adapt(given, &path, &mut part.notes));
+    let adapted = given.and_then(|given| name::adapt(given, "name", &path, &mut part.notes));
     if let Some(name) = adapted {
         return name;
     }
@@ -267,11 +267,17 @@ fn gateway_router(
     let router = router::read(table, &mut part.notes);
     if let Some(policy) = router.wished {
         labels.insert("dstack.router.policy".into(), json!(policy));
-        let message = format!(
-            "a policy is an upstream's: services of the same list get it, others want policy = {}; kept as a label",
-            quoted(policy)
-        );
-        part.notes.adapted(fields.at("router"), message);
+        let path = fields.at("router");
+        match router.policy {
+            Some(policy) => {
+                let message = format!(
+                    "a policy is an upstream's: services of the same list get it, others want policy = {}; kept as a label",
+                    quoted(policy)
+                );
+                part.notes.adapted(path, message);
+            }
+            None => part.notes.warned(path, "kept as a label"),
+        }
     }
     router.policy
 }

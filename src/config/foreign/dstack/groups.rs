@@ -1,10 +1,11 @@
 //! Groups of replicas: which of them get requests.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tollgate_sdk::document::suggest;
 
 use super::super::fields::{Fields, Notes, quoted};
 use super::quantity::Count;
+use super::scaling::Use;
 use super::{scaling, unserved};
 
 /// What the service needs to know of its groups.
@@ -12,6 +13,8 @@ use super::{scaling, unserved};
 pub(super) struct Groups {
     /// The names of those that get requests.
     pub(super) serving: Vec<String>,
+    /// The native `scaling` of the only group, if that is read.
+    pub(super) scaling: Option<Map<String, Value>>,
     /// Whether one of them is a router.
     pub(super) routed: bool,
 }
@@ -55,13 +58,19 @@ fn all(
 ) -> Groups {
     let mut names: Vec<String> = Vec::new();
     let mut router: Option<String> = None;
+    let mut scaling = None;
+    let used = match items {
+        [_] => Use::of_version(),
+        _ => Use::Never,
+    };
     for (index, item) in items.iter().enumerate() {
         let Some(mut group) = Fields::of(item, &format!("{path}[{index}]"), notes) else {
             continue;
         };
         let name = named(&mut group, index, &names, notes);
         names.push(name.clone());
-        let count = counts(&mut group, counted, notes);
+        let (count, scaled) = counts(&mut group, counted, used, notes);
+        scaling = scaled;
         if has_router(&mut group, count, notes) {
             if router.is_some() {
                 notes.refused(group.at("router"), "another group is the router already");
@@ -88,7 +97,7 @@ fn all(
             names
         }
     };
-    Groups { serving, routed }
+    Groups { serving, scaling, routed }
 }
 
 fn named(group: &mut Fields<'_>, index: usize, taken: &[String], notes: &mut Notes) -> String {
@@ -107,8 +116,13 @@ fn named(group: &mut Fields<'_>, index: usize, taken: &[String], notes: &mut Not
     name.to_owned()
 }
 
-/// A group by itself is not scaled here: native `scaling` is a service's.
-fn counts(group: &mut Fields<'_>, counted: &'static str, notes: &mut Notes) -> Option<Count> {
+/// How many it has, and its native `scaling`, which is a service's: a group has it only if it is alone.
+fn counts(
+    group: &mut Fields<'_>,
+    counted: &'static str,
+    used: Use,
+    notes: &mut Notes,
+) -> (Option<Count>, Option<Map<String, Value>>) {
     let other = match counted {
         "count" => "replicas",
         _ => "count",
@@ -123,13 +137,8 @@ fn counts(group: &mut Fields<'_>, counted: &'static str, notes: &mut Notes) -> O
         notes.refused(group.at(wrong), format!("given beside `{counted}`: keep one"));
     }
     let path = group.at(counted);
-    // What it says is checked as that of a service, and then not used.
-    scaling::convert(group, count, &path, false, notes);
-    if let Some(Count::Range(..)) = count {
-        let message = "a service is scaled as a whole here, not each of its groups";
-        notes.warned(path, message);
-    }
-    count
+    let scaling = scaling::convert(group, count, &path, used, notes);
+    (count, scaling)
 }
 
 fn has_router(group: &mut Fields<'_>, count: Option<Count>, notes: &mut Notes) -> bool {

@@ -147,7 +147,7 @@ fn no_traffic(fields: &Fields<'_>, kind: &str, part: &mut Part) {
         "{} is not something requests are sent to: only \"gateway\" and \"service\" are converted",
         quoted(kind)
     );
-    part.notes.refused(fields.at("type"), message);
+    part.notes.refused(fields.path(), message);
 }
 
 /// Puts labels into a body, if there are any.

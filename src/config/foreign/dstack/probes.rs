@@ -71,15 +71,18 @@ fn request(
     health: &mut Map<String, Value>,
     notes: &mut Notes,
 ) {
-    let url = filled(table, "url", env, notes).unwrap_or_else(|| "/".into());
-    if !url.starts_with('/') || url.len() > 2048 || url.contains('#') || !url.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = format!("{}: begin with a slash, in printable ASCII", quoted(&url));
-        notes.refused(table.at("url"), message);
-    } else {
-        health.insert("path".into(), json!(url));
-    }
+    let path = |url: &str| {
+        let odd = |b: u8| !b.is_ascii_graphic() || b == b'#';
+        match url.starts_with('/') && url.len() <= 2048 && !url.bytes().any(odd) {
+            true => Ok(()),
+            false => Err("begin with a slash, in at most 2048 printable characters of ASCII"),
+        }
+    };
+    match filled(table, "url", env, path, notes) {
+        Some(url) => health.insert("path".into(), json!(url)),
+        None => health.insert("path".into(), json!("/")),
+    };
     let method = table.text("method", notes);
-    let has_body = table.has("body");
     if let Some(method) = method {
         let path = table.at("method");
         match METHODS.iter().find(|known| known.eq_ignore_ascii_case(method)) {
@@ -90,10 +93,13 @@ fn request(
             None => notes.refused(path, format!("unknown method; {}", suggest(method, &METHODS, "methods"))),
         }
     }
-    if has_body && method.is_none_or(|method| ["get", "head"].iter().any(|none| none.eq_ignore_ascii_case(method))) {
-        notes.refused(table.at("body"), "a GET or HEAD has no body: write method: post");
-    }
-    if let Some(body) = filled(table, "body", env, notes) {
+    let bodiless = method.is_none_or(|method| ["get", "head"].iter().any(|none| none.eq_ignore_ascii_case(method)));
+    let fits = |body: &str| match body.len() {
+        _ if bodiless => Err("a GET or HEAD has no body: write method: post"),
+        1..=2048 => Ok(()),
+        _ => Err("a body of 1 to 2048 bytes"),
+    };
+    if let Some(body) = filled(table, "body", env, fits, notes) {
         health.insert("body".into(), json!(body));
     }
     let headers = headers(table, env, notes);
@@ -107,6 +113,7 @@ fn filled(
     table: &mut Fields<'_>,
     name: &'static str,
     env: &BTreeMap<String, String>,
+    fits: impl Fn(&str) -> Result<(), &'static str>,
     notes: &mut Notes,
 ) -> Option<String> {
     let given = table.text(name, notes)?;
@@ -116,7 +123,7 @@ fn filled(
         "body" => "`health.body`",
         _ => "a header of the check",
     };
-    match fill(given, env) {
+    match fill(given, env).and_then(|text| fits(&text).map(|()| text).map_err(str::to_owned)) {
         Ok(text) if text == given => {
             notes.taken(path, native);
             Some(text)
@@ -165,7 +172,11 @@ fn headers(
             continue;
         };
         let name = header.text("name", notes);
-        let value = filled(&mut header, "value", env, notes);
+        let fits = |value: &str| match http::HeaderValue::try_from(value) {
+            Ok(_) => Ok(()),
+            Err(_) => Err("not the value of a header"),
+        };
+        let value = filled(&mut header, "value", env, fits, notes);
         let at = header.at("name");
         match name {
             Some(name) if http::HeaderName::try_from(name).is_err() => {
@@ -175,11 +186,10 @@ fn headers(
                 _ if headers.keys().any(|known: &String| known.eq_ignore_ascii_case(name)) => {
                     notes.refused(at, "given twice: a check sends each header once");
                 }
-                Some(value) if http::HeaderValue::try_from(&value).is_ok() => {
+                Some(value) => {
                     notes.taken(at, "`health.headers`");
                     headers.insert(name.to_owned(), json!(value));
                 }
-                Some(_) => notes.refused(header.at("value"), "not the value of a header"),
                 None if !header.has("value") => notes.refused(header.at("value"), "missing"),
                 None => {}
             },

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::fields::{Fields, Notes};
+use super::later;
 use super::quantity::{Count, duration, seconds};
 
 const UP: u64 = 300;
@@ -20,33 +21,53 @@ pub(super) fn count(fields: &mut Fields<'_>, name: &'static str, notes: &mut Not
     }
 }
 
-/// Native `scaling`, if `on` says that it is read and there is something to scale. `path` is where the count stands, or would.
+/// Whether native `scaling` is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Now,
+    Later,
+    /// It has no place: native `scaling` is a service's, not a group's.
+    Never,
+}
+
+impl Use {
+    /// As this version has it.
+    pub(super) fn of_version() -> Self {
+        if later::SCALING { Self::Now } else { Self::Later }
+    }
+}
+
+/// Native `scaling`, if it is read and there is something to scale. `path` is where the count stands, or would.
 pub(super) fn convert(
     fields: &mut Fields<'_>,
     count: Option<Count>,
     path: &str,
-    on: bool,
+    used: Use,
     notes: &mut Notes,
 ) -> Option<Map<String, Value>> {
     let table = fields.table("scaling", notes);
     let at = fields.at("scaling");
     match (count, table) {
         (Some(Count::Range(min, max)), Some(table)) => {
-            let (fate, fields) = read(table, (min, max), on, notes);
-            let written: Vec<String> = { fields.iter() }.map(|(k, v)| format!("{k} = {v}")).collect();
-            match on {
-                true => notes.taken(path, format!("scaling = {{ min = {min}, max = {max} }}")),
-                false => {
+            let (sound, body) = read(table, (min, max), used, notes);
+            match used {
+                Use::Now => notes.taken(path, format!("scaling = {{ min = {min}, max = {max} }}")),
+                Use::Later => {
                     let message = format!(
-                        "nothing is scaled by this version, the addresses given are what there is; a later one will read scaling = {{ {} }}",
-                        written.join(", ")
+                        "nothing is scaled by this version, the addresses given are what there is; a later one will read {}",
+                        written(&body)
                     );
                     notes.warned(path, message);
                 }
+                Use::Never => {
+                    let message = "a service is scaled as a whole here, not each of its groups: the addresses given are what there is";
+                    notes.warned(path, message);
+                }
             }
-            (on && fate).then_some(fields)
+            (used == Use::Now && sound).then_some(body)
         }
         (Some(Count::Range(..)), None) => {
+            notes.warned(path, "the addresses given are what there is");
             if !fields.has("scaling") {
                 notes.refused(at, "missing: a range of replicas needs to know how it is scaled");
             }
@@ -65,16 +86,26 @@ pub(super) fn convert(
     }
 }
 
+/// As it will be in a file, in the order people think of it.
+fn written(body: &Map<String, Value>) -> String {
+    let names = ["min", "max", "metric", "target", "window", "up_delay", "down_delay"];
+    let fields: Vec<String> = { names.iter() }
+        .filter_map(|name| Some(format!("{name} = {}", body.get(*name)?)))
+        .collect();
+    format!("scaling = {{ {} }}", fields.join(", "))
+}
+
 /// The fields, and whether they are sound.
 fn read(
     mut table: Fields<'_>,
     (min, max): (u64, u64),
-    on: bool,
+    used: Use,
     notes: &mut Notes,
 ) -> (bool, Map<String, Value>) {
-    let taken = |notes: &mut Notes, path: String, message: String| match on {
-        true => notes.taken(path, message),
-        false => notes.warned(path, format!("{message}, from a later version on")),
+    let taken = |notes: &mut Notes, path: String, message: String| match used {
+        Use::Now => notes.taken(path, message),
+        Use::Later => notes.warned(path, format!("{message}, from a later version on")),
+        Use::Never => notes.warned(path, "a group is not scaled by itself"),
     };
     let mut body = Map::new();
     let mut sound = true;
@@ -125,7 +156,13 @@ fn read(
                 notes.refused(path, "not a duration: for example 90, \"90s\" or \"5m\"");
                 default
             }
-            None => default,
+            None => {
+                if used == Use::Now {
+                    let message = format!("`{native}` = \"{}\", dstack's default", duration(default));
+                    notes.assumed(path, message);
+                }
+                default
+            }
         };
         body.insert(native.into(), json!(duration(time)));
     }
@@ -146,13 +183,13 @@ mod tests {
         let mut notes = Notes::default();
         let mut fields = Fields::new(document.as_object().unwrap(), "");
         let count = Some(Count::Range(0, 4));
-        let body = convert(&mut fields, count, "replicas", true, &mut notes);
+        let body = convert(&mut fields, count, "replicas", Use::Now, &mut notes);
         let expected = json!({
             "min": 0, "max": 4, "metric": "rps", "target": 8.0, "window": "5m", "up_delay": "1m", "down_delay": "10m",
             "actuator": {"type": "none"},
         });
         assert_eq!(body.map(Value::from), Some(expected));
         let mut fields = Fields::new(document.as_object().unwrap(), "");
-        assert_eq!(convert(&mut fields, count, "replicas", false, &mut notes), None);
+        assert_eq!(convert(&mut fields, count, "replicas", Use::Later, &mut notes), None);
     }
 }

@@ -7,7 +7,8 @@ use super::super::fields::{Fields, Notes, found, quoted};
 use super::super::{Options, name};
 use super::groups::Groups;
 use super::model::Model;
-use super::{Gateway, Part, groups, later, limits, model, probes, put_labels, router, scaling, unserved};
+use super::scaling::Use;
+use super::{Gateway, Part, groups, limits, model, probes, put_labels, router, scaling, unserved};
 use crate::model::TargetUrl;
 
 /// A service and its upstream as they grow.
@@ -32,10 +33,15 @@ pub(super) fn convert(mut fields: Fields<'_>, gateways: &[Gateway], options: &Op
         pair.service.insert("rate_limits".into(), limits.into());
     }
     let groups = groups::convert(&mut fields, notes);
-    if groups.is_none() {
-        replicas(&mut fields, &mut pair, notes);
-    } else {
-        fields.any("scaling");
+    let scaling = match &groups {
+        Some(groups) => {
+            fields.any("scaling");
+            groups.scaling.clone()
+        }
+        None => replicas(&mut fields, notes),
+    };
+    if let Some(scaling) = scaling {
+        pair.service.insert("scaling".into(), scaling.into());
     }
     let env = unserved::environment(&mut fields, notes);
     let health = probes::convert(&mut fields, &env, model.is_some(), notes);
@@ -64,7 +70,7 @@ fn begin(fields: &mut Fields<'_>, options: &Options, notes: &mut Notes) -> Pair 
         true => name::label(given).inspect(|name| {
             notes.adapted(&path, format!("`name` = {}", quoted(name)));
         }),
-        false => name::adapt(given, &path, notes),
+        false => name::adapt(given, "name", &path, notes),
     });
     let name = adapted.unwrap_or_else(|| {
         let model = fields.peek("model");
@@ -125,7 +131,7 @@ fn offered<'g>(
     let name = match fields.given("gateway", notes) {
         Some(Value::String(given)) => {
             let alone = given.rsplit('/').next().unwrap_or(given);
-            name::adapt(alone, &path, notes)
+            name::adapt(alone, "gateways", &path, notes)
         }
         Some(Value::Bool(false)) => {
             below_a_path(fields, options, pair, notes);
@@ -217,8 +223,10 @@ fn auth(fields: &mut Fields<'_>, pair: &mut Pair, notes: &mut Notes) -> bool {
             false
         }
         None => {
-            let message = "a key of its gateway is asked for, as dstack asks for a token";
-            notes.assumed(path, message);
+            if !fields.has("auth") {
+                let message = "a key of its gateway is asked for, as dstack asks for a token";
+                notes.assumed(path, message);
+            }
             false
         }
     }
@@ -243,17 +251,16 @@ fn kind(fields: &Fields<'_>, model: Option<&Model>, public: bool, pair: &mut Pai
     }
 }
 
-fn replicas(fields: &mut Fields<'_>, pair: &mut Pair, notes: &mut Notes) {
+/// Its native `scaling`, if that is read.
+fn replicas(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Map<String, Value>> {
     let path = fields.at("replicas");
     let count = scaling::count(fields, "replicas", notes);
     if count.is_none() && fields.has("replicas") {
         // What is wrong with it was told; that scaling does not go with it would be one word too many.
         fields.any("scaling");
-        return;
+        return None;
     }
-    if let Some(scaling) = scaling::convert(fields, count, &path, later::SCALING, notes) {
-        pair.service.insert("scaling".into(), scaling.into());
-    }
+    scaling::convert(fields, count, &path, Use::of_version(), notes)
 }
 
 /// The policy of its own router, else that of its gateway's.

@@ -80,9 +80,13 @@ pub(super) fn convert(fields: &mut Fields<'_>, labels: &mut Map<String, Value>, 
     }
 }
 
-/// Notes what a group says of how it is started.
+/// Notes what a group says of how it is started; a service has no labels for each of its groups.
 pub(super) fn of_group(group: &mut Fields<'_>, notes: &mut Notes) {
-    convert(group, &mut Map::new(), notes);
+    for name in KEPT.into_iter().chain(SET_ASIDE) {
+        if group.given(name, notes).is_some() {
+            notes.warned(group.at(name), "nothing is started here");
+        }
+    }
 }
 
 /// The fields of a group and of a service that may not stand at both levels.
