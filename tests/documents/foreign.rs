@@ -52,11 +52,14 @@ fn check(system: &str, file: &Path) {
     let text = fs::read_to_string(file).unwrap();
     let document = foreign::read(&shown, &text, format_of(file));
     let document = document.unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    let converted = foreign::convert(&document, &options(file)).unwrap_or_else(|| panic!("{shown} is not recognised"));
+    let converted = foreign::convert(&document, &options(file))
+        .unwrap_or_else(|| panic!("{shown} is not recognised"));
     let dialect = converted.dialect.to_string().to_lowercase();
     assert_eq!(dialect, system, "{shown}");
 
-    let report: String = { converted.notes.iter() }.map(|note| format!("{note}\n")).collect();
+    let report: String = { converted.notes.iter() }
+        .map(|note| format!("{note}\n"))
+        .collect();
     let native = native(&converted);
     let stem = file.file_stem().unwrap().to_string_lossy();
     let beside = |name: &str| format!("{FOLDER}/{system}/{stem}.{name}");
@@ -64,7 +67,10 @@ fn check(system: &str, file: &Path) {
     compare(&beside("toml"), &native);
 
     for secret in SECRETS {
-        assert!(!report.contains(secret), "{shown} tells a secret:\n{report}");
+        assert!(
+            !report.contains(secret),
+            "{shown} tells a secret:\n{report}"
+        );
     }
     every_field_is_told(&document, &converted, &shown);
     if !converted.is_refused() {
@@ -80,11 +86,13 @@ fn options(document: &Path) -> Options {
     let text = |name: &str| given[name].as_str().map(str::to_owned);
     let pairs = |name: &str| -> Vec<(String, String)> {
         let all = given[name].as_object().into_iter().flatten();
-        all.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect()
+        all.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned()))
+            .collect()
     };
     let list = |name: &str| -> Vec<String> {
         let all = given[name].as_array().into_iter().flatten();
-        all.map(|value| value.as_str().unwrap().to_owned()).collect()
+        all.map(|value| value.as_str().unwrap().to_owned())
+            .collect()
     };
     Options {
         gateway: text("gateway"),
@@ -104,7 +112,9 @@ fn native(converted: &Converted) -> String {
     let mut text = String::new();
     for (kind, bodies) in kinds {
         for body in bodies {
-            let fields = body.iter().map(|(name, value)| format!("{name} = {}\n", inline(value)));
+            let fields = body
+                .iter()
+                .map(|(name, value)| format!("{name} = {}\n", inline(value)));
             text += &format!("[[{kind}]]\n{}\n", fields.collect::<String>());
         }
     }
@@ -115,10 +125,12 @@ fn inline(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            let fields = fields.iter().map(|(name, value)| match name.chars().all(bare) {
-                true => format!("{name} = {}", inline(value)),
-                false => format!("{name:?} = {}", inline(value)),
-            });
+            let fields = fields
+                .iter()
+                .map(|(name, value)| match name.chars().all(bare) {
+                    true => format!("{name} = {}", inline(value)),
+                    false => format!("{name:?} = {}", inline(value)),
+                });
             format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
         }
         Value::Array(items) => {
@@ -155,12 +167,21 @@ fn every_field_is_told(document: &Value, converted: &Converted, shown: &str) {
 /// What is not refused is read as if it had been written by hand, beside the gateways that the document names and does not hold.
 fn is_accepted(native: &str, converted: &Converted, shown: &str) {
     let bodies = |kind: &str| -> Vec<&Map<String, Value>> {
-        let of_kind = converted.resources.iter().filter(|resource| resource.kind == kind);
+        let of_kind = converted
+            .resources
+            .iter()
+            .filter(|resource| resource.kind == kind);
         of_kind.map(|resource| &resource.body).collect()
     };
-    let named: BTreeSet<&str> = bodies("gateway").into_iter().filter_map(|body| body["name"].as_str()).collect();
+    let named: BTreeSet<&str> = bodies("gateway")
+        .into_iter()
+        .filter_map(|body| body["name"].as_str())
+        .collect();
     let services = bodies("service");
-    let lists = services.iter().flat_map(|body| body.get("gateways")?.as_array()).flatten();
+    let lists = services
+        .iter()
+        .flat_map(|body| body.get("gateways")?.as_array())
+        .flatten();
     let others = ["rule", "key"].map(bodies).concat();
     let single = others.iter().filter_map(|body| body.get("gateway"));
     let wanted: BTreeSet<&str> = lists.chain(single).filter_map(Value::as_str).collect();

@@ -153,9 +153,7 @@ const SYSTEMS: [System; 2] = [
 ];
 
 fn system(document: &Value) -> Option<&'static System> {
-    SYSTEMS
-        .iter()
-        .find(|system| (system.recognises)(document))
+    SYSTEMS.iter().find(|system| (system.recognises)(document))
 }
 
 /// Which system's document this is, by its fields; `None` if it is not foreign.
@@ -183,16 +181,40 @@ mod tests {
     #[test]
     fn documents_are_known_by_their_fields() {
         for (document, dialect) in [
-            (json!({"type": "gateway", "backend": "aws", "region": "eu"}), Some(Dialect::Dstack)),
-            (json!({"type": "service", "port": 8000}), Some(Dialect::Dstack)),
-            (json!({"type": "task", "commands": ["true"]}), Some(Dialect::Dstack)),
-            (json!([{"type": "service", "port": 8000}]), Some(Dialect::Dstack)),
-            (json!([{"base_url": "local", "weight": 1}]), Some(Dialect::Llumnix)),
+            (
+                json!({"type": "gateway", "backend": "aws", "region": "eu"}),
+                Some(Dialect::Dstack),
+            ),
+            (
+                json!({"type": "service", "port": 8000}),
+                Some(Dialect::Dstack),
+            ),
+            (
+                json!({"type": "task", "commands": ["true"]}),
+                Some(Dialect::Dstack),
+            ),
+            (
+                json!([{"type": "service", "port": 8000}]),
+                Some(Dialect::Dstack),
+            ),
+            (
+                json!([{"base_url": "local", "weight": 1}]),
+                Some(Dialect::Llumnix),
+            ),
             (json!([{"prefix": "*"}]), Some(Dialect::Llumnix)),
             // Ours.
-            (json!({"kind": "gateway", "name": "main", "hosts": ["*"]}), None),
-            (json!({"type": "gateway", "name": "main", "hosts": ["*"]}), None),
-            (json!({"kind": "service", "name": "a", "type": "openai", "targets": []}), None),
+            (
+                json!({"kind": "gateway", "name": "main", "hosts": ["*"]}),
+                None,
+            ),
+            (
+                json!({"type": "gateway", "name": "main", "hosts": ["*"]}),
+                None,
+            ),
+            (
+                json!({"kind": "service", "name": "a", "type": "openai", "targets": []}),
+                None,
+            ),
             (json!({"listener": [], "gateway": []}), None),
             // Nobody's.
             (json!([]), None),
@@ -202,7 +224,10 @@ mod tests {
             (json!(null), None),
         ] {
             assert_eq!(recognise(&document), dialect, "{document}");
-            assert_eq!(convert(&document, &Options::default()).map(|c| c.dialect), dialect);
+            assert_eq!(
+                convert(&document, &Options::default()).map(|c| c.dialect),
+                dialect
+            );
         }
     }
 
@@ -210,8 +235,20 @@ mod tests {
     #[test]
     fn any_value_can_stand_anywhere() {
         let values = [
-            json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!("\u{0}${{ x"), json!("a..b"), json!([]), json!([[]]),
-            json!([{}]), json!({}), json!({"type": 1}), json!([null, 1, "x", {"name": {}}]), json!("9999999999999999999999w"),
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(1e300),
+            json!(""),
+            json!("\u{0}${{ x"),
+            json!("a..b"),
+            json!([]),
+            json!([[]]),
+            json!([{}]),
+            json!({}),
+            json!({"type": 1}),
+            json!([null, 1, "x", {"name": {}}]),
+            json!("9999999999999999999999w"),
         ];
         let service = json!({
             "type": "service", "name": "a", "port": 8000, "gateway": "g", "https": true, "auth": true, "strip_prefix": true, "model": "m",
@@ -230,7 +267,11 @@ mod tests {
                 for value in &values {
                     let mut document = whole.clone();
                     document[field] = value.clone();
-                    let document = if list { json!([document, value]) } else { document };
+                    let document = if list {
+                        json!([document, value])
+                    } else {
+                        document
+                    };
                     let Some(converted) = convert(&document, &Options::default()) else {
                         continue;
                     };

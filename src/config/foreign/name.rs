@@ -57,7 +57,10 @@ mod tests {
     fn names_are_made_alike() {
         for (text, name) in [
             ("Qwen/Qwen2.5-7B", Some("qwen2-5-7b")),
-            ("NousResearch/Llama-2-7b-chat-hf", Some("llama-2-7b-chat-hf")),
+            (
+                "NousResearch/Llama-2-7b-chat-hf",
+                Some("llama-2-7b-chat-hf"),
+            ),
             ("a//", Some("a")),
             ("--__é", None),
             ("", None),

@@ -13,7 +13,7 @@ pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part
     let mut labels = Map::new();
     fields.any("type");
     part.notes.taken(fields.at("type"), "a gateway");
-    let domain_given = fields.at("domain");
+    let (whole, domain_given) = (fields.path().to_owned(), fields.at("domain"));
     let given = fields.text("name", &mut part.notes);
     let default = default(&mut fields, part);
     facts(&mut fields, &mut labels, part);
@@ -37,17 +37,17 @@ pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part
         body.insert("domain".into(), json!(domain));
     }
     let message = "callers need a key of the gateway (auth = \"api_key\"): tokens of dstack are not known here; make keys with `tollgate key create`";
-    part.notes.assumed(fields_path(&domain_given), message);
+    part.notes.assumed(whole, message);
     part.add("gateway", body);
     if let Some(domain) = &domain {
         without_v1(&name, domain, &domain_given, part);
     }
-    Gateway { name, default, https, policy }
-}
-
-/// The path of the document that a field of its top stands in.
-fn fields_path(field: &str) -> &str {
-    field.strip_suffix("domain").unwrap_or(field).trim_end_matches('.')
+    Gateway {
+        name,
+        default,
+        https,
+        policy,
+    }
 }
 
 fn called(
@@ -63,7 +63,9 @@ fn called(
         return name;
     }
     let wished = options.gateway.as_deref().or(domain);
-    let name = wished.and_then(name::label).unwrap_or_else(|| "gateway".into());
+    let name = wished
+        .and_then(name::label)
+        .unwrap_or_else(|| "gateway".into());
     if !fields.has("name") {
         let message = format!("`name` = {}; dstack would make one up", quoted(&name));
         part.notes.assumed(path, message);
@@ -88,7 +90,10 @@ fn facts(fields: &mut Fields<'_>, labels: &mut Map<String, Value>, part: &mut Pa
     for field in ["backend", "region", "instance_type"] {
         if let Some(value) = fields.text(field, &mut part.notes) {
             let label = format!("dstack.{field}");
-            let message = format!("nothing is started here; kept as the label {}", quoted(&label));
+            let message = format!(
+                "nothing is started here; kept as the label {}",
+                quoted(&label)
+            );
             part.notes.warned(fields.at(field), message);
             labels.insert(label, json!(value));
         }
@@ -119,21 +124,26 @@ fn domain(fields: &mut Fields<'_>, options: &Options, part: &mut Part) -> Option
             part.notes.refused(path, message);
             return None;
         }
-        let Some(project) = &options.project else {
+        let Some(project) = options.project.as_deref().and_then(name::label) else {
             let message = "a gateway here has one domain for all: say with which project's name it is filled in (--project)";
             part.notes.refused(path, message);
             return None;
         };
-        domain = format!("{before}{}{after}", project.to_ascii_lowercase());
+        domain = format!("{before}{}{after}", project);
     }
     if !matches!(HostPattern::from_text(&domain), Ok(HostPattern::Exact(_))) {
-        part.notes.refused(path, format!("{} is not a domain", quoted(given)));
+        part.notes
+            .refused(path, format!("{} is not a domain", quoted(given)));
         return None;
     }
     if domain == given {
-        part.notes.taken(path, "`domain`: services are at `<name>.<domain>`");
+        part.notes
+            .taken(path, "`domain`: services are at `<name>.<domain>`");
     } else {
-        let message = format!("`domain` = {}: services are at `<name>.<domain>`", quoted(&domain));
+        let message = format!(
+            "`domain` = {}: services are at `<name>.<domain>`",
+            quoted(&domain)
+        );
         part.notes.adapted(path, message);
     }
     Some(domain)
@@ -175,7 +185,10 @@ fn certificate(
         Some(given) => given,
         None if later::ACME => {
             body.insert("certificate".into(), json!("acme"));
-            notes.assumed(path, "`certificate` = \"acme\", as dstack's default is Let's Encrypt");
+            notes.assumed(
+                path,
+                "`certificate` = \"acme\", as dstack's default is Let's Encrypt",
+            );
             return true;
         }
         None => {
@@ -197,7 +210,8 @@ fn certificate(
             notes.refused(table.at("type"), message);
         }
         Some("acm") => {
-            let message = "`certificate` = \"none\": TLS ends at the load balancer before it, as it did";
+            let message =
+                "`certificate` = \"none\": TLS ends at the load balancer before it, as it did";
             notes.adapted(table.at("type"), message);
             if let Some(arn) = table.text("arn", notes) {
                 labels.insert("dstack.certificate.arn".into(), json!(arn));
@@ -208,7 +222,9 @@ fn certificate(
             let help = suggest(other, &["lets-encrypt", "acm"], "types");
             notes.refused(table.at("type"), format!("unknown type; {help}"));
         }
-        None if !table.has("type") => notes.refused(table.at("type"), "missing; known types: lets-encrypt, acm"),
+        None if !table.has("type") => {
+            notes.refused(table.at("type"), "missing; known types: lets-encrypt, acm")
+        }
         None => {}
     }
     table.finish(notes);
@@ -241,13 +257,19 @@ fn tags(fields: &mut Fields<'_>, labels: &mut Map<String, Value>, part: &mut Par
         return;
     };
     for (key, value) in tags {
-        let at = format!("{path}.{}", key.chars().filter(|c| !c.is_control()).collect::<String>());
+        let at = format!(
+            "{path}.{}",
+            key.chars().filter(|c| !c.is_control()).collect::<String>()
+        );
         match value.as_str() {
             Some(text) => {
                 labels.insert(key.clone(), json!(text));
-                part.notes.adapted(at, "a label of the same name; nothing else is tagged");
+                part.notes
+                    .adapted(at, "a label of the same name; nothing else is tagged");
             }
-            None => part.notes.refused(at, format!("expected text, found {}", found(value))),
+            None => part
+                .notes
+                .refused(at, format!("expected text, found {}", found(value))),
         }
     }
 }

@@ -40,7 +40,10 @@ pub(super) fn convert(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Grou
         _ => &["scaling", "commands"],
     };
     for name in others.iter().filter(|name| fields.has(name)) {
-        notes.refused(fields.at(name), "given beside groups: each of them says so itself");
+        notes.refused(
+            fields.at(name),
+            "given beside groups: each of them says so itself",
+        );
     }
     if items.is_empty() {
         notes.refused(path, "there must be at least one group");
@@ -93,11 +96,18 @@ fn all(
             vec![router]
         }
         None => {
-            notes.adapted(path, "the addresses of all groups are targets of one upstream");
+            notes.adapted(
+                path,
+                "the addresses of all groups are targets of one upstream",
+            );
             names
         }
     };
-    Groups { serving, scaling, routed }
+    Groups {
+        serving,
+        scaling,
+        routed,
+    }
 }
 
 fn named(group: &mut Fields<'_>, index: usize, taken: &[String], notes: &mut Notes) -> String {
@@ -111,7 +121,10 @@ fn named(group: &mut Fields<'_>, index: usize, taken: &[String], notes: &mut Not
     } else if taken.iter().any(|other| other == name) {
         notes.refused(path, "there is already a group of this name");
     } else {
-        notes.adapted(path, format!("its addresses can be given as the targets of \"SERVICE/{name}\""));
+        notes.adapted(
+            path,
+            format!("its addresses can be given as the targets of \"SERVICE/{name}\""),
+        );
     }
     name.to_owned()
 }
@@ -134,7 +147,10 @@ fn counts(
     let count = scaling::count(group, counted, notes);
     if group.has(wrong) {
         group.any(wrong);
-        notes.refused(group.at(wrong), format!("given beside `{counted}`: keep one"));
+        notes.refused(
+            group.at(wrong),
+            format!("given beside `{counted}`: keep one"),
+        );
     }
     let path = group.at(counted);
     let scaling = scaling::convert(group, count, &path, used, notes);
@@ -147,17 +163,24 @@ fn has_router(group: &mut Fields<'_>, count: Option<Count>, notes: &mut Notes) -
     };
     let path = router.at("type");
     match router.text("type", notes) {
-        Some("sglang" | "dynamo") => notes.adapted(path, "it is not launched here: its group's commands do so"),
+        Some("sglang" | "dynamo") => {
+            notes.adapted(path, "it is not launched here: its group's commands do so")
+        }
         Some(other) => {
             let help = suggest(other, &["sglang", "dynamo"], "routers");
             notes.refused(path, format!("unknown router; {help}"));
         }
-        None if !router.has("type") => notes.refused(path, "missing; known routers: sglang, dynamo"),
+        None if !router.has("type") => {
+            notes.refused(path, "missing; known routers: sglang, dynamo")
+        }
         None => {}
     }
     router.finish(notes);
     if count.is_some_and(|count| count != Count::Fixed(1)) {
-        notes.refused(group.at("router"), "the group of a router has exactly one replica");
+        notes.refused(
+            group.at("router"),
+            "the group of a router has exactly one replica",
+        );
     }
     true
 }

@@ -9,7 +9,11 @@ use super::super::fields::{Fields, Notes, quoted};
 pub(super) fn convert(fields: &mut Fields<'_>, notes: &mut Notes) -> Vec<Value> {
     let mut limits: Vec<Value> = Vec::new();
     let path = fields.at("rate_limits");
-    for (index, item) in { fields.list("rate_limits", notes) }.unwrap_or_default().iter().enumerate() {
+    for (index, item) in { fields.list("rate_limits", notes) }
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let Some(table) = Fields::of(item, &format!("{path}[{index}]"), notes) else {
             continue;
         };
@@ -17,7 +21,10 @@ pub(super) fn convert(fields: &mut Fields<'_>, notes: &mut Notes) -> Vec<Value> 
         let Some(limit) = one(table, notes) else {
             continue;
         };
-        if limits.iter().any(|other| other.get("prefix") == limit.get("prefix")) {
+        if limits
+            .iter()
+            .any(|other| other.get("prefix") == limit.get("prefix"))
+        {
             notes.refused(at, "there is already a limit for this prefix");
         }
         limits.push(limit.into());
@@ -35,8 +42,13 @@ fn one(mut table: Fields<'_>, notes: &mut Notes) -> Option<Map<String, Value>> {
             notes.taken(table.at("rps"), "`rps`");
             limit.insert("rps".into(), json!(number));
         }
-        Some(_) => notes.refused(table.at("rps"), "out of range: from 1/60, one a minute, to 1000000000"),
-        None if !table.has("rps") => notes.refused(table.at("rps"), "missing: how many requests a second"),
+        Some(_) => notes.refused(
+            table.at("rps"),
+            "out of range: from 1/60, one a minute, to 1000000000",
+        ),
+        None if !table.has("rps") => {
+            notes.refused(table.at("rps"), "missing: how many requests a second")
+        }
         None => {}
     }
     match table.whole("burst", notes) {

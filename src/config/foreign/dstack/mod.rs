@@ -42,8 +42,20 @@ const OF_GATEWAYS: [&str; 8] = [
 ];
 /// The same of services.
 const OF_SERVICES: [&str; 14] = [
-    "port", "commands", "image", "replicas", "groups", "probes", "resources", "python", "env",
-    "https", "entrypoint", "gateway", "backends", "docker",
+    "port",
+    "commands",
+    "image",
+    "replicas",
+    "groups",
+    "probes",
+    "resources",
+    "python",
+    "env",
+    "https",
+    "entrypoint",
+    "gateway",
+    "backends",
+    "docker",
 ];
 /// Other documents of dstack, which have nothing to do with traffic.
 const OTHERS: [&str; 4] = ["task", "dev-environment", "fleet", "volume"];
@@ -57,7 +69,10 @@ pub(super) fn recognises(document: &Value) -> bool {
 }
 
 fn is_one(document: &Value) -> bool {
-    let Some(table) = document.as_object().filter(|table| !table.contains_key("kind")) else {
+    let Some(table) = document
+        .as_object()
+        .filter(|table| !table.contains_key("kind"))
+    else {
         return false;
     };
     let has = |names: &[&str]| names.iter().any(|name| table.contains_key(*name));
@@ -106,15 +121,18 @@ pub(super) fn convert(document: &Value, options: &Options) -> Converted {
             .into_iter()
             .collect(),
     };
-    let is_gateway = |table: &Map<String, Value>| {
-        table.get("type").and_then(Value::as_str) == Some("gateway")
-    };
+    let is_gateway =
+        |table: &Map<String, Value>| table.get("type").and_then(Value::as_str) == Some("gateway");
     let mut gateways = Vec::new();
     let mut parts: Vec<(usize, Part)> = Vec::new();
     for (index, (path, table)) in items.iter().enumerate() {
         if is_gateway(table) {
             let mut part = Part::default();
-            gateways.push(gateway::convert(Fields::new(table, path), options, &mut part));
+            gateways.push(gateway::convert(
+                Fields::new(table, path),
+                options,
+                &mut part,
+            ));
             parts.push((index, part));
         }
     }
@@ -154,5 +172,80 @@ fn no_traffic(fields: &Fields<'_>, kind: &str, part: &mut Part) {
 fn put_labels(body: &mut Map<String, Value>, labels: Map<String, Value>) {
     if !labels.is_empty() {
         body.insert("labels".into(), labels.into());
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(document: &Value, options: &Options) -> Vec<String> {
+        let notes = convert(document, options).notes;
+        let refused = notes
+            .iter()
+            .filter(|note| note.fate == super::super::Fate::Refused);
+        refused.map(|note| note.path.clone()).collect()
+    }
+
+    /// What fills a variable in may not be one again.
+    #[test]
+    fn a_project_is_filled_in_once() {
+        let document = json!({"type": "gateway", "name": "g", "backend": "aws", "domain": "${{ run.project_name }}.example.com"});
+        let options = |project: &str| Options {
+            project: Some(project.into()),
+            ..Options::default()
+        };
+        assert_eq!(refused(&document, &Options::default()), ["domain"]);
+        assert!(refused(&document, &options("Team A")).is_empty());
+        assert!(refused(&document, &options("${{ run.project_name }}")).is_empty());
+        assert_eq!(refused(&document, &options("!")), ["domain"]);
+    }
+
+    #[test]
+    fn fixed_counts_and_ranges() {
+        let scaling = json!({"metric": "rps", "target": 10});
+        for (replicas, scaled, wrong) in [
+            (json!(1), false, vec![]),
+            (json!("2"), false, vec![]),
+            (json!("3..3"), false, vec![]),
+            (json!("3..3"), true, vec!["scaling"]),
+            (json!("0..10"), true, vec![]),
+            (json!("0..10"), false, vec!["scaling"]),
+            (json!("2.."), true, vec!["replicas"]),
+            (json!([{"count": 1}]), false, vec![]),
+            (json!([]), false, vec!["replicas"]),
+        ] {
+            let mut document =
+                json!({"type": "service", "name": "a", "port": 1, "replicas": replicas});
+            if scaled {
+                document["scaling"] = scaling.clone();
+            }
+            assert_eq!(refused(&document, &Options::default()), wrong, "{document}");
+        }
+    }
+
+    #[test]
+    fn targets_that_hold_a_credential_are_refused_and_not_shown() {
+        let document = json!({"type": "service", "name": "a", "port": 1});
+        let options = Options {
+            targets: vec![
+                ("a".into(), "http://u:hunter2@h:1".into()),
+                ("b".into(), "none of its own".into()),
+            ],
+            ..Options::default()
+        };
+        assert_eq!(refused(&document, &options), ["--target a"]);
+        let told = convert(&document, &options).notes;
+        assert!(
+            told.iter()
+                .all(|note| !note.to_string().contains("hunter2"))
+        );
     }
 }

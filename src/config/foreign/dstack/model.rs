@@ -52,7 +52,10 @@ fn of_table(mut table: Fields<'_>, notes: &mut Notes) -> Option<Model> {
     };
     let prefix = prefix(&mut table, notes);
     table.finish(notes);
-    Some(Model { name: name?, prefix })
+    Some(Model {
+        name: name?,
+        prefix,
+    })
 }
 
 fn format(table: &mut Fields<'_>, notes: &mut Notes) {
@@ -74,7 +77,9 @@ fn format(table: &mut Fields<'_>, notes: &mut Notes) {
         if table.text(name, notes).is_some() {
             let path = table.at(name);
             match format {
-                Some("tgi") => notes.warned(path, "needed by format: tgi alone; the engine has its own"),
+                Some("tgi") => {
+                    notes.warned(path, "needed by format: tgi alone; the engine has its own")
+                }
                 _ => notes.refused(path, "only for format: tgi"),
             }
         }

@@ -35,7 +35,10 @@ pub(super) fn convert(
     for (index, probe) in probes.iter().enumerate() {
         let at = format!("{path}[{index}]");
         if index > 0 {
-            notes.refused(at, "an upstream is asked one thing: keep the probe that tells most");
+            notes.refused(
+                at,
+                "an upstream is asked one thing: keep the probe that tells most",
+            );
         } else if let Some(table) = Fields::of(probe, &at, notes) {
             health = Some(one(table, env, notes).into());
         }
@@ -43,7 +46,11 @@ pub(super) fn convert(
     health
 }
 
-fn one(mut table: Fields<'_>, env: &BTreeMap<String, String>, notes: &mut Notes) -> Map<String, Value> {
+fn one(
+    mut table: Fields<'_>,
+    env: &BTreeMap<String, String>,
+    notes: &mut Notes,
+) -> Map<String, Value> {
     let mut health = Map::new();
     health.insert("type".into(), json!("http"));
     match table.text("type", notes) {
@@ -85,15 +92,25 @@ fn request(
     let method = table.text("method", notes);
     if let Some(method) = method {
         let path = table.at("method");
-        match METHODS.iter().find(|known| known.eq_ignore_ascii_case(method)) {
+        match METHODS
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(method))
+        {
             Some(known) => {
                 notes.taken(path, "`health.method`");
                 health.insert("method".into(), json!(known.to_ascii_uppercase()));
             }
-            None => notes.refused(path, format!("unknown method; {}", suggest(method, &METHODS, "methods"))),
+            None => notes.refused(
+                path,
+                format!("unknown method; {}", suggest(method, &METHODS, "methods")),
+            ),
         }
     }
-    let bodiless = method.is_none_or(|method| ["get", "head"].iter().any(|none| none.eq_ignore_ascii_case(method)));
+    let bodiless = method.is_none_or(|method| {
+        ["get", "head"]
+            .iter()
+            .any(|none| none.eq_ignore_ascii_case(method))
+    });
     let fits = |body: &str| match body.len() {
         _ if bodiless => Err("a GET or HEAD has no body: write method: post"),
         1..=2048 => Ok(()),
@@ -149,7 +166,10 @@ fn fill(given: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
         let variable = variable.trim();
         let value = variable.strip_prefix("env.").and_then(|name| env.get(name));
         let value = value.ok_or_else(|| {
-            format!("the value of {} is not in the document's `env`: write it there", quoted(variable))
+            format!(
+                "the value of {} is not in the document's `env`: write it there",
+                quoted(variable)
+            )
         })?;
         filled.push_str(before);
         filled.push_str(value);
@@ -183,7 +203,10 @@ fn headers(
                 notes.refused(at, "not the name of a header");
             }
             Some(name) => match value {
-                _ if headers.keys().any(|known: &String| known.eq_ignore_ascii_case(name)) => {
+                _ if headers
+                    .keys()
+                    .any(|known: &String| known.eq_ignore_ascii_case(name)) =>
+                {
                     notes.refused(at, "given twice: a check sends each header once");
                 }
                 Some(value) => {
@@ -212,11 +235,17 @@ fn times(table: &mut Fields<'_>, health: &mut Map<String, Value>, notes: &mut No
                 time
             }
             Some(_) => {
-                notes.refused(path, "not a duration of at least 1s: for example 10, \"10s\" or \"1m\"");
+                notes.refused(
+                    path,
+                    "not a duration of at least 1s: for example 10, \"10s\" or \"1m\"",
+                );
                 default
             }
             None => {
-                notes.assumed(path, format!("`health.{name}` = \"{default}s\", dstack's default"));
+                notes.assumed(
+                    path,
+                    format!("`health.{name}` = \"{default}s\", dstack's default"),
+                );
                 default
             }
         }
@@ -242,7 +271,10 @@ fn times(table: &mut Fields<'_>, health: &mut Map<String, Value>, notes: &mut No
     if let Some(until) = table.flag("until_ready", notes) {
         let path = table.at("until_ready");
         match until {
-            true => notes.warned(path, "it is asked on after it is ready, so that one that fails gets no requests"),
+            true => notes.warned(
+                path,
+                "it is asked on after it is ready, so that one that fails gets no requests",
+            ),
             false => notes.taken(path, "as it is here"),
         }
     }
@@ -256,7 +288,10 @@ mod tests {
     fn variables_are_filled_in_from_the_document() {
         let env = BTreeMap::from([("A".to_owned(), "x".to_owned())]);
         assert_eq!(fill("b", &env).as_deref(), Ok("b"));
-        assert_eq!(fill("Bearer ${{ env.A }}!${{env.A}}", &env).as_deref(), Ok("Bearer x!x"));
+        assert_eq!(
+            fill("Bearer ${{ env.A }}!${{env.A}}", &env).as_deref(),
+            Ok("Bearer x!x")
+        );
         for text in ["${{ env.B }}", "${{ run.A }}", "${{ env.A"] {
             assert!(fill(text, &env).is_err(), "{text}");
         }

@@ -8,7 +8,10 @@ pub(super) fn seconds(value: &Value) -> Option<u64> {
         return Some(seconds);
     }
     let text = value.as_str()?.trim();
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (digits, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
     let scale = match unit.trim() {
         "" | "s" => 1,
         "m" => 60,

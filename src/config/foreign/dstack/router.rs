@@ -27,7 +27,9 @@ pub(super) fn read(mut table: Fields<'_>, notes: &mut Notes) -> Router {
             let help = suggest(other, &["sglang"], "routers");
             notes.refused(table.at("type"), format!("unknown router; {help}"));
         }
-        None if !table.has("type") => notes.refused(table.at("type"), "missing; known routers: sglang"),
+        None if !table.has("type") => {
+            notes.refused(table.at("type"), "missing; known routers: sglang")
+        }
         None => {}
     }
     let given = table.text("policy", notes);
@@ -43,7 +45,10 @@ pub(super) fn read(mut table: Fields<'_>, notes: &mut Notes) -> Router {
     if let Some(disaggregated) = table.flag("pd_disaggregation", notes) {
         let path = table.at("pd_disaggregation");
         match disaggregated {
-            true => notes.refused(path, "requests are not yet split between prefill and decode by this version"),
+            true => notes.refused(
+                path,
+                "requests are not yet split between prefill and decode by this version",
+            ),
             false => notes.taken(path, "as it is here"),
         }
     }

@@ -10,7 +10,11 @@ const UP: u64 = 300;
 const DOWN: u64 = 600;
 
 /// Reads a count of replicas from the field `name`.
-pub(super) fn count(fields: &mut Fields<'_>, name: &'static str, notes: &mut Notes) -> Option<Count> {
+pub(super) fn count(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    notes: &mut Notes,
+) -> Option<Count> {
     let value = fields.given(name, notes)?;
     match super::quantity::count(value) {
         Ok(count) => Some(count),
@@ -33,7 +37,11 @@ pub(super) enum Use {
 impl Use {
     /// As this version has it.
     pub(super) fn of_version() -> Self {
-        if later::SCALING { Self::Now } else { Self::Later }
+        if later::SCALING {
+            Self::Now
+        } else {
+            Self::Later
+        }
     }
 }
 
@@ -69,7 +77,10 @@ pub(super) fn convert(
         (Some(Count::Range(..)), None) => {
             notes.warned(path, "the addresses given are what there is");
             if !fields.has("scaling") {
-                notes.refused(at, "missing: a range of replicas needs to know how it is scaled");
+                notes.refused(
+                    at,
+                    "missing: a range of replicas needs to know how it is scaled",
+                );
             }
             None
         }
@@ -79,7 +90,10 @@ pub(super) fn convert(
                 notes.adapted(path, message);
             }
             if table.is_some() {
-                notes.refused(at, "a fixed number of replicas is not scaled: give a range, such as 1..4");
+                notes.refused(
+                    at,
+                    "a fixed number of replicas is not scaled: give a range, such as 1..4",
+                );
             }
             None
         }
@@ -88,7 +102,15 @@ pub(super) fn convert(
 
 /// As it will be in a file, in the order people think of it.
 fn written(body: &Map<String, Value>) -> String {
-    let names = ["min", "max", "metric", "target", "window", "up_delay", "down_delay"];
+    let names = [
+        "min",
+        "max",
+        "metric",
+        "target",
+        "window",
+        "up_delay",
+        "down_delay",
+    ];
     let fields: Vec<String> = { names.iter() }
         .filter_map(|name| Some(format!("{name} = {}", body.get(*name)?)))
         .collect();
@@ -158,7 +180,8 @@ fn read(
             }
             None => {
                 if used == Use::Now {
-                    let message = format!("`{native}` = \"{}\", dstack's default", duration(default));
+                    let message =
+                        format!("`{native}` = \"{}\", dstack's default", duration(default));
                     notes.assumed(path, message);
                 }
                 default
@@ -190,6 +213,9 @@ mod tests {
         });
         assert_eq!(body.map(Value::from), Some(expected));
         let mut fields = Fields::new(document.as_object().unwrap(), "");
-        assert_eq!(convert(&mut fields, count, "replicas", Use::Later, &mut notes), None);
+        assert_eq!(
+            convert(&mut fields, count, "replicas", Use::Later, &mut notes),
+            None
+        );
     }
 }

@@ -18,7 +18,12 @@ struct Pair {
     upstream: Map<String, Value>,
 }
 
-pub(super) fn convert(mut fields: Fields<'_>, gateways: &[Gateway], options: &Options, part: &mut Part) {
+pub(super) fn convert(
+    mut fields: Fields<'_>,
+    gateways: &[Gateway],
+    options: &Options,
+    part: &mut Part,
+) {
     let notes = &mut part.notes;
     let mut labels = Map::new();
     let mut pair = begin(&mut fields, options, notes);
@@ -52,7 +57,8 @@ pub(super) fn convert(mut fields: Fields<'_>, gateways: &[Gateway], options: &Op
     unserved::convert(&mut fields, &mut labels, notes);
     let message = "dstack gives an engine 300s: timeouts = { first_byte = \"5m\", idle = \"5m\" }";
     notes.assumed(fields.path(), message);
-    pair.service.insert("timeouts".into(), json!({"first_byte": "5m", "idle": "5m"}));
+    pair.service
+        .insert("timeouts".into(), json!({"first_byte": "5m", "idle": "5m"}));
     let targets = targets(&fields, &pair.name, port, groups.as_ref(), options, notes);
     pair.upstream.insert("targets".into(), json!(targets));
     put_labels(&mut pair.service, labels);
@@ -62,7 +68,10 @@ pub(super) fn convert(mut fields: Fields<'_>, gateways: &[Gateway], options: &Op
 
 fn begin(fields: &mut Fields<'_>, options: &Options, notes: &mut Notes) -> Pair {
     fields.any("type");
-    notes.taken(fields.at("type"), "a service, and an upstream of the same name");
+    notes.taken(
+        fields.at("type"),
+        "a service, and an upstream of the same name",
+    );
     let path = fields.at("name");
     let given = fields.text("name", notes);
     let adapted = given.and_then(|given| match given.contains(['.', '_']) {
@@ -101,7 +110,10 @@ fn port(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<u16> {
     };
     let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let port = match value {
-        Value::Number(port) => port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
+        Value::Number(port) => port
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port > 0),
         Value::String(text) => match text.split_once(':') {
             Some((from, port)) => number(from).and(number(port)),
             None => number(text),
@@ -127,7 +139,10 @@ fn offered<'g>(
     let known = |name: &str| gateways.iter().find(|gateway| gateway.name == name);
     let default = gateways.iter().find(|gateway| gateway.default);
     let only = gateways.first().filter(|_| gateways.len() == 1);
-    let fallback = options.gateway.as_deref().or_else(|| Some(&default.or(only)?.name));
+    let fallback = options
+        .gateway
+        .as_deref()
+        .or_else(|| Some(&default.or(only)?.name));
     let name = match fields.given("gateway", notes) {
         Some(Value::String(given)) => {
             let alone = given.rsplit('/').next().unwrap_or(given);
@@ -138,18 +153,28 @@ fn offered<'g>(
             return None;
         }
         Some(Value::Bool(true)) if fallback.is_none() => {
-            notes.refused(path, "it needs a gateway, and none is the default: name it here or with --gateway");
+            notes.refused(
+                path,
+                "it needs a gateway, and none is the default: name it here or with --gateway",
+            );
             None
         }
         Some(other) if !other.is_boolean() => {
-            notes.refused(path, format!("expected a name, true or false, found {}", found(other)));
+            notes.refused(
+                path,
+                format!("expected a name, true or false, found {}", found(other)),
+            );
             None
         }
         given => {
             match (fallback, given) {
-                (Some(name), Some(_)) => notes.adapted(path, format!("gateways = [{}]", quoted(name))),
+                (Some(name), Some(_)) => {
+                    notes.adapted(path, format!("gateways = [{}]", quoted(name)))
+                }
                 (Some(name), None) => notes.assumed(path, format!("gateways = [{}]", quoted(name))),
-                (None, _) => notes.assumed(path, "every gateway offers it; name one with --gateway"),
+                (None, _) => {
+                    notes.assumed(path, "every gateway offers it; name one with --gateway")
+                }
             }
             fallback.map(str::to_owned)
         }
@@ -164,10 +189,20 @@ fn offered<'g>(
 fn below_a_path(fields: &mut Fields<'_>, options: &Options, pair: &mut Pair, notes: &mut Notes) {
     let project = options.project.as_deref().and_then(name::label);
     if project.is_none() {
-        notes.assumed(fields.path(), "the project is \"main\"; give another with --project");
+        notes.assumed(
+            fields.path(),
+            "the project is \"main\"; give another with --project",
+        );
     }
-    let prefix = format!("/proxy/services/{}/{}", project.as_deref().unwrap_or("main"), pair.name);
-    notes.adapted(fields.at("gateway"), format!("path_prefix = {}", quoted(&prefix)));
+    let prefix = format!(
+        "/proxy/services/{}/{}",
+        project.as_deref().unwrap_or("main"),
+        pair.name
+    );
+    notes.adapted(
+        fields.at("gateway"),
+        format!("path_prefix = {}", quoted(&prefix)),
+    );
     pair.service.insert("path_prefix".into(), json!(prefix));
     strip_prefix(fields, true, pair, notes);
 }
@@ -179,7 +214,10 @@ fn strip_prefix(fields: &mut Fields<'_>, used: bool, pair: &mut Pair, notes: &mu
             notes.taken(path, "`strip_prefix`");
             pair.service.insert("strip_prefix".into(), json!(strip));
         }
-        Some(_) => notes.warned(path, "without effect on what is served at a host of its own"),
+        Some(_) => notes.warned(
+            path,
+            "without effect on what is served at a host of its own",
+        ),
         None => {}
     }
 }
@@ -190,14 +228,20 @@ fn https(fields: &mut Fields<'_>, gateway: Option<&Gateway>, notes: &mut Notes) 
         Some(Value::Bool(https)) => Some(*https),
         Some(Value::String(auto)) if auto == "auto" => None,
         Some(other) => {
-            notes.refused(path, format!("expected true, false or \"auto\", found {}", found(other)));
+            notes.refused(
+                path,
+                format!("expected true, false or \"auto\", found {}", found(other)),
+            );
             return;
         }
         None => return,
     };
     match (https, gateway) {
         (Some(true), Some(gateway)) if !gateway.https => {
-            notes.refused(path, "its gateway has no certificate: write https: auto or false");
+            notes.refused(
+                path,
+                "its gateway has no certificate: write https: auto or false",
+            );
         }
         (Some(true), _) => {
             let message = "whether it is reached over TLS is decided by what stands before Tollgate, for all services alike";
@@ -233,7 +277,13 @@ fn auth(fields: &mut Fields<'_>, pair: &mut Pair, notes: &mut Notes) -> bool {
 }
 
 /// What it speaks.
-fn kind(fields: &Fields<'_>, model: Option<&Model>, public: bool, pair: &mut Pair, notes: &mut Notes) {
+fn kind(
+    fields: &Fields<'_>,
+    model: Option<&Model>,
+    public: bool,
+    pair: &mut Pair,
+    notes: &mut Notes,
+) {
     let path = fields.at("model");
     match model {
         Some(model) => {
@@ -244,7 +294,10 @@ fn kind(fields: &Fields<'_>, model: Option<&Model>, public: bool, pair: &mut Pai
             }
         }
         None if !fields.has("model") => {
-            notes.assumed(path, "no model: type = \"http\", any requests at its own host");
+            notes.assumed(
+                path,
+                "no model: type = \"http\", any requests at its own host",
+            );
             pair.service.insert("type".into(), json!("http"));
         }
         None => {}
@@ -279,10 +332,12 @@ fn policy(
             }
             policy
         }
-        None => gateway.and_then(|gateway| gateway.policy).inspect(|policy| {
-            let message = format!("policy = \"{policy}\", of its gateway's router");
-            notes.assumed(fields.at("router"), message);
-        }),
+        None => gateway
+            .and_then(|gateway| gateway.policy)
+            .inspect(|policy| {
+                let message = format!("policy = \"{policy}\", of its gateway's router");
+                notes.assumed(fields.at("router"), message);
+            }),
     };
     match policy {
         Some(policy) => {
@@ -306,9 +361,18 @@ fn targets(
     notes: &mut Notes,
 ) -> Vec<String> {
     let mut names = vec![service.to_owned()];
-    names.extend({ groups.iter() }.flat_map(|groups| groups.serving.iter().map(|group| format!("{service}/{group}"))));
+    names.extend({ groups.iter() }.flat_map(|groups| {
+        groups
+            .serving
+            .iter()
+            .map(|group| format!("{service}/{group}"))
+    }));
     let mut targets = Vec::new();
-    for (name, url) in options.targets.iter().filter(|(name, _)| names.contains(name)) {
+    for (name, url) in options
+        .targets
+        .iter()
+        .filter(|(name, _)| names.contains(name))
+    {
         let path = format!("--target {name}");
         match TargetUrl::from_text(url) {
             Ok(url) => {
@@ -338,9 +402,14 @@ fn finish(mut pair: Pair, model: Option<Model>, targets: &[String], part: &mut P
     if let Some(prefix) = model.and_then(|model| model.prefix) {
         let second = name::with_suffix(&pair.name, "model");
         let (mut service, mut upstream) = (pair.service.clone(), pair.upstream.clone());
-        let below: Vec<String> = { targets.iter() }.map(|url| format!("{url}{prefix}")).collect();
+        let below: Vec<String> = { targets.iter() }
+            .map(|url| format!("{url}{prefix}"))
+            .collect();
         if targets.iter().any(|url| url.starts_with("unix:")) {
-            part.notes.refused("--target", "a unix socket has no path of its own for the model's prefix");
+            part.notes.refused(
+                "--target",
+                "a unix socket has no path of its own for the model's prefix",
+            );
         }
         service.insert("name".into(), json!(second));
         service.insert("upstream".into(), json!(second));

@@ -71,7 +71,10 @@ pub(super) fn convert(fields: &mut Fields<'_>, labels: &mut Map<String, Value>, 
             }
         };
         labels.insert(format!("dstack.{name}"), json!(text));
-        notes.warned(path, format!("nothing is started here; kept as the label \"dstack.{name}\""));
+        notes.warned(
+            path,
+            format!("nothing is started here; kept as the label \"dstack.{name}\""),
+        );
     }
     for name in SET_ASIDE {
         if fields.given(name, notes).is_some() {
@@ -93,7 +96,10 @@ pub(super) fn of_group(group: &mut Fields<'_>, notes: &mut Notes) {
 pub(super) fn at_both_levels(service: &Fields<'_>, group: &Fields<'_>, notes: &mut Notes) {
     for name in KEPT.iter().chain(&SET_ASIDE) {
         if service.has(name) && group.has(name) && *name != "reservation" {
-            notes.refused(group.at(name), "given for the service, too: keep it at one level");
+            notes.refused(
+                group.at(name),
+                "given for the service, too: keep it at one level",
+            );
         }
     }
 }
@@ -127,6 +133,9 @@ pub(super) fn environment(fields: &mut Fields<'_>, notes: &mut Notes) -> BTreeMa
             return known;
         }
     }
-    notes.warned(path, "nothing is started here; probes may use what it holds");
+    notes.warned(
+        path,
+        "nothing is started here; probes may use what it holds",
+    );
     known
 }

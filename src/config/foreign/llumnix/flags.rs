@@ -37,45 +37,82 @@ pub(super) struct Flags {
 const SET_ASIDE: [(&str, &[&str]); 9] = [
     (
         "requests are not held in one queue before a scheduler",
-        &["max-queue-size", "wait-queue-threads", "wait-queue-interval", "wait-scheduling-timeout", "wait-scheduling-retry-interval"],
+        &[
+            "max-queue-size",
+            "wait-queue-threads",
+            "wait-queue-interval",
+            "wait-scheduling-timeout",
+            "wait-scheduling-retry-interval",
+        ],
     ),
     (
         "Tollgate picks engines itself, without a scheduler",
         &[
-            "service-token", "forward-tokens", "scheduler-discovery", "scheduler-endpoints", "enable-full-mode-scheduling",
-            "requests-report-duration", "separate-pd-scheduling",
+            "service-token",
+            "forward-tokens",
+            "scheduler-discovery",
+            "scheduler-endpoints",
+            "enable-full-mode-scheduling",
+            "requests-report-duration",
+            "separate-pd-scheduling",
         ],
     ),
     (
         "engines are not looked for in Redis",
         &[
-            "discovery-redis-host", "discovery-redis-port", "discovery-redis-username", "discovery-redis-password",
-            "discovery-redis-socket-timeout", "discovery-redis-retry-times", "discovery-redis-status-ttl-ms",
+            "discovery-redis-host",
+            "discovery-redis-port",
+            "discovery-redis-username",
+            "discovery-redis-password",
+            "discovery-redis-socket-timeout",
+            "discovery-redis-retry-times",
+            "discovery-redis-status-ttl-ms",
             "discovery-redis-refresh-interval-ms",
         ],
     ),
     (
         "engines are not looked for in etcd",
         &[
-            "discovery-etcd-endpoints", "discovery-etcd-username", "discovery-etcd-password", "discovery-etcd-dial-timeout",
-            "discovery-etcd-lease-ttl", "discovery-etcd-refresh-interval-sec",
+            "discovery-etcd-endpoints",
+            "discovery-etcd-username",
+            "discovery-etcd-password",
+            "discovery-etcd-dial-timeout",
+            "discovery-etcd-lease-ttl",
+            "discovery-etcd-refresh-interval-sec",
         ],
     ),
     (
         "requests go to engines as they came: templates, tokens and tools are the engine's",
-        &["tokenizer-name", "tokenizer-path", "chat-template", "max-model-len", "tool-call-parser", "reasoning-parser"],
+        &[
+            "tokenizer-name",
+            "tokenizer-path",
+            "chat-template",
+            "max-model-len",
+            "tool-call-parser",
+            "reasoning-parser",
+        ],
     ),
     (
         "there is no batch API here",
         &[
-            "batch-oss-path", "batch-oss-endpoint", "batch-redis-addrs", "batch-redis-username", "batch-redis-password",
-            "batch-redis-retry-times", "batch-parallel", "batch-lines-per-shard", "batch-request-timeout",
+            "batch-oss-path",
+            "batch-oss-endpoint",
+            "batch-redis-addrs",
+            "batch-redis-username",
+            "batch-redis-password",
+            "batch-redis-retry-times",
+            "batch-parallel",
+            "batch-lines-per-shard",
+            "batch-request-timeout",
             "batch-request-retry-times",
         ],
     ),
     ("bodies are never logged", &["enable-log-input"]),
     ("there is no profiler", &["enable-pprof"]),
-    ("the routes are the document that is converted", &["route-config"]),
+    (
+        "the routes are the document that is converted",
+        &["route-config"],
+    ),
 ];
 
 /// Flags that are converted.
@@ -106,7 +143,12 @@ impl Given {
     }
 
     /// A whole number within a range; anything else is refused.
-    fn whole(&self, name: &str, range: std::ops::RangeInclusive<i64>, notes: &mut Notes) -> Option<i64> {
+    fn whole(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<i64>,
+        notes: &mut Notes,
+    ) -> Option<i64> {
         let number = self.get(name)?.trim().parse::<i64>();
         match number {
             Ok(number) if range.contains(&number) => Some(number),
@@ -144,7 +186,10 @@ pub(super) fn read(options: &Options, notes: &mut Notes) -> Flags {
     };
     discovery(&given, options, &mut flags, notes);
     flags.local_policy = scheduling(&given, notes);
-    if given.get("pd-disagg-protocol").is_some_and(|protocol| !protocol.is_empty()) {
+    if given
+        .get("pd-disagg-protocol")
+        .is_some_and(|protocol| !protocol.is_empty())
+    {
         let message = "requests are not yet split between prefill and decode by this version";
         notes.refused("--pd-disagg-protocol", message);
     }
@@ -186,7 +231,10 @@ fn collect(options: &Options, notes: &mut Notes) -> Given {
         if known.contains(&name.as_str()) && name != "extra-args" {
             given.insert(name, value);
         } else {
-            let message = format!("unknown flag {}, which Llumnix passes over, too", quoted(&name));
+            let message = format!(
+                "unknown flag {}, which Llumnix passes over, too",
+                quoted(&name)
+            );
             notes.warned("--extra-args", message);
         }
     }
@@ -204,7 +252,10 @@ fn policy(given: &Given, notes: &mut Notes) -> Option<RoutePolicy> {
         }
         Some(other) => {
             let help = suggest(other, &["prefix", "weight"], "policies");
-            notes.refused("--route-policy", format!("unknown policy {}; {help}", quoted(other)));
+            notes.refused(
+                "--route-policy",
+                format!("unknown policy {}; {help}", quoted(other)),
+            );
             return None;
         }
     };
@@ -220,18 +271,27 @@ fn address(given: &Given, notes: &mut Notes) -> Option<String> {
     let bracketed = host.filter(|host| host.contains(':') && !host.starts_with('['));
     let typed = match bracketed {
         Some(host) => format!("[{host}]"),
-        None => host.filter(|host| !host.is_empty()).unwrap_or("0.0.0.0").to_owned(),
+        None => host
+            .filter(|host| !host.is_empty())
+            .unwrap_or("0.0.0.0")
+            .to_owned(),
     };
     match format!("{typed}:{}", port.unwrap_or("8001")).parse::<SocketAddr>() {
         Ok(address) => {
-            for name in ["host", "port"].into_iter().filter(|name| given.get(name).is_some()) {
+            for name in ["host", "port"]
+                .into_iter()
+                .filter(|name| given.get(name).is_some())
+            {
                 notes.adapted(flag(name), format!("a listener at \"{address}\""));
             }
             Some(address.to_string())
         }
         Err(_) => {
             let name = if host.is_some() { "host" } else { "port" };
-            notes.refused(flag(name), "not an address and a port, such as 0.0.0.0 and 8001");
+            notes.refused(
+                flag(name),
+                "not an address and a port, such as 0.0.0.0 and 8001",
+            );
             None
         }
     }
@@ -242,9 +302,15 @@ fn discovery(given: &Given, options: &Options, flags: &mut Flags, notes: &mut No
     match given.get("llm-backend-discovery") {
         Some("endpoints") => notes.adapted(path, "the targets of the upstream \"local\""),
         Some("redis" | "etcd") if !options.local.is_empty() => {
-            notes.warned(path, "engines are not looked for: those given with --local are taken");
+            notes.warned(
+                path,
+                "engines are not looked for: those given with --local are taken",
+            );
         }
-        Some("redis" | "etcd") => notes.refused(path, "engines are not looked for: give each with --local URL"),
+        Some("redis" | "etcd") => notes.refused(
+            path,
+            "engines are not looked for: give each with --local URL",
+        ),
         Some(other) => {
             let help = suggest(other, &["redis", "etcd", "endpoints"], "ways");
             notes.refused(path, format!("unknown; {help}"));
@@ -255,9 +321,15 @@ fn discovery(given: &Given, options: &Options, flags: &mut Flags, notes: &mut No
         return;
     };
     if !options.local.is_empty() {
-        notes.warned("--llm-backend-endpoints", "those given with --local are taken instead");
+        notes.warned(
+            "--llm-backend-endpoints",
+            "those given with --local are taken instead",
+        );
     }
-    let endpoints = endpoints.split(',').map(str::trim).filter(|one| !one.is_empty());
+    let endpoints = endpoints
+        .split(',')
+        .map(str::trim)
+        .filter(|one| !one.is_empty());
     flags.endpoints = endpoints.map(|one| format!("http://{one}")).collect();
 }
 
@@ -265,7 +337,10 @@ fn scheduling(given: &Given, notes: &mut Notes) -> Option<&'static str> {
     let path = "--scheduling-policy";
     match given.get("scheduling-policy")? {
         "load-balance" => {
-            notes.adapted(path, "policy = \"least_connections\" of the upstream \"local\"");
+            notes.adapted(
+                path,
+                "policy = \"least_connections\" of the upstream \"local\"",
+            );
             Some("least_connections")
         }
         "round-robin" => {
@@ -279,7 +354,10 @@ fn scheduling(given: &Given, notes: &mut Notes) -> Option<&'static str> {
         }
         other => {
             let known = ["load-balance", "round-robin", "flood", "slo"];
-            notes.refused(path, format!("unknown policy; {}", suggest(other, &known, "policies")));
+            notes.refused(
+                path,
+                format!("unknown policy; {}", suggest(other, &known, "policies")),
+            );
             None
         }
     }
@@ -290,14 +368,23 @@ fn attempts(given: &Given, notes: &mut Notes) -> Option<u32> {
     const MOST: i64 = 100;
     let path = "--retry-max-count";
     if given.get("retry-max-count").is_none() {
-        notes.assumed(path, "Tollgate's own default: two further tries on other engines of the internal pool");
+        notes.assumed(
+            path,
+            "Tollgate's own default: two further tries on other engines of the internal pool",
+        );
         return None;
     }
     let count = given.whole("retry-max-count", 0..=1_000_000, notes)?;
     if count > MOST {
-        notes.adapted(path, format!("retry = {{ attempts = {MOST} }}, the most there is"));
+        notes.adapted(
+            path,
+            format!("retry = {{ attempts = {MOST} }}, the most there is"),
+        );
     } else {
-        notes.adapted(path, "`retry` of the internal pool, on other engines than the one that failed");
+        notes.adapted(
+            path,
+            "`retry` of the internal pool, on other engines than the one that failed",
+        );
     }
     u32::try_from(count.min(MOST)).ok()
 }
@@ -307,7 +394,11 @@ const QUEUE: [(&str, &str, std::ops::RangeInclusive<i64>); 5] = [
     ("fallback-retry-queue-size", "size", 0..=100_000),
     ("fallback-retry-worker-size", "workers", 1..=100_000),
     ("fallback-retry-max-count", "max_retries", -1..=1_000_000),
-    ("fallback-retry-init-delay-ms", "initial_delay", 1..=86_400_000),
+    (
+        "fallback-retry-init-delay-ms",
+        "initial_delay",
+        1..=86_400_000,
+    ),
     ("fallback-retry-max-delay-ms", "max_delay", 1..=86_400_000),
 ];
 
@@ -317,7 +408,9 @@ fn queue(given: &Given, notes: &mut Notes) -> Option<Value> {
     let never = given.get("fallback-retry-max-count").map(str::trim) == Some("0");
     if told.is_some() {
         let message = match (enabled, never) {
-            (true, false) => "`queue` of every service that others fall back to; a Retry-After is kept, and nobody waits above 30s (max_wait)",
+            (true, false) => {
+                "`queue` of every service that others fall back to; a Retry-After is kept, and nobody waits above 30s (max_wait)"
+            }
             (true, true) => "queue = \"off\", since nothing is sent again",
             (false, _) => "queue = \"off\"",
         };

@@ -31,11 +31,14 @@ impl Pools {
         notes: &mut Notes,
     ) -> String {
         let api_key = route.api_key.map(str::to_owned);
-        let known = { self.upstreams.iter() }.find(|(url, key, _)| (url, key) == (&route.url, &api_key));
+        let known =
+            { self.upstreams.iter() }.find(|(url, key, _)| (url, key) == (&route.url, &api_key));
         if let Some((_, _, name)) = known {
             return name.clone();
         }
-        let taken: Vec<String> = { self.upstreams.iter() }.map(|(_, _, name)| name.clone()).collect();
+        let taken: Vec<String> = { self.upstreams.iter() }
+            .map(|(_, _, name)| name.clone())
+            .collect();
         let name = unique(&wished(route), &taken);
         let targets = match &route.url {
             Some(url) => vec![url.clone()],
@@ -51,7 +54,8 @@ impl Pools {
             }
         }
         push(resources, "upstream", body);
-        self.upstreams.push((route.url.clone(), api_key, name.clone()));
+        self.upstreams
+            .push((route.url.clone(), api_key, name.clone()));
         name
     }
 

@@ -54,8 +54,13 @@ pub(super) fn read<'d>(item: &'d Value, index: usize, notes: &mut Notes) -> Opti
     let api_key = fields.text("api_key", notes);
     let local = matches!(url, Some(None));
     match api_key {
-        Some(_) if local => notes.warned(fields.at("api_key"), "not used: the internal pool gets no credential"),
-        Some("") | None if !local && (api_key.is_some() || !fields.has("api_key")) && url.is_some() => {
+        Some(_) if local => notes.warned(
+            fields.at("api_key"),
+            "not used: the internal pool gets no credential",
+        ),
+        Some("") | None
+            if !local && (api_key.is_some() || !fields.has("api_key")) && url.is_some() =>
+        {
             let message = "none: where the gateway itself asks for no key, the client's own credential is passed on to this URL";
             notes.assumed(fields.at("api_key"), message);
         }
@@ -68,7 +73,10 @@ pub(super) fn read<'d>(item: &'d Value, index: usize, notes: &mut Notes) -> Opti
     }
     let fallback = fields.flag("fallback", notes);
     match fallback {
-        Some(true) if local => notes.warned(fields.at("fallback"), "nothing falls back to the internal pool, as in Llumnix"),
+        Some(true) if local => notes.warned(
+            fields.at("fallback"),
+            "nothing falls back to the internal pool, as in Llumnix",
+        ),
         Some(true) => {
             let message = "among the `fallback` of the others: after no answer, 5xx or 429; a client's own 4xx goes back to it at once";
             notes.adapted(fields.at("fallback"), message);
@@ -119,12 +127,21 @@ fn url(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Option<String>> {
         }
         // It may hold a credential, so it is not shown; nor is help that repeats it.
         Err(invalid) if invalid.secret => {
-            notes.refused(path, format!("{}; give a credential as api_key", invalid.message));
+            notes.refused(
+                path,
+                format!("{}; give a credential as api_key", invalid.message),
+            );
             None
         }
         Err(invalid) => {
-            let help = invalid.help.map(|help| format!("; {help}")).unwrap_or_default();
-            notes.refused(path, format!("{}: {}{help}", quoted(given), invalid.message));
+            let help = invalid
+                .help
+                .map(|help| format!("; {help}"))
+                .unwrap_or_default();
+            notes.refused(
+                path,
+                format!("{}: {}{help}", quoted(given), invalid.message),
+            );
             None
         }
     }

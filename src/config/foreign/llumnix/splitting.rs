@@ -21,7 +21,10 @@ pub(super) fn split(routes: &mut [Route<'_>], policy: Option<RoutePolicy>, notes
 fn undecided(routes: &mut [Route<'_>], notes: &mut Notes) {
     for route in routes.iter_mut() {
         route.models = vec![ANY.into()];
-        for (name, given) in [("prefix", route.prefix.is_some()), ("weight", route.weight.is_some_and(|weight| weight >= 0))] {
+        for (name, given) in [
+            ("prefix", route.prefix.is_some()),
+            ("weight", route.weight.is_some_and(|weight| weight >= 0)),
+        ] {
             if given {
                 notes.warned(route.at(name), "not looked at without --route-policy");
             }
@@ -34,12 +37,22 @@ fn by_prefix(routes: &mut [Route<'_>], notes: &mut Notes) {
     let mut seen: Vec<String> = Vec::new();
     for route in routes.iter_mut() {
         if route.weight.is_some_and(|weight| weight >= 0) {
-            notes.warned(route.at("weight"), "without effect beside --route-policy prefix");
+            notes.warned(
+                route.at("weight"),
+                "without effect beside --route-policy prefix",
+            );
         }
         let path = route.at("prefix");
-        match route.prefix.filter(|prefix| !prefix.is_empty()).map(pattern) {
+        match route
+            .prefix
+            .filter(|prefix| !prefix.is_empty())
+            .map(pattern)
+        {
             Some(Ok(prefix)) if seen.contains(&prefix) => {
-                let message = format!("{} leads to an earlier route, as in Llumnix", quoted(&prefix));
+                let message = format!(
+                    "{} leads to an earlier route, as in Llumnix",
+                    quoted(&prefix)
+                );
                 notes.warned(path, message);
             }
             Some(Ok(prefix)) => {
@@ -48,7 +61,9 @@ fn by_prefix(routes: &mut [Route<'_>], notes: &mut Notes) {
                 route.models = vec![prefix];
             }
             Some(Err(message)) => notes.refused(path, message),
-            None if route.falls_back() => notes.assumed(path, "none: it is reached as a fallback alone"),
+            None if route.falls_back() => {
+                notes.assumed(path, "none: it is reached as a fallback alone")
+            }
             None => notes.warned(path, "none: nothing leads to this route, so it is left out"),
         }
     }
@@ -59,21 +74,35 @@ fn by_prefix(routes: &mut [Route<'_>], notes: &mut Notes) {
 
 /// One draw over the sum of weights, whatever the model.
 fn by_weight(routes: &mut [Route<'_>], notes: &mut Notes) {
-    let weights = routes.iter().filter_map(|route| u64::try_from(route.weight?).ok());
+    let weights = routes
+        .iter()
+        .filter_map(|route| u64::try_from(route.weight?).ok());
     let largest = weights.max().unwrap_or(0);
     for route in routes.iter_mut() {
         if route.prefix.is_some() {
-            notes.warned(route.at("prefix"), "without effect beside --route-policy weight");
+            notes.warned(
+                route.at("prefix"),
+                "without effect beside --route-policy weight",
+            );
         }
         let path = route.at("weight");
         let weight = route.weight.and_then(|weight| u64::try_from(weight).ok());
         let Some(weight) = weight.filter(|weight| *weight > 0) else {
             match (route.weight, route.falls_back()) {
                 (Some(..0), _) => {}
-                (Some(_), true) => notes.adapted(path, "no `models`: it is reached as a fallback alone"),
-                (Some(_), false) => notes.warned(path, "nothing leads to this route, so it is left out"),
-                (None, true) => notes.assumed(path, "0, as in Llumnix: it is reached as a fallback alone"),
-                (None, false) => notes.assumed(path, "0, as in Llumnix: nothing leads to this route, so it is left out"),
+                (Some(_), true) => {
+                    notes.adapted(path, "no `models`: it is reached as a fallback alone")
+                }
+                (Some(_), false) => {
+                    notes.warned(path, "nothing leads to this route, so it is left out")
+                }
+                (None, true) => {
+                    notes.assumed(path, "0, as in Llumnix: it is reached as a fallback alone")
+                }
+                (None, false) => notes.assumed(
+                    path,
+                    "0, as in Llumnix: nothing leads to this route, so it is left out",
+                ),
             }
             continue;
         };
@@ -84,13 +113,14 @@ fn by_weight(routes: &mut [Route<'_>], notes: &mut Notes) {
         } else {
             let share = (u128::from(weight) * u128::from(MOST)).div_ceil(u128::from(largest));
             let share = u64::try_from(share).unwrap_or(MOST);
-            let message = format!("weight = {share}: the largest here is {MOST}; models = [\"{ANY}\"]");
+            let message =
+                format!("weight = {share}: the largest here is {MOST}; models = [\"{ANY}\"]");
             notes.adapted(path, message);
             route.share = Some(share);
         }
     }
     if largest == 0 {
-        others_fall_back(routes, "of all models, since no route has a weight", notes);
+        others_fall_back(routes, "of all models, since no route has a weight,", notes);
     }
 }
 
