@@ -7,6 +7,7 @@
 mod conflicts;
 mod diagnostic;
 mod fallbacks;
+pub mod foreign;
 mod interpolate;
 mod masking;
 mod parse;

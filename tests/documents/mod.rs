@@ -4,6 +4,7 @@
 
 mod broken;
 mod examples;
+mod foreign;
 mod full;
 mod garbage;
 
