@@ -112,7 +112,7 @@ fn weight(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
 }
 
 /// Several that share a model and have no weight at all share it evenly.
-pub(super) fn share(services: &mut [Resource], report: &mut Report) {
+pub(super) fn share(services: &mut [Resource], places: &[String], report: &mut Report) {
     let models: Vec<Option<Value>> = services.iter().map(|service| service.body.get("models").cloned()).collect();
     let gateways: Vec<Option<Value>> = services.iter().map(|service| service.body.get("gateways").cloned()).collect();
     let zero: Vec<bool> = services.iter().map(|service| service.body.get("weight") == Some(&json!(0))).collect();
@@ -126,12 +126,11 @@ pub(super) fn share(services: &mut [Resource], report: &mut Report) {
             _ => false,
         }
     };
-    for (index, service) in services.iter_mut().enumerate() {
+    for (index, (service, place)) in services.iter_mut().zip(places).enumerate() {
         let beside: Vec<usize> = (0..models.len()).filter(|other| *other != index && together(index, *other)).collect();
         let all_zero = beside.iter().all(|other| zero.get(*other) == Some(&true));
         if zero.get(index) == Some(&true) && !beside.is_empty() && all_zero {
-            let name = service.body.get("name").and_then(Value::as_str).unwrap_or_default();
-            report.assumed("traffic.weight", format!("all that share the model of `{name}` weigh 0: they share it evenly"));
+            report.assumed(place, "100: all that share its model weigh 0, and share it evenly");
             service.body.insert("weight".into(), 100.into());
         }
     }

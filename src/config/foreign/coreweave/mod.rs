@@ -89,6 +89,22 @@ fn in_camel_case(fields: &Map<String, Value>) -> Map<String, Value> {
     fields.iter().map(entry).collect()
 }
 
+/// Says so when names are not written as JSON has them, and when one is given in both ways.
+fn in_snake_case(fields: &Map<String, Value>, path: &str, report: &mut Report) {
+    for (name, value) in fields {
+        let read = camel(name);
+        if read != *name {
+            match fields.contains_key(&read) {
+                true => report.refused(&join(path, name), format!("`{read}` is given, too")),
+                false => report.adapted(&join(path, name), format!("read as `{read}`")),
+            }
+        }
+        if let (Value::Object(inner), false) = (value, FREE.contains(&read.as_str())) {
+            in_snake_case(inner, &join(path, name), report);
+        }
+    }
+}
+
 fn camel(name: &str) -> String {
     let mut words = name.split('_');
     let mut camel = words.next().unwrap_or_default().to_owned();
@@ -167,6 +183,7 @@ fn collect(value: &Value, path: &str, told: Option<Kind>, docs: &mut Vec<Doc>, r
             }
         }
     }
+    in_snake_case(fields.get("spec").and_then(Value::as_object).unwrap_or(fields), &place, report);
     docs.push(Doc {
         value: spec.into(),
         path: place,
@@ -186,15 +203,16 @@ fn resources(docs: &[Doc], options: &Options, report: &mut Report) -> Vec<Resour
             resources.push(resource);
         }
     }
-    let (mut upstreams, mut services) = (Vec::new(), Vec::new());
+    let (mut upstreams, mut services, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for doc in of(Kind::Deployment) {
         let gateways = |ids: &[&str], path: &str, report: &mut Report| gateways_of(ids, path, &gateways, options, report);
         if let Some((upstream, service)) = deployment::read(doc, &gateways, &mut names, report) {
             upstreams.push(upstream);
             services.push(service);
+            places.push(join(&doc.path, "traffic.weight"));
         }
     }
-    deployment::share(&mut services, report);
+    deployment::share(&mut services, &places, report);
     for doc in of(Kind::Claim) {
         let message = "machines are not Tollgate's to claim; kept nowhere, and nothing here depends on it";
         report.warned(&doc.path, message);

@@ -85,8 +85,8 @@ impl Catalog {
             if several {
                 called = format!("{called}-{}", of.called);
             }
-            if !first {
-                called += if wanted.public { "-public" } else { "-keyed" };
+            if !first && wanted.public {
+                called += "-public";
             }
             let native = match first && !several {
                 true => called,
@@ -165,9 +165,6 @@ impl Catalog {
             if several {
                 name = format!("{name}-{called}");
             }
-            if !first {
-                name += "-paths";
-            }
             let upstream = match first && !several {
                 true => name,
                 false => self.names.give("upstream", &name),
@@ -219,7 +216,7 @@ impl Catalog {
 
 /// Without a rule there is nothing that could send a target's path.
 fn paths_are_left_out(pool: &Pool, report: &mut Report) {
-    if pool.targets.iter().any(|target| target.sends.is_some()) {
+    if pool.targets.iter().any(|target| target.sends.is_some() && !target.fixed) {
         let message = "no rule here leads to its targets, so the paths of requests are sent as they come, not the targets'; apply it together with its rules";
         report.assumed(&pool.path, message);
     }
@@ -240,6 +237,10 @@ fn upstream_body(pool: &Pool, shares: &Shares, targets: &[&Target], with_paths: 
         })
         .collect();
     body.insert("targets".into(), targets.into());
+    // The path of the health check is that of targets of the user's own; a provider knows it not.
+    if shares.provider.is_some() {
+        body.remove("health");
+    }
     if let Some(key) = &shares.credentials.api_key {
         body.insert("api_key".into(), key.clone().into());
     }

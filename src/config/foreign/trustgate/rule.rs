@@ -92,6 +92,12 @@ pub(super) fn read(
         let offered = match service {
             Ok(service) => plan(&fields, pattern, *service, public, catalog, &mut body, report),
             Err(name) => {
+                if public {
+                    report.refused(&fields.at("public"), "whether a key is asked for is the service's to say; apply it together with its service");
+                }
+                if fields.bool("strip_path", report).is_some() {
+                    report.taken(&fields.at("strip_path"), "`strip_path`");
+                }
                 strip(&fields, &mut body);
                 vec![(name.clone(), 1)]
             }

@@ -159,33 +159,37 @@ fn path(fields: &Fields<'_>, report: &mut Report) -> Option<String> {
         return None;
     }
     Some(match text.strip_prefix('/') {
-        Some(_) => text.to_owned(),
+        Some(_) => {
+            report.adapted(&at, "the rules that lead here send it");
+            text.to_owned()
+        }
         None => {
-            report.adapted(&at, "with a slash before it");
+            report.adapted(&at, "the rules that lead here send it, with a slash before it");
             format!("/{text}")
         }
     })
 }
 
-/// Providers that understand OpenAI's API: name, address, and what goes before the paths `/v1/…` there.
+/// Providers that understand OpenAI's API: name, address, and what goes before the path that is sent. The version at the end of an address and the one at
+/// the beginning of a path are sent once.
 const PROVIDERS: [(&str, &str, &str); 4] = [
-    ("openai", "https://api.openai.com", "/v1"),
-    ("mistral", "https://api.mistral.ai", "/v1"),
-    ("anthropic", "https://api.anthropic.com", "/v1"),
-    ("google", "https://generativelanguage.googleapis.com", "/v1beta/openai"),
+    ("openai", "https://api.openai.com/v1", "/v1"),
+    ("mistral", "https://api.mistral.ai/v1", "/v1"),
+    ("anthropic", "https://api.anthropic.com/v1", "/v1"),
+    ("google", "https://generativelanguage.googleapis.com/v1beta/openai", ""),
 ];
 
 fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Target> {
     let path = fields.at("provider");
     let own = match name {
-        "azure" => Some(("azure", "", "/openai/v1")),
+        "azure" => Some(("azure", "", "/v1")),
         _ => PROVIDERS.into_iter().find(|(known, ..)| *known == name),
     };
     let Some((provider, url, base)) = own else {
         let known = ["openai", "mistral", "anthropic", "google", "azure"];
         let message = match name {
             "bedrock" => "requests to Bedrock must be signed, which is not supported".to_owned(),
-            _ => tollgate_sdk::document::suggest(name, &known, "providers"),
+            _ => format!("unknown provider; {}", tollgate_sdk::document::suggest(name, &known, "providers")),
         };
         report.refused(&path, message);
         return None;
@@ -232,7 +236,7 @@ fn azure(endpoint: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Str
     let host = endpoint.trim_end_matches('/').strip_prefix("https://");
     let plain = |host: &&str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
     match host.filter(plain) {
-        Some(host) => Some(format!("https://{}", host.to_ascii_lowercase())),
+        Some(host) => Some(format!("https://{}/openai/v1", host.to_ascii_lowercase())),
         None => {
             report.refused(&fields.at("credentials.azure_endpoint"), "an address like \"https://NAME.openai.azure.com\"");
             None

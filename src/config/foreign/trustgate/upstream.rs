@@ -171,7 +171,7 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     if let Some(asked) = probed {
         let asked = if asked.starts_with('/') { asked.to_owned() } else { format!("/{asked}") };
         if asked.bytes().all(|b| b.is_ascii_graphic()) && !asked.contains('#') {
-            report.adapted(&checks.at("path"), "targets are really asked for it, which TrustGate did not do");
+            report.adapted(&checks.at("path"), "targets of your own are really asked for it, which TrustGate did not do");
             probe.insert("type".into(), "http".into());
             probe.insert("path".into(), asked.into());
             check_headers(&checks, &mut probe, report);
@@ -180,6 +180,20 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
         }
     } else {
         checks.warn(&["headers"], "without a `path` there is no request that could carry them", report);
+    }
+    if probe.is_empty() && passive == Some(false) {
+        let why = "with neither a `path` nor `passive` it concerns nothing";
+        checks.warn(&["threshold", "interval"], why, report);
+        report.assumed(&checks.at("passive"), "failed requests count all the same, by the default `breaker`");
+        return;
+    }
+    for (number, name, message) in [
+        (threshold, "threshold", "failures after which a target is left alone"),
+        (interval, "interval", "seconds in which failures count, and between two questions"),
+    ] {
+        if number.is_some() {
+            report.adapted(&checks.at(name), message);
+        }
     }
     let mut breaker = Body::new();
     if passive != Some(false) {
@@ -211,11 +225,6 @@ fn positive(name: &str, most: u64, checks: &Fields<'_>, report: &mut Report) -> 
         report.refused(&checks.at(name), format!("from 1 to {most}"));
         return None;
     }
-    let message = match name {
-        "threshold" => "failures after which a target is left alone",
-        _ => "seconds in which failures count, and between two questions",
-    };
-    report.adapted(&checks.at(name), message);
     Some(number)
 }
 
