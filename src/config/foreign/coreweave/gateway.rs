@@ -3,22 +3,45 @@
 use serde_json::{Value, json};
 
 use super::super::Resource;
-use super::super::trustgate::fields::{Body, Fields, Names, Report, resource, with_labels};
+use super::super::trustgate::fields::{
+    Body, Fields, Names, Report, is_host, resource, with_labels,
+};
 use super::{Doc, Known};
 
 const KNOWN: [&str; 10] = [
-    "id", "organizationId", "name", "zones", "coreWeaveAuth", "weightsAndBiasesAuth", "bodyBasedRouting", "pathBasedRouting",
-    "headerBasedRouting", "endpointConfiguration",
+    "id",
+    "organizationId",
+    "name",
+    "zones",
+    "coreWeaveAuth",
+    "weightsAndBiasesAuth",
+    "bodyBasedRouting",
+    "pathBasedRouting",
+    "headerBasedRouting",
+    "endpointConfiguration",
 ];
 
 /// Reads one of `count` gateways.
-pub(super) fn read(doc: &Doc, count: usize, names: &mut Names, report: &mut Report) -> Option<(Known, Resource)> {
+pub(super) fn read(
+    doc: &Doc,
+    count: usize,
+    names: &mut Names,
+    report: &mut Report,
+) -> Option<(Known, Resource)> {
     let fields = Fields::open(&doc.value, &doc.path, &KNOWN, report)?;
     let id = fields.text("id", report);
     let (mut body, mut labels) = (Body::new(), Body::new());
-    let record = [("id", "coreweave-id"), ("organizationId", "coreweave-organization")];
+    let record = [
+        ("id", "coreweave-id"),
+        ("organizationId", "coreweave-organization"),
+    ];
     fields.label(&record, "only for the record", &mut labels, report);
-    fields.label(&[("zones", "zones")], "Tollgate runs where you run it", &mut labels, report);
+    fields.label(
+        &[("zones", "zones")],
+        "Tollgate runs where you run it",
+        &mut labels,
+        report,
+    );
     auth(&fields, report);
     body.insert("auth".into(), "api_key".into());
     routing(&fields, &mut body, report);
@@ -30,7 +53,11 @@ pub(super) fn read(doc: &Doc, count: usize, names: &mut Names, report: &mut Repo
     };
     let native = names.adapt("gateway", name, &fields.at("name"), report);
     let known = Known {
-        known_as: [Some(name), id].into_iter().flatten().map(str::to_owned).collect(),
+        known_as: [Some(name), id]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned)
+            .collect(),
         name: native.clone(),
     };
     Some((known, resource("gateway", &native, body)))
@@ -39,19 +66,36 @@ pub(super) fn read(doc: &Doc, count: usize, names: &mut Names, report: &mut Repo
 /// CoreWeave's tokens and those of W&B can only be checked by their owners: here the gateway has keys of its own.
 fn auth(fields: &Fields<'_>, report: &mut Report) {
     let own = "keys of the gateway's own are asked for instead: `tollgate key create`; tokens can only be checked by who gave them";
-    let (coreweave, wandb) = (fields.get("coreWeaveAuth"), fields.get("weightsAndBiasesAuth"));
+    let (coreweave, wandb) = (
+        fields.get("coreWeaveAuth"),
+        fields.get("weightsAndBiasesAuth"),
+    );
     match (coreweave, wandb) {
-        (Some(_), Some(_)) => report.refused(&fields.at("weightsAndBiasesAuth"), "not beside `coreWeaveAuth`: exactly one of them"),
-        (None, None) => report.refused(&fields.path, "who may use it must be told: `coreWeaveAuth` or `weightsAndBiasesAuth`"),
+        (Some(_), Some(_)) => report.refused(
+            &fields.at("weightsAndBiasesAuth"),
+            "not beside `coreWeaveAuth`: exactly one of them",
+        ),
+        (None, None) => report.refused(
+            &fields.path,
+            "who may use it must be told: `coreWeaveAuth` or `weightsAndBiasesAuth`",
+        ),
         _ => {}
     }
     if let Some(value) = coreweave
         && Fields::open(value, &fields.at("coreWeaveAuth"), &[], report).is_some()
     {
-        report.adapted(&fields.at("coreWeaveAuth"), format!("`auth` \"api_key\": {own}"));
+        report.adapted(
+            &fields.at("coreWeaveAuth"),
+            format!("`auth` \"api_key\": {own}"),
+        );
     }
     if let Some(value) = wandb {
-        const KNOWN: [&str; 4] = ["apiKey", "serverUrl", "enableUsageReports", "enableRateLimiting"];
+        const KNOWN: [&str; 4] = [
+            "apiKey",
+            "serverUrl",
+            "enableUsageReports",
+            "enableRateLimiting",
+        ];
         let path = fields.at("weightsAndBiasesAuth");
         if let Some(wandb) = Fields::open(value, &path, &KNOWN, report) {
             report.adapted(&path, format!("`auth` \"api_key\": {own}"));
@@ -62,15 +106,24 @@ fn auth(fields: &Fields<'_>, report: &mut Report) {
 
 fn of_wandb(fields: &Fields<'_>, report: &mut Report) {
     let key = fields.text("apiKey", report).filter(|key| !key.is_empty());
-    let server = fields.text("serverUrl", report).filter(|url| !url.is_empty());
+    let server = fields
+        .text("serverUrl", report)
+        .filter(|url| !url.is_empty());
     if key.is_some() && server.is_none() {
         report.refused(&fields.at("apiKey"), "it needs a `serverUrl`");
     } else {
-        fields.warn(&["apiKey"], "W&B's server is not asked; it is kept nowhere", report);
+        fields.warn(
+            &["apiKey"],
+            "W&B's server is not asked; it is kept nowhere",
+            report,
+        );
     }
     fields.warn(&["serverUrl"], "W&B's server is not asked", report);
     match fields.bool("enableUsageReports", report) {
-        Some(true) => report.warned(&fields.at("enableUsageReports"), "nothing is sent to W&B; what is used is kept here: `tollgate usage`"),
+        Some(true) => report.warned(
+            &fields.at("enableUsageReports"),
+            "nothing is sent to W&B; what is used is kept here: `tollgate usage`",
+        ),
         Some(false) => report.taken(&fields.at("enableUsageReports"), "nothing is sent to W&B"),
         None => {}
     }
@@ -87,9 +140,15 @@ fn of_wandb(fields: &Fields<'_>, report: &mut Report) {
 /// Exactly one strategy; none is routing by body, which the documentation calls the default.
 fn routing(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     let strategies = ["bodyBasedRouting", "pathBasedRouting", "headerBasedRouting"];
-    let given: Vec<&str> = strategies.into_iter().filter(|name| fields.get(name).is_some()).collect();
+    let given: Vec<&str> = strategies
+        .into_iter()
+        .filter(|name| fields.get(name).is_some())
+        .collect();
     if given.is_empty() {
-        report.assumed(&fields.path, "the model's name is in the body, since no routing is told");
+        report.assumed(
+            &fields.path,
+            "the model's name is in the body, since no routing is told",
+        );
     }
     for extra in given.iter().skip(1) {
         report.refused(&fields.at(extra), "a gateway has exactly one routing");
@@ -126,9 +185,17 @@ fn routing(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
 
 fn by_body(table: &Fields<'_>, report: &mut Report) {
     match table.text("apiType", report) {
-        Some("API_TYPE_OPENAI") => report.taken(&table.at("apiType"), "the services' `type` \"openai\""),
-        Some("API_TYPE_UNSPECIFIED") | None => report.assumed(&table.at("apiType"), "API_TYPE_OPENAI, the only one there is"),
-        Some(_) => report.refused(&table.at("apiType"), "\"API_TYPE_OPENAI\" is the only one there is"),
+        Some("API_TYPE_OPENAI") => {
+            report.taken(&table.at("apiType"), "the services' `type` \"openai\"")
+        }
+        Some("API_TYPE_UNSPECIFIED") | None => report.assumed(
+            &table.at("apiType"),
+            "API_TYPE_OPENAI, the only one there is",
+        ),
+        Some(_) => report.refused(
+            &table.at("apiType"),
+            "\"API_TYPE_OPENAI\" is the only one there is",
+        ),
     }
 }
 
@@ -141,7 +208,10 @@ fn by_header<'a>(table: &Fields<'a>, report: &mut Report) -> Option<&'a str> {
             Some(name)
         }
         Some(_) => {
-            report.refused(&path, "the name of a header, 1 to 100 letters, digits and hyphens");
+            report.refused(
+                &path,
+                "the name of a header, 1 to 100 letters, digits and hyphens",
+            );
             None
         }
         None if table.get("headerName").is_none() => {
@@ -156,7 +226,12 @@ fn endpoint(fields: &Fields<'_>, count: usize, body: &mut Body, report: &mut Rep
     let mut hosts: Vec<Value> = Vec::new();
     let path = fields.at("endpointConfiguration");
     if let Some(value) = fields.get("endpointConfiguration")
-        && let Some(table) = Fields::open(value, &path, &["additionalDns", "allowedSourceIpRanges"], report)
+        && let Some(table) = Fields::open(
+            value,
+            &path,
+            &["additionalDns", "allowedSourceIpRanges"],
+            report,
+        )
     {
         hosts = dns(&table, report);
         ranges(&table, body, report);
@@ -183,11 +258,7 @@ fn dns(table: &Fields<'_>, report: &mut Report) -> Vec<Value> {
     for (index, name) in table.texts("additionalDns", report).iter().enumerate() {
         let at = format!("{path}[{index}]");
         let host = name.trim_end_matches('.').to_ascii_lowercase();
-        let label = |label: &str| {
-            let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-        };
-        if host.len() > 253 || !host.strip_prefix("*.").unwrap_or(&host).split('.').all(label) {
+        if !is_host(host.strip_prefix("*.").unwrap_or(&host)) {
             report.refused(&at, "a host's name alone, without scheme, port or path");
         } else if hosts.contains(&Value::from(host.clone())) {
             report.taken(&at, "it is there already");
@@ -207,10 +278,14 @@ fn ranges(table: &Fields<'_>, body: &mut Body, report: &mut Report) {
     let ranges = table.texts("allowedSourceIpRanges", report);
     for (index, range) in ranges.iter().enumerate() {
         let at = format!("{path}[{index}]");
-        let fine = range.parse::<ipnet::IpNet>().is_ok() || range.parse::<std::net::IpAddr>().is_ok();
+        let fine =
+            range.parse::<ipnet::IpNet>().is_ok() || range.parse::<std::net::IpAddr>().is_ok();
         match fine {
             true => report.taken(&at, "one of `allowed_ips`"),
-            false => report.refused(&at, "an address or a range of addresses, for example \"192.0.2.0/24\""),
+            false => report.refused(
+                &at,
+                "an address or a range of addresses, for example \"192.0.2.0/24\"",
+            ),
         }
     }
     match ranges.is_empty() {
@@ -222,7 +297,10 @@ fn ranges(table: &Fields<'_>, body: &mut Body, report: &mut Report) {
 }
 
 fn fields_empty(table: &Fields<'_>, path: &str, report: &mut Report) {
-    if table.get("allowedSourceIpRanges").is_some_and(|list| list.as_array().is_some_and(Vec::is_empty)) {
+    if table
+        .get("allowedSourceIpRanges")
+        .is_some_and(|list| list.as_array().is_some_and(Vec::is_empty))
+    {
         report.warned(path, "there are none: every address may call");
     }
 }

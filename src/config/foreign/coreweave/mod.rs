@@ -9,7 +9,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-use super::trustgate::fields::{Names, Report, join, native_name};
+use super::trustgate::fields::{Fields, Names, Report, join, native_name};
 use super::{Converted, Dialect, Options, Resource};
 
 /// What a document describes.
@@ -50,12 +50,19 @@ pub(super) fn recognises(document: &Value) -> bool {
     match document {
         Value::Array(items) => items.iter().any(recognises),
         Value::Object(fields) => {
-            let flat = |value: &Value| value.as_object().is_some_and(|fields| kind_of(&spec_of(fields)).is_some());
+            let flat = |value: &Value| {
+                value
+                    .as_object()
+                    .is_some_and(|fields| kind_of(&spec_of(fields)).is_some())
+            };
             let inside = |value: &Value| match value {
                 Value::Array(items) => items.iter().any(flat),
                 value => flat(value),
             };
-            let wrapped = WRAPPERS.iter().filter_map(|(name, _)| fields.get(*name)).any(inside);
+            let wrapped = WRAPPERS
+                .iter()
+                .filter_map(|(name, _)| fields.get(*name))
+                .any(inside);
             kind_of(&spec_of(fields)).is_some() || (wrapped && is_wrapper(fields))
         }
         _ => false,
@@ -63,7 +70,9 @@ pub(super) fn recognises(document: &Value) -> bool {
 }
 
 fn is_wrapper(fields: &Map<String, Value>) -> bool {
-    fields.keys().all(|name| WRAPPERS.iter().any(|(known, _)| known == name))
+    fields
+        .keys()
+        .all(|name| WRAPPERS.iter().any(|(known, _)| known == name))
 }
 
 /// An object's own fields, with names as JSON has them: answers have them below `spec`, and some write `gateway_ids`.
@@ -122,11 +131,24 @@ fn kind_of(fields: &Map<String, Value>) -> Option<Kind> {
     if has(&["kind", "hosts", "routing"]) {
         return None;
     }
-    if has(&["coreWeaveAuth", "weightsAndBiasesAuth", "bodyBasedRouting", "pathBasedRouting", "headerBasedRouting", "endpointConfiguration"]) {
+    if has(&[
+        "coreWeaveAuth",
+        "weightsAndBiasesAuth",
+        "bodyBasedRouting",
+        "pathBasedRouting",
+        "headerBasedRouting",
+        "endpointConfiguration",
+    ]) {
         return Some(Kind::Gateway);
     }
-    let weighs = fields.get("traffic").and_then(|traffic| traffic.get("weight")).is_some();
-    let bucket = fields.get("model").and_then(|model| model.get("bucket")).is_some();
+    let weighs = fields
+        .get("traffic")
+        .and_then(|traffic| traffic.get("weight"))
+        .is_some();
+    let bucket = fields
+        .get("model")
+        .and_then(|model| model.get("bucket"))
+        .is_some();
     if has(&["gatewayIds"]) || weighs || bucket {
         return Some(Kind::Deployment);
     }
@@ -150,7 +172,13 @@ pub(super) fn convert(document: &Value, options: &Options) -> Converted {
     }
 }
 
-fn collect(value: &Value, path: &str, told: Option<Kind>, docs: &mut Vec<Doc>, report: &mut Report) {
+fn collect(
+    value: &Value,
+    path: &str,
+    told: Option<Kind>,
+    docs: &mut Vec<Doc>,
+    report: &mut Report,
+) {
     let fields = match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -171,19 +199,32 @@ fn collect(value: &Value, path: &str, told: Option<Kind>, docs: &mut Vec<Doc>, r
     }
     let spec = spec_of(fields);
     let Some(kind) = told.or_else(|| kind_of(&spec)) else {
-        return report.refused(path, "not a gateway, deployment or capacity claim of CoreWeave");
+        return report.refused(
+            path,
+            "not a gateway, deployment or capacity claim of CoreWeave",
+        );
     };
     let mut place = path.to_owned();
     if fields.get("spec").is_some_and(Value::is_object) {
         place = join(path, "spec");
         for name in fields.keys().filter(|name| *name != "spec") {
             match name.as_str() {
-                "status" => report.warned(&join(path, name), "how it stood there; `tollgate get` tells how it stands here"),
+                "status" => report.warned(
+                    &join(path, name),
+                    "how it stood there; `tollgate get` tells how it stands here",
+                ),
                 _ => report.refused(&join(path, name), "unknown field; did you mean \"status\"?"),
             }
         }
     }
-    in_snake_case(fields.get("spec").and_then(Value::as_object).unwrap_or(fields), &place, report);
+    in_snake_case(
+        fields
+            .get("spec")
+            .and_then(Value::as_object)
+            .unwrap_or(fields),
+        &place,
+        report,
+    );
     docs.push(Doc {
         value: spec.into(),
         path: place,
@@ -205,7 +246,9 @@ fn resources(docs: &[Doc], options: &Options, report: &mut Report) -> Vec<Resour
     }
     let (mut upstreams, mut services, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for doc in of(Kind::Deployment) {
-        let gateways = |ids: &[&str], path: &str, report: &mut Report| gateways_of(ids, path, &gateways, options, report);
+        let gateways = |ids: &[&str], path: &str, report: &mut Report| {
+            gateways_of(ids, path, &gateways, options, report)
+        };
         if let Some((upstream, service)) = deployment::read(doc, &gateways, &mut names, report) {
             upstreams.push(upstream);
             services.push(service);
@@ -214,8 +257,19 @@ fn resources(docs: &[Doc], options: &Options, report: &mut Report) -> Vec<Resour
     }
     deployment::share(&mut services, &places, report);
     for doc in of(Kind::Claim) {
-        let message = "machines are not Tollgate's to claim; kept nowhere, and nothing here depends on it";
-        report.warned(&doc.path, message);
+        let known = [
+            "id",
+            "organizationId",
+            "name",
+            "instanceId",
+            "instanceCount",
+            "zones",
+            "capacityType",
+        ];
+        if let Some(fields) = Fields::open(&doc.value, &doc.path, &known, report) {
+            let why = "machines are not Tollgate's to claim, and nothing here depends on it; kept nowhere";
+            fields.warn(&known, why, report);
+        }
     }
     resources.extend(upstreams);
     resources.extend(services);
@@ -223,11 +277,19 @@ fn resources(docs: &[Doc], options: &Options, report: &mut Report) -> Vec<Resour
 }
 
 /// The gateways that are meant by ids or names.
-fn gateways_of(ids: &[&str], path: &str, known: &[Known], options: &Options, report: &mut Report) -> Vec<String> {
+fn gateways_of(
+    ids: &[&str],
+    path: &str,
+    known: &[Known],
+    options: &Options,
+    report: &mut Report,
+) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (index, id) in ids.iter().enumerate() {
         let at = format!("{path}[{index}]");
-        let found = known.iter().find(|gateway| gateway.known_as.iter().any(|known| known == id));
+        let found = known
+            .iter()
+            .find(|gateway| gateway.known_as.iter().any(|known| known == id));
         let name = match (found, &options.gateway, known) {
             (Some(gateway), ..) => {
                 report.taken(&at, format!("one of `gateways`: `{}`", gateway.name));
@@ -239,7 +301,13 @@ fn gateways_of(ids: &[&str], path: &str, known: &[Known], options: &Options, rep
             }
             // The id of a gateway that did not choose one is given by CoreWeave's server.
             (None, None, [one]) if one.known_as.len() == 1 => {
-                report.assumed(&at, format!("the gateway is `{}`, the only one here, which has no id", one.name));
+                report.assumed(
+                    &at,
+                    format!(
+                        "the gateway is `{}`, the only one here, which has no id",
+                        one.name
+                    ),
+                );
                 one.name.clone()
             }
             (None, None, _) => {

@@ -10,7 +10,10 @@ fn read(document: &Value) -> Converted {
 }
 
 fn refused(document: &Value) -> Vec<String> {
-    let notes = read(document).notes.into_iter().filter(|note| note.fate == Fate::Refused);
+    let notes = read(document)
+        .notes
+        .into_iter()
+        .filter(|note| note.fate == Fate::Refused);
     notes.map(|note| note.path).collect()
 }
 
@@ -53,13 +56,31 @@ fn auth_and_routing_are_exactly_one_each() {
     for (fields, paths) in [
         (json!({}), vec![]),
         (json!({"coreWeaveAuth": null}), vec![""]),
-        (json!({"weightsAndBiasesAuth": {}}), vec!["weightsAndBiasesAuth"]),
-        (json!({"bodyBasedRouting": {"apiType": "API_TYPE_OPENAI"}}), vec!["pathBasedRouting"]),
+        (
+            json!({"weightsAndBiasesAuth": {}}),
+            vec!["weightsAndBiasesAuth"],
+        ),
+        (
+            json!({"bodyBasedRouting": {"apiType": "API_TYPE_OPENAI"}}),
+            vec!["pathBasedRouting"],
+        ),
         (json!({"pathBasedRouting": null}), vec![]),
-        (json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": {"apiKey": "k"}}), vec!["weightsAndBiasesAuth.apiKey"]),
-        (json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": {"serverUrl": "u"}}), vec![]),
-        (json!({"pathBasedRouting": null, "headerBasedRouting": {"headerName": "x".repeat(101)}}), vec!["headerBasedRouting.headerName"]),
-        (json!({"pathBasedRouting": null, "headerBasedRouting": {}}), vec!["headerBasedRouting.headerName"]),
+        (
+            json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": {"apiKey": "k"}}),
+            vec!["weightsAndBiasesAuth.apiKey"],
+        ),
+        (
+            json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": {"serverUrl": "u"}}),
+            vec![],
+        ),
+        (
+            json!({"pathBasedRouting": null, "headerBasedRouting": {"headerName": "x".repeat(101)}}),
+            vec!["headerBasedRouting.headerName"],
+        ),
+        (
+            json!({"pathBasedRouting": null, "headerBasedRouting": {}}),
+            vec!["headerBasedRouting.headerName"],
+        ),
     ] {
         assert_eq!(refused(&gateway(fields.clone())), paths, "{fields}");
     }
@@ -70,14 +91,23 @@ fn gateways_are_found_by_id_and_name() {
     let deployment = |id: &str| json!({"name": "d", "gatewayIds": [id], "model": {"name": "acme/chat"}, "traffic": {"weight": 0}});
     let of = |document: &Value, options: &Options| -> Value {
         let converted = convert(document, options);
-        let service = converted.resources.iter().find(|resource| resource.kind == "service");
+        let service = converted
+            .resources
+            .iter()
+            .find(|resource| resource.kind == "service");
         service.unwrap().body["gateways"].clone()
     };
     let own = Options::default();
     let list = json!([gateway(json!({"id": "0d3f"})), deployment("0d3f")]);
     assert_eq!(of(&list, &own), json!(["front"]));
-    assert_eq!(of(&json!([gateway(json!({})), deployment("front")]), &own), json!(["front"]));
-    assert_eq!(of(&json!([gateway(json!({})), deployment("0d3f")]), &own), json!(["front"]));
+    assert_eq!(
+        of(&json!([gateway(json!({})), deployment("front")]), &own),
+        json!(["front"])
+    );
+    assert_eq!(
+        of(&json!([gateway(json!({})), deployment("0d3f")]), &own),
+        json!(["front"])
+    );
     assert_eq!(of(&deployment("0D3F"), &own), json!(["0d3f"]));
     let asked = Options {
         gateway: Some("main".into()),
@@ -100,8 +130,22 @@ fn any_value_can_stand_anywhere() {
         {"instanceId": "i", "instanceCount": 1, "capacityType": "CUSTOMER", "zones": ["z"]},
     ]);
     let values = [
-        json!(null), json!(true), json!(-1), json!(1e300), json!(u64::MAX), json!(""), json!("\u{0}${{ x"), json!("*"), json!("é"), json!([]), json!([[]]), json!([{}]),
-        json!({}), json!({"type": 1}), json!([null, 1, "x", {"name": {}}]), json!({"a_b": {"b": []}}),
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("\u{0}${{ x"),
+        json!("*"),
+        json!("é"),
+        json!([]),
+        json!([[]]),
+        json!([{}]),
+        json!({}),
+        json!({"type": 1}),
+        json!([null, 1, "x", {"name": {}}]),
+        json!({"a_b": {"b": []}}),
     ];
     let mut places = Vec::new();
     all_places(&whole, String::new(), &mut places);
@@ -111,7 +155,9 @@ fn any_value_can_stand_anywhere() {
             let mut document = whole.clone();
             *document.pointer_mut(place).unwrap() = value.clone();
             let converted = read(&document);
-            assert!(converted.notes.iter().all(|note| !note.message.is_empty() && !format!("{note}").contains("hidden-secret")));
+            assert!(converted.notes.iter().all(
+                |note| !note.message.is_empty() && !format!("{note}").contains("hidden-secret")
+            ));
             for resource in converted.resources {
                 assert!(resource.body["name"].is_string(), "{document}");
             }

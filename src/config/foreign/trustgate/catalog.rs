@@ -56,7 +56,12 @@ impl Catalog {
     }
 
     /// The native services for one of TrustGate's.
-    pub(super) fn offer(&mut self, index: usize, wanted: Wanted, report: &mut Report) -> Vec<Offered> {
+    pub(super) fn offer(
+        &mut self,
+        index: usize,
+        wanted: Wanted,
+        report: &mut Report,
+    ) -> Vec<Offered> {
         let same = { self.made.iter() }.find(|(of, how, _)| *of == index && *how == wanted);
         if let Some((.., offered)) = same {
             return offered.clone();
@@ -65,10 +70,13 @@ impl Catalog {
         let Some(service) = self.services.get(index) else {
             return Vec::new();
         };
-        let (name, to) = (service.name.clone(), match &service.to {
-            To::Pool(pool) => Ok(*pool),
-            To::Named(upstream) => Err(upstream.clone()),
-        });
+        let (name, to) = (
+            service.name.clone(),
+            match &service.to {
+                To::Pool(pool) => Ok(*pool),
+                To::Named(upstream) => Err(upstream.clone()),
+            },
+        );
         let made = match to {
             Ok(pool) => self.upstreams_of(pool, wanted.with_paths, report),
             Err(upstream) => vec![Made {
@@ -102,7 +110,14 @@ impl Catalog {
         offered
     }
 
-    fn push_service(&mut self, index: usize, native: &str, of: &Made, all: &[Offered], wanted: Wanted) {
+    fn push_service(
+        &mut self,
+        index: usize,
+        native: &str,
+        of: &Made,
+        all: &[Offered],
+        wanted: Wanted,
+    ) {
         let Some(service) = self.services.get(index) else {
             return;
         };
@@ -121,7 +136,8 @@ impl Catalog {
                 body.insert("model".into(), model.clone().into());
             }
             (Some(_), _) => {
-                let plugin = json!([{"name": "model_allowlist", "settings": {"models": of.shares.models}}]);
+                let plugin =
+                    json!([{"name": "model_allowlist", "settings": {"models": of.shares.models}}]);
                 body.insert("plugins".into(), plugin);
             }
             (None, _) => {}
@@ -135,7 +151,8 @@ impl Catalog {
     }
 
     fn upstreams_of(&mut self, index: usize, with_paths: bool, report: &mut Report) -> Vec<Made> {
-        let same = { self.made_pools.iter() }.find(|(of, paths, _)| *of == index && *paths == with_paths);
+        let same =
+            { self.made_pools.iter() }.find(|(of, paths, _)| *of == index && *paths == with_paths);
         if let Some((.., made)) = same {
             return made.clone();
         }
@@ -145,7 +162,10 @@ impl Catalog {
         };
         let mut groups: Vec<(&Shares, Vec<&Target>)> = Vec::new();
         for target in &pool.targets {
-            match groups.iter_mut().find(|(shares, _)| **shares == target.shares) {
+            match groups
+                .iter_mut()
+                .find(|(shares, _)| **shares == target.shares)
+            {
                 Some((_, targets)) => targets.push(target),
                 None => groups.push((&target.shares, vec![target])),
             }
@@ -216,7 +236,11 @@ impl Catalog {
 
 /// Without a rule there is nothing that could send a target's path.
 fn paths_are_left_out(pool: &Pool, report: &mut Report) {
-    if pool.targets.iter().any(|target| target.sends.is_some() && !target.fixed) {
+    if pool
+        .targets
+        .iter()
+        .any(|target| target.sends.is_some() && !target.fixed)
+    {
         let message = "no rule here leads to its targets, so the paths of requests are sent as they come, not the targets'; apply it together with its rules";
         report.assumed(&pool.path, message);
     }
@@ -226,9 +250,16 @@ fn upstream_body(pool: &Pool, shares: &Shares, targets: &[&Target], with_paths: 
     let mut body = pool.body.clone();
     let targets: Vec<Value> = { targets.iter() }
         .map(|target| {
-            let path = target.sends.as_deref().filter(|_| with_paths).unwrap_or_default();
+            let path = target
+                .sends
+                .as_deref()
+                .filter(|_| with_paths)
+                .unwrap_or_default();
             let mut native = Body::new();
-            native.insert("url".into(), format!("{}{}", target.url, literal(path)).into());
+            native.insert(
+                "url".into(),
+                format!("{}{}", target.url, literal(path)).into(),
+            );
             if target.weight != 1 {
                 native.insert("weight".into(), target.weight.into());
             }

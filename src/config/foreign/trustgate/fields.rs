@@ -100,7 +100,10 @@ impl<'a> Fields<'a> {
     }
 
     /// The first of several names of one field.
-    pub(in super::super) fn any(&self, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+    pub(in super::super) fn any(
+        &self,
+        names: &[&'static str],
+    ) -> Option<(&'static str, &'a Value)> {
         { names.iter() }.find_map(|name| Some((*name, self.get(name)?)))
     }
 
@@ -236,6 +239,7 @@ impl Names {
 
     /// This name, or with a number behind it if it was given out.
     pub(in super::super) fn give(&mut self, kind: &'static str, wanted: &str) -> String {
+        let wanted: String = wanted.chars().take(63).collect();
         let free = |name: &String| !self.given.iter().any(|(k, n)| *k == kind && n == name);
         let numbered = (2_usize..).map(|number| {
             let suffix = format!("-{number}");
@@ -243,7 +247,7 @@ impl Names {
             let stem: String = wanted.chars().take(most).collect();
             stem + &suffix
         });
-        let wanted = std::iter::once(wanted.to_owned());
+        let wanted = std::iter::once(wanted.clone());
         // There is always a next number.
         let name = wanted.chain(numbered).find(free).unwrap_or_default();
         self.given.push((kind, name.clone()));
@@ -268,6 +272,18 @@ pub(in super::super) fn native_name(text: &str, kind: &str) -> String {
         "" => kind.to_owned(),
         name => name.to_owned(),
     }
+}
+
+/// Whether this is a host's name or an IPv4 address.
+pub(in super::super) fn is_host(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
 }
 
 /// A resource of this kind with this name in front.

@@ -6,11 +6,24 @@ use serde_json::{Value, json};
 
 use super::super::Resource;
 use super::fields::{Body, Fields, Names, Report, join, resource, with_labels};
-use super::{Doc, DATES, plugins, security};
+use super::{DATES, Doc, plugins, security};
 
 const KNOWN: [&str; 15] = [
-    "id", "name", "subdomain", "status", "type", "required_plugins", "telemetry", "security_config", "client_tls",
-    "session_config", "created_at", "updated_at", "CreatedAt", "UpdatedAt", "description",
+    "id",
+    "name",
+    "subdomain",
+    "status",
+    "type",
+    "required_plugins",
+    "telemetry",
+    "security_config",
+    "client_tls",
+    "session_config",
+    "created_at",
+    "updated_at",
+    "CreatedAt",
+    "UpdatedAt",
+    "description",
 ];
 
 /// A gateway as the other documents see it.
@@ -38,9 +51,18 @@ pub(super) fn read(
         return None;
     };
     known.name = names.adapt("gateway", name, &fields.at("name"), report);
-    known.known_as = [Some(name), fields.text("id", report)].into_iter().flatten().map(str::to_owned).collect();
+    known.known_as = [Some(name), fields.text("id", report)]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect();
     let (mut body, mut labels) = (Body::new(), Body::new());
-    fields.label(&[("id", "trustgate-id"), ("type", "trustgate-type")], "of no use here", &mut labels, report);
+    fields.label(
+        &[("id", "trustgate-id"), ("type", "trustgate-type")],
+        "of no use here",
+        &mut labels,
+        report,
+    );
     fields.warn(&DATES, "only for the record", report);
     if let Some(text) = fields.text("description", report) {
         report.taken(&fields.at("description"), "`description`");
@@ -49,10 +71,19 @@ pub(super) fn read(
     status(&fields, &mut body, report);
     let allowed = security::hosts(&fields, report);
     hosts(&fields, allowed, count, &mut body, report);
-    body.insert("auth".into(), json!({"type": "api_key", "header": "X-TG-API-Key"}));
-    report.assumed(&doc.path, "keys are taken from X-TG-API-Key, X-Api-Key and Authorization, as TrustGate does");
+    body.insert(
+        "auth".into(),
+        json!({"type": "api_key", "header": "X-TG-API-Key"}),
+    );
+    report.assumed(
+        &doc.path,
+        "keys are taken from X-TG-API-Key, X-Api-Key and Authorization, as TrustGate does",
+    );
     body.insert("routing".into(), "none".into());
-    report.assumed(&doc.path, "only rules route: nothing goes by the model's name");
+    report.assumed(
+        &doc.path,
+        "only rules route: nothing goes by the model's name",
+    );
     chain(&fields, &mut body, report);
     known.insecure = client_tls(&fields, report);
     telemetry(&fields, report);
@@ -76,8 +107,16 @@ fn status(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
 }
 
 /// Where requests for it come to. TrustGate tells gateways apart by subdomain or, later, by key.
-fn hosts(fields: &Fields<'_>, allowed: Vec<String>, count: usize, body: &mut Body, report: &mut Report) {
-    let subdomain = fields.text("subdomain", report).filter(|text| !text.is_empty());
+fn hosts(
+    fields: &Fields<'_>,
+    allowed: Vec<String>,
+    count: usize,
+    body: &mut Body,
+    report: &mut Report,
+) {
+    let subdomain = fields
+        .text("subdomain", report)
+        .filter(|text| !text.is_empty());
     let path = fields.at("subdomain");
     if !allowed.is_empty() {
         if subdomain.is_some() {
@@ -90,7 +129,11 @@ fn hosts(fields: &Fields<'_>, allowed: Vec<String>, count: usize, body: &mut Bod
         // Not `subdomain` and `domain`: with these every service would have a host of its own, past the rules and their plugins.
         let host = format!("{}.localhost", subdomain.to_ascii_lowercase());
         let label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if !subdomain.bytes().all(label) || subdomain.starts_with('-') || subdomain.ends_with('-') || subdomain.len() > 63 {
+        if !subdomain.bytes().all(label)
+            || subdomain.starts_with('-')
+            || subdomain.ends_with('-')
+            || subdomain.len() > 63
+        {
             return report.refused(&path, "letters, digits and hyphens, at most 63");
         }
         report.adapted(&path, format!("one of `hosts`: {host}"));
@@ -125,8 +168,14 @@ fn chain(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
 }
 
 const TLS: [&str; 8] = [
-    "allow_insecure_connections", "ca_cert", "client_certs", "cipher_suites", "curve_preferences", "disable_system_ca_pool",
-    "min_version", "max_version",
+    "allow_insecure_connections",
+    "ca_cert",
+    "client_certs",
+    "cipher_suites",
+    "curve_preferences",
+    "disable_system_ca_pool",
+    "min_version",
+    "max_version",
 ];
 
 /// The hosts whose certificates are not looked at; the rest of how TLS is spoken cannot be chosen here.
@@ -138,17 +187,28 @@ fn client_tls(fields: &Fields<'_>, report: &mut Report) -> Vec<String> {
             continue;
         };
         if tls.bool("allow_insecure_connections", report) == Some(true) {
-            report.adapted(&tls.at("allow_insecure_connections"), "`tls.verify = false` of upstreams with this host");
+            report.adapted(
+                &tls.at("allow_insecure_connections"),
+                "`tls.verify = false` of upstreams with this host",
+            );
             insecure.push(host.to_ascii_lowercase());
         }
-        for name in ["ca_cert", "client_certs", "cipher_suites", "curve_preferences"] {
+        for name in [
+            "ca_cert",
+            "client_certs",
+            "cipher_suites",
+            "curve_preferences",
+        ] {
             if tls.get(name).is_some_and(|value| !is_empty(value)) {
                 let message = "upstreams have no certificates, ciphers or curves of their own yet; those of the system are used";
                 report.refused(&tls.at(name), message);
             }
         }
         if tls.bool("disable_system_ca_pool", report) == Some(true) {
-            report.refused(&tls.at("disable_system_ca_pool"), "the system's authorities are always trusted");
+            report.refused(
+                &tls.at("disable_system_ca_pool"),
+                "the system's authorities are always trusted",
+            );
         }
         versions(&tls, report);
     }
@@ -157,8 +217,16 @@ fn client_tls(fields: &Fields<'_>, report: &mut Report) -> Vec<String> {
 
 fn versions(tls: &Fields<'_>, report: &mut Report) {
     for (name, fine, message) in [
-        ("min_version", ["TLS10", "TLS11", "TLS12"], "TLS 1.2 is always spoken; write \"TLS12\""),
-        ("max_version", ["TLS13", "TLS13", "TLS13"], "TLS 1.3 is always spoken; write \"TLS13\""),
+        (
+            "min_version",
+            ["TLS10", "TLS11", "TLS12"],
+            "TLS 1.2 is always spoken; write \"TLS12\"",
+        ),
+        (
+            "max_version",
+            ["TLS13", "TLS13", "TLS13"],
+            "TLS 1.3 is always spoken; write \"TLS13\"",
+        ),
     ] {
         match tls.text(name, report) {
             Some(version) if fine.contains(&version) => {
@@ -181,7 +249,11 @@ fn is_empty(value: &Value) -> bool {
 }
 
 const TELEMETRY: [&str; 5] = [
-    "exporters", "extra_params", "enable_plugin_traces", "enable_request_traces", "header_mapping",
+    "exporters",
+    "extra_params",
+    "enable_plugin_traces",
+    "enable_request_traces",
+    "header_mapping",
 ];
 
 fn telemetry(fields: &Fields<'_>, report: &mut Report) {
@@ -203,7 +275,13 @@ fn telemetry(fields: &Fields<'_>, report: &mut Report) {
     telemetry.warn(rest, why, report);
 }
 
-const SESSION: [&str; 5] = ["enabled", "header_name", "body_param_name", "mapping_field", "ttl"];
+const SESSION: [&str; 5] = [
+    "enabled",
+    "header_name",
+    "body_param_name",
+    "mapping_field",
+    "ttl",
+];
 
 /// Sessions refuse nothing and route nothing: they are kept for guardrails, which are refused themselves.
 fn session(fields: &Fields<'_>, report: &mut Report) {
@@ -211,6 +289,10 @@ fn session(fields: &Fields<'_>, report: &mut Report) {
         return;
     };
     if let Some(session) = Fields::open(value, &fields.at("session_config"), &SESSION, report) {
-        session.warn(&SESSION, "sessions are remembered for guardrails only, which are not there", report);
+        session.warn(
+            &SESSION,
+            "sessions are remembered for guardrails only, which are not there",
+            report,
+        );
     }
 }

@@ -67,7 +67,10 @@ const PAGING: [&str; 3] = ["count", "offset", "limit"];
 pub(super) fn recognises(document: &Value) -> bool {
     match document {
         Value::Array(items) => items.iter().any(recognises),
-        Value::Object(fields) => kind_of(fields).is_some() || (is_bundle(fields) && bundled(fields).any(|(_, value)| holds_one(value))),
+        Value::Object(fields) => {
+            kind_of(fields).is_some()
+                || (is_bundle(fields) && bundled(fields).any(|(_, value)| holds_one(value)))
+        }
         _ => false,
     }
 }
@@ -82,12 +85,16 @@ fn holds_one(value: &Value) -> bool {
 
 /// A table of lists, as TrustGate's own answers are, or several of them together.
 fn is_bundle(fields: &Map<String, Value>) -> bool {
-    let known = |name: &String| LISTS.iter().any(|(list, _)| list == name) || PAGING.contains(&name.as_str());
+    let known = |name: &String| {
+        LISTS.iter().any(|(list, _)| list == name) || PAGING.contains(&name.as_str())
+    };
     fields.keys().all(known) && bundled(fields).next().is_some()
 }
 
 fn bundled(fields: &Map<String, Value>) -> impl Iterator<Item = (Kind, &Value)> {
-    LISTS.iter().filter_map(|(name, kind)| Some((*kind, fields.get(*name)?)))
+    LISTS
+        .iter()
+        .filter_map(|(name, kind)| Some((*kind, fields.get(*name)?)))
 }
 
 /// What an object is, by the fields that only this kind has.
@@ -98,19 +105,45 @@ fn kind_of(fields: &Map<String, Value>) -> Option<Kind> {
         word.is_some_and(|word| words.contains(&word))
     };
     // Native documents say what they are, and so do those of others.
-    if has(&["kind", "hosts", "auth", "routing", "upstreams", "zones", "gatewayIds"]) {
+    if has(&[
+        "kind",
+        "hosts",
+        "auth",
+        "routing",
+        "upstreams",
+        "zones",
+        "gatewayIds",
+    ]) {
         return None;
     }
-    if has(&["required_plugins", "security_config", "client_tls", "session_config", "telemetry"]) {
+    if has(&[
+        "required_plugins",
+        "security_config",
+        "client_tls",
+        "session_config",
+        "telemetry",
+    ]) {
         return Some(Kind::Gateway);
     }
-    if has(&["service_id", "plugin_chain", "plugins_chain", "retry_attempts", "trustlens"]) {
+    if has(&[
+        "service_id",
+        "plugin_chain",
+        "plugins_chain",
+        "retry_attempts",
+        "trustlens",
+    ]) {
         return Some(Kind::Rule);
     }
     let objects = fields.get("targets").and_then(Value::as_array);
     let theirs = |target: &Value| target.get("host").is_some() || target.get("provider").is_some();
-    if has(&["algorithm", "health_checks", "embedding", "embedding_config", "websocket_config", "proxy_config"])
-        || objects.is_some_and(|targets| targets.iter().any(theirs))
+    if has(&[
+        "algorithm",
+        "health_checks",
+        "embedding",
+        "embedding_config",
+        "websocket_config",
+        "proxy_config",
+    ]) || objects.is_some_and(|targets| targets.iter().any(theirs))
     {
         return Some(Kind::Upstream);
     }
@@ -118,7 +151,9 @@ fn kind_of(fields: &Map<String, Value>) -> Option<Kind> {
         return Some(Kind::Service);
     }
     let named = has(&["name"]);
-    if has(&["subject_type", "policies"]) || (named && has(&["expires_at"]) && !has(&["gateway", "hash", "secret"])) {
+    if has(&["subject_type", "policies"])
+        || (named && has(&["expires_at"]) && !has(&["gateway", "hash", "secret"]))
+    {
         return Some(Kind::Key);
     }
     let subdomain = has(&["subdomain"]) && !has(&["domain", "image", "type"]);
@@ -138,14 +173,22 @@ pub(super) fn convert(document: &Value, options: &Options) -> Converted {
     }
 }
 
-fn collect<'a>(value: &'a Value, path: &str, known: Option<Kind>, docs: &mut Vec<Doc<'a>>, report: &mut Report) {
+fn collect<'a>(
+    value: &'a Value,
+    path: &str,
+    known: Option<Kind>,
+    docs: &mut Vec<Doc<'a>>,
+    report: &mut Report,
+) {
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 collect(item, &format!("{path}[{index}]"), known, docs, report);
             }
         }
-        Value::Object(fields) if known.is_none() && kind_of(fields).is_none() && is_bundle(fields) => {
+        Value::Object(fields)
+            if known.is_none() && kind_of(fields).is_none() && is_bundle(fields) =>
+        {
             for (name, kind) in LISTS {
                 if let Some(value) = fields.get(name) {
                     collect(value, &join(path, name), Some(kind), docs, report);
@@ -161,7 +204,10 @@ fn collect<'a>(value: &'a Value, path: &str, known: Option<Kind>, docs: &mut Vec
                 path: path.to_owned(),
                 kind,
             }),
-            None => report.refused(path, "not a gateway, upstream, service, rule or key of TrustGate"),
+            None => report.refused(
+                path,
+                "not a gateway, upstream, service, rule or key of TrustGate",
+            ),
         },
         _ => report.refused(path, "a table of fields is expected here"),
     }
@@ -182,16 +228,26 @@ fn resources(docs: &[Doc<'_>], options: &Options, report: &mut Report) -> Vec<Re
     if let [one] = gateways.as_slice() {
         catalog.gateway = Some(one.name.clone());
     }
-    let insecure: Vec<String> = gateways.iter().flat_map(|gateway| gateway.insecure.clone()).collect();
+    let insecure: Vec<String> = gateways
+        .iter()
+        .flat_map(|gateway| gateway.insecure.clone())
+        .collect();
     for doc in of(Kind::Upstream) {
         let pool = upstream::read(doc, &insecure, &mut catalog.names, report);
         catalog.pools.extend(pool);
     }
     for doc in of(Kind::Service) {
-        let Catalog { pools, names, services, .. } = &mut catalog;
+        let Catalog {
+            pools,
+            names,
+            services,
+            ..
+        } = &mut catalog;
         services.extend(service::read(doc, pools, names, report));
     }
-    let wildcards = of(Kind::Rule).flat_map(|doc| rule::paths(doc.value)).any(|path| path.ends_with('*'));
+    let wildcards = of(Kind::Rule)
+        .flat_map(|doc| rule::paths(doc.value))
+        .any(|path| path.ends_with('*'));
     for doc in of(Kind::Rule) {
         hear(doc.value, &mut catalog);
     }
@@ -220,22 +276,43 @@ fn resources(docs: &[Doc<'_>], options: &Options, report: &mut Report) -> Vec<Re
 }
 
 /// The gateway of a rule or a key: in TrustGate it stands in the address of the call.
-fn gateway_of(doc: &Doc<'_>, gateways: &[Gateway], options: &Options, report: &mut Report) -> String {
-    let told = ["gateway_id", "subject"].iter().find_map(|name| doc.value.get(name)).and_then(Value::as_str);
-    let known = |id: &str| gateways.iter().find(|gateway| gateway.known_as.iter().any(|known| known == id));
+fn gateway_of(
+    doc: &Doc<'_>,
+    gateways: &[Gateway],
+    options: &Options,
+    report: &mut Report,
+) -> String {
+    let told = ["gateway_id", "subject"]
+        .iter()
+        .find_map(|name| doc.value.get(name))
+        .and_then(Value::as_str);
+    let known = |id: &str| {
+        gateways
+            .iter()
+            .find(|gateway| gateway.known_as.iter().any(|known| known == id))
+    };
     if let Some(gateway) = told.and_then(known) {
         return gateway.name.clone();
     }
     if let Some(gateway) = &options.gateway {
-        report.assumed(&doc.path, format!("the gateway is `{gateway}`, as asked for"));
+        report.assumed(
+            &doc.path,
+            format!("the gateway is `{gateway}`, as asked for"),
+        );
         return gateway.clone();
     }
     if let [one] = gateways {
-        report.assumed(&doc.path, format!("the gateway is `{}`, the only one here", one.name));
+        report.assumed(
+            &doc.path,
+            format!("the gateway is `{}`, the only one here", one.name),
+        );
         return one.name.clone();
     }
     if gateways.len() > 1 {
-        report.refused(&join(&doc.path, "gateway_id"), "which of the gateways here it belongs to must be told by id or name");
+        report.refused(
+            &join(&doc.path, "gateway_id"),
+            "which of the gateways here it belongs to must be told by id or name",
+        );
     }
     let name = told.map_or_else(|| "main".to_owned(), |id| native_name(id, "gateway"));
     report.assumed(&doc.path, format!("the gateway is `{name}`, which must be there already: TrustGate has it in the address of the call"));
@@ -243,7 +320,14 @@ fn gateway_of(doc: &Doc<'_>, gateways: &[Gateway], options: &Options, report: &m
 }
 
 /// Paths by which it can be told that a service speaks OpenAI's API.
-const API: [&str; 6] = ["/chat/completions", "/completions", "/responses", "/embeddings", "/messages", "/models"];
+const API: [&str; 6] = [
+    "/chat/completions",
+    "/completions",
+    "/responses",
+    "/embeddings",
+    "/messages",
+    "/models",
+];
 
 /// Remembers of services by which paths they are reached.
 fn hear(rule: &Value, catalog: &mut Catalog) {
@@ -252,7 +336,8 @@ fn hear(rule: &Value, catalog: &mut Catalog) {
         return;
     };
     let paths = rule::paths(rule);
-    let service = { catalog.services.iter_mut() }.find(|service| service.known_as.iter().any(|known| known == id));
+    let service = { catalog.services.iter_mut() }
+        .find(|service| service.known_as.iter().any(|known| known == id));
     if let Some(service) = service {
         service.speaks_openai |= paths.iter().any(|path| is_api(path));
     }
@@ -275,7 +360,10 @@ fn tell_of_kinds(catalog: &mut Catalog, report: &mut Report) {
                 true => ("openai", "its paths are those of OpenAI's API"),
                 false => ("http", "nothing tells that it speaks OpenAI's API"),
             };
-            report.assumed(&join(&service.path, "type"), format!("`type` is \"{kind}\": {why}"));
+            report.assumed(
+                &join(&service.path, "type"),
+                format!("`type` is \"{kind}\": {why}"),
+            );
         }
     }
 }

@@ -30,7 +30,15 @@ const MISSING: [(&str, &str); 14] = [
 ];
 
 const KNOWN: [&str; 10] = [
-    "id", "name", "enabled", "stage", "priority", "parallel", "settings", "level", "type",
+    "id",
+    "name",
+    "enabled",
+    "stage",
+    "priority",
+    "parallel",
+    "settings",
+    "level",
+    "type",
     "description",
 ];
 
@@ -75,7 +83,10 @@ fn once_per_limiter(entries: Vec<Value>, path: &str, report: &mut Report) -> Vec
             other.get("name") == entry.get("name") && other.get("settings") == entry.get("settings")
         };
         if limiter && kept.iter().any(|other| same(&other)) {
-            report.adapted(path, "one `token_rate_limiter` both reserves and settles; the second is the same");
+            report.adapted(
+                path,
+                "one `token_rate_limiter` both reserves and settles; the second is the same",
+            );
         } else {
             kept.push(entry);
         }
@@ -111,7 +122,11 @@ fn entry(value: &Value, path: &str, key: Option<&str>, report: &mut Report) -> O
     }
     stage(kind, &fields, &mut body, report);
     order(&fields, &mut body, report);
-    fields.warn(&["id", "type", "description"], "only for the record", report);
+    fields.warn(
+        &["id", "type", "description"],
+        "only for the record",
+        report,
+    );
     fields.warn(&["level"], "the chain it stands in says it", report);
     if !own_settings(kind, off, &fields, &mut body, report) {
         return None;
@@ -122,7 +137,8 @@ fn entry(value: &Value, path: &str, key: Option<&str>, report: &mut Report) -> O
 fn unknown(name: &str, off: bool, fields: &Fields<'_>, report: &mut Report) {
     let missing = MISSING.iter().find(|(missing, _)| *missing == name);
     if off {
-        let message = format!("`{name}` is not there in Tollgate; left out, since it is not enabled");
+        let message =
+            format!("`{name}` is not there in Tollgate; left out, since it is not enabled");
         return report.warned(&fields.path, message);
     }
     let message = match missing {
@@ -132,7 +148,10 @@ fn unknown(name: &str, off: bool, fields: &Fields<'_>, report: &mut Report) {
         None => {
             let known = BUILTINS.iter().map(|kind| kind.name);
             let known: Vec<&str> = known.chain(MISSING.map(|(name, _)| name)).collect();
-            format!("there is no such plugin; {}", suggest(name, &known, "plugins"))
+            format!(
+                "there is no such plugin; {}",
+                suggest(name, &known, "plugins")
+            )
         }
     };
     report.refused(&fields.path, message);
@@ -149,9 +168,16 @@ fn stage(kind: &Kind, fields: &Fields<'_>, body: &mut Body, report: &mut Report)
         report.taken(&path, "`stage`");
         body.insert("stage".into(), text.into());
     } else if kind.name == "token_rate_limiter" && text == "post_response" {
-        report.adapted(&path, "it reserves before the request and settles after the answer by itself");
+        report.adapted(
+            &path,
+            "it reserves before the request and settles after the answer by itself",
+        );
     } else {
-        let message = format!("`{}` does not run in that stage; it runs in: {}", kind.name, can.join(", "));
+        let message = format!(
+            "`{}` does not run in that stage; it runs in: {}",
+            kind.name,
+            can.join(", ")
+        );
         report.refused(&path, message);
     }
 }
@@ -167,7 +193,10 @@ fn order(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
         }
     }
     if let Some(parallel) = fields.bool("parallel", report) {
-        report.taken(&fields.at("parallel"), "`parallel`, among those of its priority");
+        report.taken(
+            &fields.at("parallel"),
+            "`parallel`, among those of its priority",
+        );
         if parallel {
             body.insert("parallel".into(), true.into());
         }
@@ -201,13 +230,22 @@ fn own_settings(
             _ => said.warned(&at, message),
         }
     }
-    let wrong = said.notes.iter().any(|note| note.fate == super::super::Fate::Refused);
+    let wrong = said
+        .notes
+        .iter()
+        .any(|note| note.fate == super::super::Fate::Refused);
     if wrong && off {
-        report.warned(&fields.path, "its settings would not be accepted; left out, since it is not enabled");
+        report.warned(
+            &fields.path,
+            "its settings would not be accepted; left out, since it is not enabled",
+        );
         return false;
     }
     report.notes.append(&mut said.notes);
-    if settings.as_object().is_some_and(|settings| !settings.is_empty()) {
+    if settings
+        .as_object()
+        .is_some_and(|settings| !settings.is_empty())
+    {
         body.insert("settings".into(), settings);
     }
     true

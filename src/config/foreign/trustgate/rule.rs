@@ -9,12 +9,32 @@ use super::super::Resource;
 use super::catalog::{Catalog, Offered, Wanted, literal};
 use super::fields::{Body, Fields, Report, native_name, resource, with_labels};
 use super::target::Target;
-use super::{Doc, DATES, plugins};
+use super::{DATES, Doc, plugins};
 
 const KNOWN: [&str; 23] = [
-    "id", "gateway_id", "name", "path", "paths", "service_id", "service", "methods", "type", "headers", "strip_path", "preserve_host",
-    "retry_attempts", "plugin_chain", "plugins_chain", "active", "public", "trustlens", "created_at", "updated_at", "CreatedAt",
-    "UpdatedAt", "description",
+    "id",
+    "gateway_id",
+    "name",
+    "path",
+    "paths",
+    "service_id",
+    "service",
+    "methods",
+    "type",
+    "headers",
+    "strip_path",
+    "preserve_host",
+    "retry_attempts",
+    "plugin_chain",
+    "plugins_chain",
+    "active",
+    "public",
+    "trustlens",
+    "created_at",
+    "updated_at",
+    "CreatedAt",
+    "UpdatedAt",
+    "description",
 ];
 
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
@@ -35,7 +55,10 @@ pub(super) struct Around<'a> {
 /// The paths of a rule as they are written.
 pub(super) fn paths(value: &Value) -> Vec<&str> {
     let extra = value.get("paths").and_then(Value::as_array);
-    let all = value.get("path").into_iter().chain(extra.into_iter().flatten());
+    let all = value
+        .get("path")
+        .into_iter()
+        .chain(extra.into_iter().flatten());
     let mut paths = Vec::new();
     for path in all.filter_map(Value::as_str) {
         if !paths.contains(&path) {
@@ -59,11 +82,20 @@ pub(super) fn read(
         return (known, Vec::new());
     };
     let name = fields.text("name", report).filter(|name| !name.is_empty());
-    known.known_as = [name, fields.text("id", report)].into_iter().flatten().map(str::to_owned).collect();
+    known.known_as = [name, fields.text("id", report)]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect();
     let mut body = Body::new();
     body.insert("gateway".into(), around.gateway.into());
     let mut labels = Body::new();
-    fields.label(&[("id", "trustgate-id"), ("type", "trustgate-type")], "of no use here", &mut labels, report);
+    fields.label(
+        &[("id", "trustgate-id"), ("type", "trustgate-type")],
+        "of no use here",
+        &mut labels,
+        report,
+    );
     fields.warn(&DATES, "only for the record", report);
     fields.warn(&["gateway_id"], "the gateway it belongs to", report);
     fields.warn(&["headers"], "TrustGate never compared them", report);
@@ -73,7 +105,11 @@ pub(super) fn read(
     let patterns = patterns(&fields, around.wildcards, report);
     let public = fields.bool("public", report).unwrap_or(false);
     if fields.get("public").is_some() {
-        let message = if public { "the service's `auth` is \"none\"" } else { "a key is asked for" };
+        let message = if public {
+            "the service's `auth` is \"none\""
+        } else {
+            "a key is asked for"
+        };
         report.adapted(&fields.at("public"), message);
     }
     if patterns.len() > 1 && plugins::counts(&chain) {
@@ -90,7 +126,9 @@ pub(super) fn read(
         let mut body = body.clone();
         body.insert("path".into(), pattern.clone().into());
         let offered = match service {
-            Ok(service) => plan(&fields, pattern, *service, public, catalog, &mut body, report),
+            Ok(service) => plan(
+                &fields, pattern, *service, public, catalog, &mut body, report,
+            ),
             Err(name) => {
                 if public {
                     report.refused(&fields.at("public"), "whether a key is asked for is the service's to say; apply it together with its service");
@@ -110,8 +148,14 @@ pub(super) fn read(
         let native = catalog.names.give("rule", &native);
         match name {
             Some(name) if name == native => report.taken(&fields.at("name"), "`name`"),
-            Some(_) => report.adapted(&fields.at("name"), format!("the rule is called `{native}` here")),
-            None => report.assumed(&place, format!("the rule is called `{native}`, after its path")),
+            Some(_) => report.adapted(
+                &fields.at("name"),
+                format!("the rule is called `{native}` here"),
+            ),
+            None => report.assumed(
+                &place,
+                format!("the rule is called `{native}`, after its path"),
+            ),
         }
         known.names.push(native.clone());
         resources.push(resource("rule", &native, body));
@@ -122,7 +166,10 @@ pub(super) fn read(
 fn active(fields: &Fields<'_>, report: &mut Report) -> bool {
     let active = fields.bool("active", report);
     match active {
-        Some(false) => report.adapted(&fields.at("active"), "the rule is left out: it matches nothing"),
+        Some(false) => report.adapted(
+            &fields.at("active"),
+            "the rule is left out: it matches nothing",
+        ),
         Some(true) => report.taken(&fields.at("active"), "it matches"),
         None => {}
     }
@@ -154,17 +201,29 @@ fn settings(fields: &Fields<'_>, body: &mut Body, report: &mut Report) -> Vec<Va
     }
     match fields.number("retry_attempts", report) {
         Some(0) => {
-            report.adapted(&fields.at("retry_attempts"), "0 means 2: the service's `retry`, by default 2");
+            report.adapted(
+                &fields.at("retry_attempts"),
+                "0 means 2: the service's `retry`, by default 2",
+            );
         }
         Some(attempts @ 1..=100) => {
-            report.adapted(&fields.at("retry_attempts"), "`retry.attempts`, with pauses, and never after a byte has reached the client");
+            report.adapted(
+                &fields.at("retry_attempts"),
+                "`retry.attempts`, with pauses, and never after a byte has reached the client",
+            );
             body.insert("retry".into(), json!({"attempts": attempts}));
         }
         Some(_) => report.refused(&fields.at("retry_attempts"), "from 0 to 100"),
         None => {}
     }
-    if fields.get("trustlens").is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty())) {
-        report.refused(&fields.at("trustlens"), "records are not sent anywhere; take it out");
+    if fields
+        .get("trustlens")
+        .is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
+    {
+        report.refused(
+            &fields.at("trustlens"),
+            "records are not sent anywhere; take it out",
+        );
     }
     chain(fields, body, report)
 }
@@ -187,14 +246,19 @@ fn chain(fields: &Fields<'_>, body: &mut Body, report: &mut Report) -> Vec<Value
 
 /// The rule's paths as native patterns.
 fn patterns(fields: &Fields<'_>, wildcards: bool, report: &mut Report) -> Vec<String> {
-    if fields.text("path", report).is_none_or(str::is_empty) && fields.texts("paths", report).is_empty() {
+    if fields.text("path", report).is_none_or(str::is_empty)
+        && fields.texts("paths", report).is_empty()
+    {
         report.refused(&fields.at("path"), "a rule needs a `path`");
     }
     let mut patterns: Vec<String> = Vec::new();
     let first = fields.get("path").and_then(Value::as_str);
     let extra = fields.texts("paths", report);
     let all = first.map(|path| (fields.at("path"), path)).into_iter();
-    let extra = extra.iter().enumerate().map(|(at, path)| (format!("{}[{at}]", fields.at("paths")), *path));
+    let extra = extra
+        .iter()
+        .enumerate()
+        .map(|(at, path)| (format!("{}[{at}]", fields.at("paths")), *path));
     for (at, path) in all.chain(extra).filter(|(_, path)| !path.is_empty()) {
         let Some(pattern) = pattern(path, wildcards, &at, report) else {
             continue;
@@ -216,14 +280,21 @@ fn pattern(path: &str, wildcards: bool, at: &str, report: &mut Report) -> Option
         None => (path, false),
     };
     let fine = |segment: &str| match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
-        Some(name) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
-        None => segment.bytes().all(|b| b.is_ascii_graphic() && !b"{}*?#".contains(&b)),
+        Some(name) => {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        }
+        None => segment
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"{}*?#".contains(&b)),
     };
     if !path.starts_with('/') || !stem.split('/').all(fine) {
         report.refused(at, "a path begins with a slash; a `*` may only be the last segment, and a parameter, of letters, digits and _, a whole one");
         return None;
     }
-    let mut params: Vec<&str> = stem.split('/').filter(|segment| segment.starts_with('{')).collect();
+    let mut params: Vec<&str> = stem
+        .split('/')
+        .filter(|segment| segment.starts_with('{'))
+        .collect();
     let count = params.len();
     params.sort_unstable();
     params.dedup();
@@ -232,7 +303,13 @@ fn pattern(path: &str, wildcards: bool, at: &str, report: &mut Report) -> Option
         return None;
     }
     if open {
-        report.adapted(at, format!("`path`; it also matches {} itself", if stem.is_empty() { "/" } else { stem }));
+        report.adapted(
+            at,
+            format!(
+                "`path`; it also matches {} itself",
+                if stem.is_empty() { "/" } else { stem }
+            ),
+        );
         return Some(path.to_owned());
     }
     if wildcards || count > 0 {
@@ -245,19 +322,26 @@ fn pattern(path: &str, wildcards: bool, at: &str, report: &mut Report) -> Option
 }
 
 /// Where it leads: one of these documents' services, or the name of one that is there already.
-fn service(fields: &Fields<'_>, catalog: &Catalog, report: &mut Report) -> Option<Result<usize, String>> {
+fn service(
+    fields: &Fields<'_>,
+    catalog: &Catalog,
+    report: &mut Report,
+) -> Option<Result<usize, String>> {
     let Some((name, _)) = fields.any(&["service_id", "service"]) else {
         report.refused(&fields.at("service_id"), "a rule needs a service");
         return None;
     };
     let id = fields.text(name, report)?;
-    let found = { catalog.services.iter() }.position(|service| service.known_as.iter().any(|known| known == id));
+    let found = { catalog.services.iter() }
+        .position(|service| service.known_as.iter().any(|known| known == id));
     if let Some(index) = found {
         report.taken(&fields.at(name), "`services`");
         return Some(Ok(index));
     }
     let native = native_name(id, "service");
-    let message = format!("no service of these documents has this id or name: taken for the service `{native}` that must be there already, whose targets' paths are sent as they stand");
+    let message = format!(
+        "no service of these documents has this id or name: taken for the service `{native}` that must be there already, whose targets' paths are sent as they stand"
+    );
     report.assumed(&fields.at(name), message);
     Some(Err(native))
 }
@@ -265,7 +349,9 @@ fn service(fields: &Fields<'_>, catalog: &Catalog, report: &mut Report) -> Optio
 fn services(offered: &[Offered]) -> Value {
     match offered {
         [(name, _)] => json!([name]),
-        several => { several.iter() }.map(|(name, weight)| json!({"name": name, "weight": weight})).collect(),
+        several => { several.iter() }
+            .map(|(name, weight)| json!({"name": name, "weight": weight}))
+            .collect(),
     }
 }
 
@@ -297,12 +383,16 @@ fn plan(
             strip(fields, body);
         }
         Ok(Sent::Rest) => {
-            report.adapted(&at, "`strip_path`; the targets' paths stand before what is left");
+            report.adapted(
+                &at,
+                "`strip_path`; the targets' paths stand before what is left",
+            );
             body.insert("strip_path".into(), true.into());
             with_paths = true;
         }
         Ok(Sent::Instead(path)) => {
-            let message = format!("the targets' path is sent instead of the request's: `rewrite` {path}");
+            let message =
+                format!("the targets' path is sent instead of the request's: `rewrite` {path}");
             report.adapted(&fields.path, message);
             if stripped.is_some() {
                 report.adapted(&at, "`rewrite` says what is sent");
@@ -338,26 +428,41 @@ fn what_is_sent(pattern: &str, stripped: bool, targets: &[Target]) -> Result<Sen
     }
     let fixed = targets.iter().filter(|target| target.fixed).count();
     if stripped && !exact && fixed == 0 {
-        let param = |target: &Target| target.sends.as_deref().is_some_and(|path| rewrite(path, pattern) != literal(path));
+        let param = |target: &Target| {
+            target
+                .sends
+                .as_deref()
+                .is_some_and(|path| rewrite(path, pattern) != literal(path))
+        };
         return match targets.iter().any(param) {
-            true => Err("a target's path has a parameter of the rule's, which does not go with `strip_path` here"),
+            true => Err(
+                "a target's path has a parameter of the rule's, which does not go with `strip_path` here",
+            ),
             false => Ok(Sent::Rest),
         };
     }
     if stripped && fixed > 0 && fixed < targets.len() {
-        return Err("with `strip_path` providers and other targets differ in what is sent; give them services of their own");
+        return Err(
+            "with `strip_path` providers and other targets differ in what is sent; give them services of their own",
+        );
     }
     let mut paths: Vec<Option<String>> = targets.iter().map(own).collect();
     paths.dedup();
     match paths.as_slice() {
         [Some(path)] => Ok(Sent::Instead(rewrite(path, pattern))),
-        _ => Err("its targets have different paths; one rule sends one: give them services of their own"),
+        _ => Err(
+            "its targets have different paths; one rule sends one: give them services of their own",
+        ),
     }
 }
 
 /// A target's path with the rule's parameters; other braces stand for themselves.
 fn rewrite(path: &str, pattern: &str) -> String {
-    let known = |name: &str| pattern.split('/').any(|segment| segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) == Some(name));
+    let known = |name: &str| {
+        pattern.split('/').any(|segment| {
+            segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) == Some(name)
+        })
+    };
     let mut written = String::new();
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('{') {

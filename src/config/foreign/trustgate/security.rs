@@ -2,12 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{Body, Fields, Report};
+use super::credentials::is_header_value;
+use super::fields::{Body, Fields, Report, is_host};
 
 const KNOWN: [&str; 14] = [
-    "allowed_hosts", "allowed_hosts_are_regex", "ssl_redirect", "ssl_host", "ssl_proxy_headers", "sts_seconds",
-    "sts_include_subdomains", "frame_deny", "custom_frame_options_value", "referrer_policy", "content_security_policy",
-    "content_type_nosniff", "browser_xss_filter", "is_development",
+    "allowed_hosts",
+    "allowed_hosts_are_regex",
+    "ssl_redirect",
+    "ssl_host",
+    "ssl_proxy_headers",
+    "sts_seconds",
+    "sts_include_subdomains",
+    "frame_deny",
+    "custom_frame_options_value",
+    "referrer_policy",
+    "content_security_policy",
+    "content_type_nosniff",
+    "browser_xss_filter",
+    "is_development",
 ];
 
 /// The hosts that are allowed, if they are told. Reports the table's unknown fields.
@@ -36,17 +48,18 @@ pub(super) fn hosts(gateway: &Fields<'_>, report: &mut Report) -> Vec<String> {
             false => report.adapted(&path, "the gateway's `hosts`"),
         }
     }
-    let valid = |host: &&str| {
-        let name = host.strip_prefix("*.").unwrap_or(host);
-        let label = |label: &str| {
-            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
-        name.split('.').all(label)
-    };
+    let valid = |host: &&str| is_host(host.strip_prefix("*.").unwrap_or(host));
     if !hosts.iter().all(|host| valid(&host)) {
-        report.refused(&path, "a host has letters, digits, hyphens and dots only, and no port");
+        report.refused(
+            &path,
+            "a host has letters, digits, hyphens and dots only, and no port",
+        );
     }
-    hosts.into_iter().filter(valid).map(str::to_ascii_lowercase).collect()
+    hosts
+        .into_iter()
+        .filter(valid)
+        .map(str::to_ascii_lowercase)
+        .collect()
 }
 
 /// The plugin that sets the headers. Unknown fields were reported by [`hosts`].
@@ -79,39 +92,67 @@ pub(super) fn headers(gateway: &Fields<'_>, report: &mut Report) -> Option<Value
             None => {}
         }
     }
-    (!set.is_empty()).then(|| json!({"name": "headers", "priority": 999, "settings": {"response": {"set": set}}}))
+    (!set.is_empty()).then(
+        || json!({"name": "headers", "priority": 999, "settings": {"response": {"set": set}}}),
+    )
 }
 
-fn put(fields: &Fields<'_>, name: &str, header: &str, value: &str, set: &mut Body, report: &mut Report) {
-    if value.bytes().any(|b| b.is_ascii_control()) || !value.is_ascii() {
+fn put(
+    fields: &Fields<'_>,
+    name: &str,
+    header: &str,
+    value: &str,
+    set: &mut Body,
+    report: &mut Report,
+) {
+    if !is_header_value(value) {
         return report.refused(&fields.at(name), "not the value of a header");
     }
-    report.adapted(&fields.at(name), format!("the plugin `headers` sets {header}"));
+    report.adapted(
+        &fields.at(name),
+        format!("the plugin `headers` sets {header}"),
+    );
     set.insert(header.to_owned(), value.into());
 }
 
 fn strict_transport(fields: &Fields<'_>, set: &mut Body, report: &mut Report) {
     let development = fields.bool("is_development", report);
     match development {
-        Some(true) => report.adapted(&fields.at("is_development"), "browsers are not told to insist on TLS"),
+        Some(true) => report.adapted(
+            &fields.at("is_development"),
+            "browsers are not told to insist on TLS",
+        ),
         Some(false) => report.taken(&fields.at("is_development"), "nothing is left out"),
         None => {}
     }
     let subdomains = fields.bool("sts_include_subdomains", report);
     if subdomains.is_some() {
-        report.adapted(&fields.at("sts_include_subdomains"), "a part of Strict-Transport-Security");
+        report.adapted(
+            &fields.at("sts_include_subdomains"),
+            "a part of Strict-Transport-Security",
+        );
     }
     match fields.number("sts_seconds", report) {
         Some(0) => report.taken(&fields.at("sts_seconds"), "no header"),
         Some(_) if development == Some(true) => {
-            report.adapted(&fields.at("sts_seconds"), "no header, because of `is_development`");
+            report.adapted(
+                &fields.at("sts_seconds"),
+                "no header, because of `is_development`",
+            );
         }
         Some(seconds) => {
             let value = match subdomains {
                 Some(true) => format!("max-age={seconds}; includeSubDomains"),
                 _ => format!("max-age={seconds}"),
             };
-            put(fields, "sts_seconds", "Strict-Transport-Security", &value, set, report);
+            put(
+                fields,
+                "sts_seconds",
+                "Strict-Transport-Security",
+                &value,
+                set,
+                report,
+            );
         }
         None => {}
     }
@@ -127,5 +168,9 @@ fn transport(fields: &Fields<'_>, report: &mut Report) {
         Some(false) => report.taken(&fields.at("ssl_redirect"), "nobody is redirected"),
         None => {}
     }
-    fields.warn(&["ssl_host", "ssl_proxy_headers"], "only for redirecting", report);
+    fields.warn(
+        &["ssl_host", "ssl_proxy_headers"],
+        "only for redirecting",
+        report,
+    );
 }

@@ -5,11 +5,30 @@ use serde_json::json;
 use super::fields::{Body, Fields, Names, Report, with_labels};
 use super::target::{self, ADDRESS};
 use super::upstream::Pool;
-use super::{Doc, DATES, credentials};
+use super::{DATES, Doc, credentials};
 
 const KNOWN: [&str; 21] = [
-    "id", "gateway_id", "name", "type", "description", "tags", "upstream_id", "upstream", "host", "port", "protocol", "path",
-    "headers", "credentials", "stream", "retries", "created_at", "updated_at", "CreatedAt", "UpdatedAt", "stick_session",
+    "id",
+    "gateway_id",
+    "name",
+    "type",
+    "description",
+    "tags",
+    "upstream_id",
+    "upstream",
+    "host",
+    "port",
+    "protocol",
+    "path",
+    "headers",
+    "credentials",
+    "stream",
+    "retries",
+    "created_at",
+    "updated_at",
+    "CreatedAt",
+    "UpdatedAt",
+    "stick_session",
 ];
 
 /// A service as rules see it.
@@ -35,7 +54,12 @@ pub(super) enum To {
 }
 
 /// Reads a service; an address of its own becomes another pool.
-pub(super) fn read(doc: &Doc<'_>, pools: &mut Vec<Pool>, names: &mut Names, report: &mut Report) -> Option<Service> {
+pub(super) fn read(
+    doc: &Doc<'_>,
+    pools: &mut Vec<Pool>,
+    names: &mut Names,
+    report: &mut Report,
+) -> Option<Service> {
     let fields = Fields::open(doc.value, &doc.path, &KNOWN, report)?;
     let Some(name) = fields.text("name", report) else {
         report.refused(&fields.at("name"), "a service needs a name");
@@ -45,12 +69,28 @@ pub(super) fn read(doc: &Doc<'_>, pools: &mut Vec<Pool>, names: &mut Names, repo
     let known_as = known_as.into_iter().flatten().map(str::to_owned).collect();
     let name = names.adapt("service", name, &fields.at("name"), report);
     let (mut body, mut labels) = (Body::new(), Body::new());
-    fields.label(&[("id", "trustgate-id"), ("tags", "tags")], "of no use here", &mut labels, report);
+    fields.label(
+        &[("id", "trustgate-id"), ("tags", "tags")],
+        "of no use here",
+        &mut labels,
+        report,
+    );
     fields.warn(&DATES, "only for the record", report);
-    fields.warn(&["gateway_id"], "the rules of its gateway lead to it", report);
-    fields.warn(&["stream"], "answers are streamed whenever the target streams", report);
+    fields.warn(
+        &["gateway_id"],
+        "the rules of its gateway lead to it",
+        report,
+    );
+    fields.warn(
+        &["stream"],
+        "answers are streamed whenever the target streams",
+        report,
+    );
     if fields.bool("stick_session", report) == Some(true) {
-        report.refused(&fields.at("stick_session"), "write it as `policy = { name = \"consistent_hash\", … }` of the upstream");
+        report.refused(
+            &fields.at("stick_session"),
+            "write it as `policy = { name = \"consistent_hash\", … }` of the upstream",
+        );
     } else {
         fields.warn(&["stick_session"], "it is off", report);
     }
@@ -85,18 +125,29 @@ fn retries(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     }
 }
 
-fn to(fields: &Fields<'_>, name: &str, pools: &mut Vec<Pool>, names: &mut Names, report: &mut Report) -> Option<To> {
+fn to(
+    fields: &Fields<'_>,
+    name: &str,
+    pools: &mut Vec<Pool>,
+    names: &mut Names,
+    report: &mut Report,
+) -> Option<To> {
     let kind = fields.text("type", report);
     let path = fields.at("type");
     let upstream = fields.any(&["upstream_id", "upstream"]);
-    let own = fields.get("host").is_some_and(|host| host.as_str() != Some(""));
     match (kind, upstream.is_some()) {
         (Some("upstream"), true) | (Some("endpoint" | "direct"), false) => {
             report.taken(&path, "where it leads says it");
         }
         (None, _) => report.assumed(&path, "what it leads to tells"),
-        (Some("upstream"), false) => report.refused(&fields.at("upstream_id"), "missing: a service of this type leads to an upstream"),
-        (Some("endpoint" | "direct"), true) => report.refused(&path, "a service with an upstream is of the type \"upstream\""),
+        (Some("upstream"), false) => report.refused(
+            &fields.at("upstream_id"),
+            "missing: a service of this type leads to an upstream",
+        ),
+        (Some("endpoint" | "direct"), true) => report.refused(
+            &path,
+            "a service with an upstream is of the type \"upstream\"",
+        ),
         (Some(_), _) => report.refused(&path, "\"upstream\", \"endpoint\" or \"direct\""),
     }
     let Some((field, _)) = upstream else {
@@ -107,10 +158,10 @@ fn to(fields: &Fields<'_>, name: &str, pools: &mut Vec<Pool>, names: &mut Names,
         .filter(|name| fields.get(name).is_some_and(|value| !is_nothing(value)))
         .collect();
     for name in beside {
-        report.refused(&fields.at(name), "not beside an upstream: it belongs to its targets");
-    }
-    if own {
-        return None;
+        report.refused(
+            &fields.at(name),
+            "not beside an upstream: it belongs to its targets",
+        );
     }
     let id = fields.text(field, report)?;
     let found = { pools.iter() }.position(|pool| pool.known_as.iter().any(|known| known == id));
@@ -119,7 +170,9 @@ fn to(fields: &Fields<'_>, name: &str, pools: &mut Vec<Pool>, names: &mut Names,
         return Some(To::Pool(index));
     }
     let name = super::fields::native_name(id, "upstream");
-    let message = format!("no upstream of these documents has this id or name: taken for the upstream `{name}` that must be there already");
+    let message = format!(
+        "no upstream of these documents has this id or name: taken for the upstream `{name}` that must be there already"
+    );
     report.assumed(&fields.at(field), message);
     Some(To::Named(name))
 }
@@ -133,12 +186,21 @@ fn is_nothing(value: &serde_json::Value) -> bool {
     }
 }
 
-fn own_address(fields: &Fields<'_>, name: &str, pools: &mut Vec<Pool>, names: &mut Names, report: &mut Report) -> Option<To> {
+fn own_address(
+    fields: &Fields<'_>,
+    name: &str,
+    pools: &mut Vec<Pool>,
+    names: &mut Names,
+    report: &mut Report,
+) -> Option<To> {
     let mut target = target::address(fields, report)?;
     credentials::headers(fields, &mut target.shares.credentials.headers, report);
     target.weight = 1;
     let native = names.give("upstream", name);
-    report.adapted(&fields.path, format!("its address is the upstream `{native}`"));
+    report.adapted(
+        &fields.path,
+        format!("its address is the upstream `{native}`"),
+    );
     pools.push(Pool {
         known_as: Vec::new(),
         name: native,

@@ -70,19 +70,27 @@ fn likeness(settings: &mut Body, keywords: bool, path: &str, report: &mut Report
     let given = settings.remove("similarity_threshold");
     let path = join(path, "similarity_threshold");
     match given.as_ref().map(Value::as_f64) {
-        Some(Some(exact)) if exact >= 1.0 => report.adapted(&path, "keywords are found exactly, in any case"),
+        Some(Some(exact)) if exact >= 1.0 => {
+            report.adapted(&path, "keywords are found exactly, in any case")
+        }
         Some(_) if !keywords => report.warned(&path, "there are no keywords it could concern"),
         Some(_) => report.refused(
             &path,
             "what is only like a keyword is not found here; write 1.0, or list the spellings",
         ),
-        None if keywords => report.assumed(&path, "keywords are found exactly, in any case, and not what is only like them"),
+        None if keywords => report.assumed(
+            &path,
+            "keywords are found exactly, in any case, and not what is only like them",
+        ),
         None => {}
     }
 }
 
 fn masking(settings: &mut Body, path: &str, report: &mut Report) {
-    let is_keyword = |rule: &Value| rule.get("type").is_none_or(|kind| *kind == json!("keyword"));
+    let is_keyword = |rule: &Value| {
+        rule.get("type")
+            .is_none_or(|kind| *kind == json!("keyword"))
+    };
     let rules = settings.get("rules").and_then(Value::as_array);
     let keywords = rules.is_some_and(|rules| rules.iter().any(is_keyword));
     likeness(settings, keywords, path, report);
@@ -91,7 +99,10 @@ fn masking(settings: &mut Body, path: &str, report: &mut Report) {
         match distance.as_u64() {
             Some(0) => report.adapted(&path, "keywords are found exactly"),
             _ if !keywords => report.warned(&path, "there are no keywords it could concern"),
-            _ => report.refused(&path, "what is only like a keyword is not found here; write 0, or list the spellings"),
+            _ => report.refused(
+                &path,
+                "what is only like a keyword is not found here; write 0, or list the spellings",
+            ),
         }
     }
     if let Some(normalise) = settings.remove("normalize_input") {
@@ -104,7 +115,10 @@ fn masking(settings: &mut Body, path: &str, report: &mut Report) {
     if let Some(hashing) = settings.remove("reversible_hashing") {
         let path = join(path, "reversible_hashing");
         match hashing.get("enabled").and_then(Value::as_bool) {
-            Some(true) => report.refused(&path, "what is masked cannot be had back here; write `\"enabled\": false`"),
+            Some(true) => report.refused(
+                &path,
+                "what is masked cannot be had back here; write `\"enabled\": false`",
+            ),
             _ => report.warned(&path, "it is not enabled; left out"),
         }
     }

@@ -3,14 +3,32 @@
 use serde_json::Value;
 
 use super::credentials::{self, Credentials};
-use super::fields::{Body, Fields, Report};
+use super::fields::{Body, Fields, Report, is_host};
 
 /// What an address consists of, in targets and in services of type `endpoint`.
 pub(super) const ADDRESS: [&str; 4] = ["host", "port", "protocol", "path"];
 
 const KNOWN: [&str; 20] = [
-    "id", "weight", "priority", "tags", "headers", "path", "host", "port", "protocol", "stream", "insecure_ssl", "description",
-    "provider", "provider_options", "models", "default_model", "credentials", "auth", "health", "name",
+    "id",
+    "weight",
+    "priority",
+    "tags",
+    "headers",
+    "path",
+    "host",
+    "port",
+    "protocol",
+    "stream",
+    "insecure_ssl",
+    "description",
+    "provider",
+    "provider_options",
+    "models",
+    "default_model",
+    "credentials",
+    "auth",
+    "health",
+    "name",
 ];
 
 /// A target, and what it shares with others of its upstream.
@@ -40,7 +58,12 @@ pub(super) struct Shares {
 }
 
 /// Reads a target; `insecure` are hosts whose certificates are not looked at.
-pub(super) fn read(value: &Value, path: &str, insecure: &[String], report: &mut Report) -> Option<Target> {
+pub(super) fn read(
+    value: &Value,
+    path: &str,
+    insecure: &[String],
+    report: &mut Report,
+) -> Option<Target> {
     let fields = Fields::open(value, path, &KNOWN, report)?;
     let mut labels = Body::new();
     let record = [
@@ -52,12 +75,25 @@ pub(super) fn read(value: &Value, path: &str, insecure: &[String], report: &mut 
     fields.label(&record, "of no use here", &mut labels, report);
     fields.warn(&["priority"], "TrustGate never looked at it", report);
     fields.warn(&["health"], "a state, not a setting", report);
-    fields.warn(&["stream"], "answers are streamed whenever the target streams", report);
-    if fields.get("auth").is_some_and(|auth| auth.as_object().is_none_or(|auth| !auth.is_empty())) {
-        report.refused(&fields.at("auth"), "OAuth towards targets is not supported; use `credentials`");
+    fields.warn(
+        &["stream"],
+        "answers are streamed whenever the target streams",
+        report,
+    );
+    if fields
+        .get("auth")
+        .is_some_and(|auth| auth.as_object().is_none_or(|auth| !auth.is_empty()))
+    {
+        report.refused(
+            &fields.at("auth"),
+            "OAuth towards targets is not supported; use `credentials`",
+        );
     }
     let weight = fields.number("weight", report).unwrap_or(0);
-    let mut target = match fields.text("provider", report).filter(|name| !name.is_empty()) {
+    let mut target = match fields
+        .text("provider", report)
+        .filter(|name| !name.is_empty())
+    {
         Some(name) => provider(name, &fields, report)?,
         None => address(&fields, report)?,
     };
@@ -84,7 +120,10 @@ pub(super) fn address(fields: &Fields<'_>, report: &mut Report) -> Option<Target
         return None;
     };
     for name in ["provider_options", "models", "default_model"] {
-        if fields.get(name).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty())) {
+        if fields
+            .get(name)
+            .is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()))
+        {
             report.refused(&fields.at(name), "only of a target with a `provider`");
         }
     }
@@ -93,15 +132,26 @@ pub(super) fn address(fields: &Fields<'_>, report: &mut Report) -> Option<Target
         report.refused(&fields.at("port"), "from 1 to 65535");
     }
     let scheme = scheme(fields, port, report)?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
     let v6 = host.contains(':');
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if !bare.bytes().all(plain) || (v6 && bare.parse::<std::net::Ipv6Addr>().is_err()) {
-        report.refused(&fields.at("host"), "a host's name or address alone, without scheme, port or path");
+    let fine = if v6 {
+        bare.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        is_host(bare)
+    };
+    if !fine {
+        report.refused(
+            &fields.at("host"),
+            "a host's name or address alone, without scheme, port or path",
+        );
         return None;
     }
     report.taken(&fields.at("host"), "the target's URL");
-    let host = if v6 { format!("[{bare}]") } else { bare.to_ascii_lowercase() };
+    let host = if v6 {
+        format!("[{bare}]")
+    } else {
+        bare.to_ascii_lowercase()
+    };
     let url = match port {
         Some(port) => {
             report.taken(&fields.at("port"), "the target's URL");
@@ -125,7 +175,10 @@ pub(super) fn address(fields: &Fields<'_>, report: &mut Report) -> Option<Target
 
 fn scheme(fields: &Fields<'_>, port: Option<u64>, report: &mut Report) -> Option<&'static str> {
     let path = fields.at("protocol");
-    match fields.text("protocol", report).filter(|text| !text.is_empty()) {
+    match fields
+        .text("protocol", report)
+        .filter(|text| !text.is_empty())
+    {
         Some(text) if text.eq_ignore_ascii_case("http") => {
             report.taken(&path, "the target's URL");
             Some("http")
@@ -155,7 +208,10 @@ fn path(fields: &Fields<'_>, report: &mut Report) -> Option<String> {
         return None;
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains(['?', '#']) {
-        report.refused(&at, "a path in ASCII, without a query; what cannot stand in one is percent-encoded");
+        report.refused(
+            &at,
+            "a path in ASCII, without a query; what cannot stand in one is percent-encoded",
+        );
         return None;
     }
     Some(match text.strip_prefix('/') {
@@ -164,7 +220,10 @@ fn path(fields: &Fields<'_>, report: &mut Report) -> Option<String> {
             text.to_owned()
         }
         None => {
-            report.adapted(&at, "the rules that lead here send it, with a slash before it");
+            report.adapted(
+                &at,
+                "the rules that lead here send it, with a slash before it",
+            );
             format!("/{text}")
         }
     })
@@ -176,7 +235,11 @@ const PROVIDERS: [(&str, &str, &str); 4] = [
     ("openai", "https://api.openai.com/v1", "/v1"),
     ("mistral", "https://api.mistral.ai/v1", "/v1"),
     ("anthropic", "https://api.anthropic.com/v1", "/v1"),
-    ("google", "https://generativelanguage.googleapis.com/v1beta/openai", ""),
+    (
+        "google",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "",
+    ),
 ];
 
 fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Target> {
@@ -189,7 +252,10 @@ fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Targ
         let known = ["openai", "mistral", "anthropic", "google", "azure"];
         let message = match name {
             "bedrock" => "requests to Bedrock must be signed, which is not supported".to_owned(),
-            _ => format!("unknown provider; {}", tollgate_sdk::document::suggest(name, &known, "providers")),
+            _ => format!(
+                "unknown provider; {}",
+                tollgate_sdk::document::suggest(name, &known, "providers")
+            ),
         };
         report.refused(&path, message);
         return None;
@@ -198,18 +264,30 @@ fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Targ
     let url = match (provider, &credentials.azure) {
         ("azure", Some(endpoint)) => azure(endpoint, fields, report)?,
         ("azure", None) => {
-            report.refused(&fields.at("credentials.azure_endpoint"), "missing: where the resource is");
+            report.refused(
+                &fields.at("credentials.azure_endpoint"),
+                "missing: where the resource is",
+            );
             return None;
         }
         _ => url.to_owned(),
     };
     report.adapted(&path, format!("asked at {provider}'s API in OpenAI's form"));
     if fields.get("credentials").is_none() {
-        report.refused(&fields.at("credentials"), "missing: a provider asks for a key");
+        report.refused(
+            &fields.at("credentials"),
+            "missing: a provider asks for a key",
+        );
     }
     for name in ["host", "port", "protocol"] {
-        if fields.get(name).is_some_and(|value| value.as_str() != Some("") && value.as_u64() != Some(0)) {
-            report.refused(&fields.at(name), "a provider has an address of its own: take it out, or the `provider`");
+        if fields
+            .get(name)
+            .is_some_and(|value| value.as_str() != Some("") && value.as_u64() != Some(0))
+        {
+            report.refused(
+                &fields.at(name),
+                "a provider has an address of its own: take it out, or the `provider`",
+            );
         }
     }
     fields.warn(&["path"], "a provider has a path of its own", report);
@@ -234,11 +312,13 @@ fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Targ
 
 fn azure(endpoint: &str, fields: &Fields<'_>, report: &mut Report) -> Option<String> {
     let host = endpoint.trim_end_matches('/').strip_prefix("https://");
-    let plain = |host: &&str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    match host.filter(plain) {
+    match host.filter(|host| is_host(host)) {
         Some(host) => Some(format!("https://{}/openai/v1", host.to_ascii_lowercase())),
         None => {
-            report.refused(&fields.at("credentials.azure_endpoint"), "an address like \"https://NAME.openai.azure.com\"");
+            report.refused(
+                &fields.at("credentials.azure_endpoint"),
+                "an address like \"https://NAME.openai.azure.com\"",
+            );
             None
         }
     }
@@ -249,7 +329,8 @@ fn api(provider: &str, fields: &Fields<'_>, report: &mut Report) -> &'static str
     let Some(value) = fields.get("provider_options") else {
         return "/chat/completions";
     };
-    let Some(options) = Fields::open(value, &fields.at("provider_options"), &["api"], report) else {
+    let Some(options) = Fields::open(value, &fields.at("provider_options"), &["api"], report)
+    else {
         return "/chat/completions";
     };
     match options.text("api", report) {
@@ -262,7 +343,10 @@ fn api(provider: &str, fields: &Fields<'_>, report: &mut Report) -> &'static str
             "/chat/completions"
         }
         Some(_) => {
-            report.refused(&options.at("api"), "\"completions\", or of openai also \"responses\"");
+            report.refused(
+                &options.at("api"),
+                "\"completions\", or of openai also \"responses\"",
+            );
             "/chat/completions"
         }
         None => "/chat/completions",
@@ -270,8 +354,17 @@ fn api(provider: &str, fields: &Fields<'_>, report: &mut Report) -> &'static str
 }
 
 fn models(fields: &Fields<'_>, report: &mut Report) -> (Vec<String>, Option<String>) {
-    let models: Vec<String> = fields.texts("models", report).into_iter().map(str::to_owned).collect();
-    let default = fields.text("default_model", report).filter(|name| !name.is_empty());
+    let models: Vec<String> = fields
+        .texts("models", report)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    if models.iter().any(String::is_empty) {
+        report.refused(&fields.at("models"), "a model's name may not be empty");
+    }
+    let default = fields
+        .text("default_model", report)
+        .filter(|name| !name.is_empty());
     let path = fields.at("default_model");
     let Some(default) = default else {
         report.refused(&path, "missing: a provider needs a model");
@@ -281,10 +374,19 @@ fn models(fields: &Fields<'_>, report: &mut Report) -> (Vec<String>, Option<Stri
         report.refused(&path, "it must be one of `models`");
     } else if models.len() == 1 {
         report.adapted(&fields.at("models"), "every request is for the one model");
-        report.adapted(&path, "`model` of the service: sent whatever the request names");
+        report.adapted(
+            &path,
+            "`model` of the service: sent whatever the request names",
+        );
     } else {
-        report.adapted(&fields.at("models"), "the plugin `model_allowlist` of the service");
-        report.warned(&path, "a request that names none of `models` gets 403 instead of this one");
+        report.adapted(
+            &fields.at("models"),
+            "the plugin `model_allowlist` of the service",
+        );
+        report.warned(
+            &path,
+            "a request that names none of `models` gets 403 instead of this one",
+        );
     }
     (models, Some(default.to_owned()))
 }

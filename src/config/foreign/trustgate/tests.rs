@@ -11,7 +11,9 @@ fn read(document: &Value) -> Converted {
 
 fn said(converted: &Converted, fate: Fate) -> Vec<String> {
     let notes = converted.notes.iter().filter(|note| note.fate == fate);
-    notes.map(|note| format!("{}: {}", note.path, note.message)).collect()
+    notes
+        .map(|note| format!("{}: {}", note.path, note.message))
+        .collect()
 }
 
 #[test]
@@ -56,7 +58,10 @@ fn what_refers_to_nothing_here_is_taken_for_what_is_there() {
         gateway: Some("edge".into()),
         ..Options::default()
     };
-    assert_eq!(convert(&rule, &options).resources[0].body["gateway"], "edge");
+    assert_eq!(
+        convert(&rule, &options).resources[0].body["gateway"],
+        "edge"
+    );
     let service = json!({"name": "s", "type": "upstream", "upstream_id": "0190b6c2"});
     assert_eq!(read(&service).resources[0].body["upstream"], "0190b6c2");
     let public = json!({"path": "/a/*", "methods": ["GET"], "service_id": "s", "public": true});
@@ -75,19 +80,37 @@ fn chat(targets: Value, rules: &[Value]) -> Converted {
 
 #[test]
 fn paths_of_targets_are_sent_as_trustgate_sends_them() {
-    let both = json!([{"host": "a", "port": 1, "path": "/x"}, {"host": "b", "port": 1, "path": "/y"}]);
+    let both =
+        json!([{"host": "a", "port": 1, "path": "/x"}, {"host": "b", "port": 1, "path": "/y"}]);
     let rule = |path: &str, strip: bool| json!({"name": "r", "path": path, "methods": ["GET"], "service_id": "s", "strip_path": strip});
     // Different paths: behind what is left of the request's, but not instead of it.
     let rest = chat(both.clone(), &[rule("/a/*", true)]);
-    assert!(said(&rest, Fate::Refused).is_empty(), "{:?}", said(&rest, Fate::Refused));
-    let upstream = rest.resources.iter().find(|resource| resource.kind == "upstream").unwrap();
-    assert_eq!(upstream.body["targets"], json!([{"url": "http://a:1/x"}, {"url": "http://b:1/y"}]));
-    assert_eq!(said(&chat(both, &[rule("/a/*", false)]), Fate::Refused).len(), 1);
+    assert!(
+        said(&rest, Fate::Refused).is_empty(),
+        "{:?}",
+        said(&rest, Fate::Refused)
+    );
+    let upstream = rest
+        .resources
+        .iter()
+        .find(|resource| resource.kind == "upstream")
+        .unwrap();
+    assert_eq!(
+        upstream.body["targets"],
+        json!([{"url": "http://a:1/x"}, {"url": "http://b:1/y"}])
+    );
+    assert_eq!(
+        said(&chat(both, &[rule("/a/*", false)]), Fate::Refused).len(),
+        1
+    );
     // One path, wanted in both ways: two services.
     let one = json!([{"host": "a", "port": 1, "path": "/x"}]);
     let two = chat(one, &[rule("/a/*", true), rule("/b/*", false)]);
     let names = |kind: &str| -> Vec<&Value> {
-        let of = two.resources.iter().filter(|resource| resource.kind == kind);
+        let of = two
+            .resources
+            .iter()
+            .filter(|resource| resource.kind == kind);
         of.map(|resource| &resource.body["name"]).collect()
     };
     assert_eq!(names("service"), ["s", "s-2"]);
@@ -133,8 +156,24 @@ fn any_value_can_stand_anywhere() {
         {"id": "k", "name": "k", "key": "hidden-secret-hidden-secret", "expires_at": "2031-01-01T00:00:00Z", "active": true, "subject_type": "gateway", "subject": "g", "policies": ["r"]},
     ]);
     let values = [
-        json!(null), json!(true), json!(-1), json!(1e300), json!(u64::MAX), json!(""), json!("\u{0}${{ x"), json!("{"), json!("*"), json!("é/{a}/*"), json!([]), json!([[]]), json!([{}]),
-        json!({}), json!({"type": 1}), json!([null, 1, "x", {"name": {}}]), json!({"a": {"b": []}}), json!(["a", "a"]),
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("\u{0}${{ x"),
+        json!("{"),
+        json!("*"),
+        json!("é/{a}/*"),
+        json!([]),
+        json!([[]]),
+        json!([{}]),
+        json!({}),
+        json!({"type": 1}),
+        json!([null, 1, "x", {"name": {}}]),
+        json!({"a": {"b": []}}),
+        json!(["a", "a"]),
     ];
     let mut places = Vec::new();
     all_places(&whole, String::new(), &mut places);
@@ -144,7 +183,9 @@ fn any_value_can_stand_anywhere() {
             let mut document = whole.clone();
             *document.pointer_mut(place).unwrap() = value.clone();
             let converted = read(&document);
-            assert!(converted.notes.iter().all(|note| !note.message.is_empty() && !format!("{note}").contains("hidden-secret")));
+            assert!(converted.notes.iter().all(
+                |note| !note.message.is_empty() && !format!("{note}").contains("hidden-secret")
+            ));
             for resource in converted.resources {
                 assert!(resource.body["name"].is_string(), "{document}");
             }

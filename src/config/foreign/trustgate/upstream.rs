@@ -8,11 +8,27 @@ use tollgate_sdk::document::suggest;
 
 use super::fields::{Body, Fields, Names, Report};
 use super::target::{self, Target};
-use super::{Doc, DATES, credentials};
+use super::{DATES, Doc, credentials};
 
 const KNOWN: [&str; 18] = [
-    "id", "gateway_id", "name", "algorithm", "targets", "health_checks", "tags", "embedding", "embedding_config",
-    "websocket_config", "websocket", "proxy_config", "proxy", "created_at", "updated_at", "CreatedAt", "UpdatedAt", "description",
+    "id",
+    "gateway_id",
+    "name",
+    "algorithm",
+    "targets",
+    "health_checks",
+    "tags",
+    "embedding",
+    "embedding_config",
+    "websocket_config",
+    "websocket",
+    "proxy_config",
+    "proxy",
+    "created_at",
+    "updated_at",
+    "CreatedAt",
+    "UpdatedAt",
+    "description",
 ];
 
 /// Targets and how they are picked.
@@ -48,7 +64,12 @@ pub(super) fn read(
         ..Pool::default()
     };
     let mut labels = Body::new();
-    fields.label(&[("id", "trustgate-id"), ("tags", "tags")], "of no use here", &mut labels, report);
+    fields.label(
+        &[("id", "trustgate-id"), ("tags", "tags")],
+        "of no use here",
+        &mut labels,
+        report,
+    );
     fields.warn(&DATES, "only for the record", report);
     fields.warn(&["gateway_id"], "upstreams are everybody's here", report);
     if let Some(text) = fields.text("description", report) {
@@ -78,7 +99,10 @@ const ALGORITHMS: [(&str, &str, bool); 9] = [
 /// Whether it goes by weights.
 fn algorithm(fields: &Fields<'_>, body: &mut Body, report: &mut Report) -> bool {
     let path = fields.at("algorithm");
-    let Some(text) = fields.text("algorithm", report).filter(|text| !text.is_empty()) else {
+    let Some(text) = fields
+        .text("algorithm", report)
+        .filter(|text| !text.is_empty())
+    else {
         report.assumed(&path, "`policy` became round_robin, TrustGate's default");
         body.insert("policy".into(), "round_robin".into());
         return false;
@@ -98,9 +122,18 @@ fn algorithm(fields: &Fields<'_>, body: &mut Body, report: &mut Report) -> bool 
     *weighted
 }
 
-fn targets(fields: &Fields<'_>, weighted: bool, insecure: &[String], pool: &mut Pool, report: &mut Report) {
+fn targets(
+    fields: &Fields<'_>,
+    weighted: bool,
+    insecure: &[String],
+    pool: &mut Pool,
+    report: &mut Report,
+) {
     let path = fields.at("targets");
-    let Some(list) = fields.list("targets", report).filter(|list| !list.is_empty()) else {
+    let Some(list) = fields
+        .list("targets", report)
+        .filter(|list| !list.is_empty())
+    else {
         report.refused(&path, "an upstream needs at least one target");
         return;
     };
@@ -113,13 +146,23 @@ fn targets(fields: &Fields<'_>, weighted: bool, insecure: &[String], pool: &mut 
             pool.targets.push(target);
         }
     }
-    if pool.targets.is_empty() && list.iter().all(|target| target.get("weight") == Some(&json!(0))) {
+    if pool.targets.is_empty()
+        && list
+            .iter()
+            .all(|target| target.get("weight") == Some(&json!(0)))
+    {
         report.refused(&path, "no target has a weight: none would get a request");
     }
 }
 
 /// A target with a weight that counts; none if it is to get nothing.
-fn weigh(target: Target, value: &Value, weighted: bool, path: &str, report: &mut Report) -> Option<Target> {
+fn weigh(
+    target: Target,
+    value: &Value,
+    weighted: bool,
+    path: &str,
+    report: &mut Report,
+) -> Option<Target> {
     let path = format!("{path}.weight");
     let told = value.get("weight").is_some_and(|weight| !weight.is_null());
     let weight = match (target.weight, told, weighted) {
@@ -169,9 +212,16 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     let probed = checks.text("path", report).filter(|path| !path.is_empty());
     let mut probe = Body::new();
     if let Some(asked) = probed {
-        let asked = if asked.starts_with('/') { asked.to_owned() } else { format!("/{asked}") };
+        let asked = if asked.starts_with('/') {
+            asked.to_owned()
+        } else {
+            format!("/{asked}")
+        };
         if asked.bytes().all(|b| b.is_ascii_graphic()) && !asked.contains('#') {
-            report.adapted(&checks.at("path"), "targets of your own are really asked for it, which TrustGate did not do");
+            report.adapted(
+                &checks.at("path"),
+                "targets of your own are really asked for it, which TrustGate did not do",
+            );
             probe.insert("type".into(), "http".into());
             probe.insert("path".into(), asked.into());
             check_headers(&checks, &mut probe, report);
@@ -179,17 +229,32 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
             report.refused(&checks.at("path"), "a path in ASCII");
         }
     } else {
-        checks.warn(&["headers"], "without a `path` there is no request that could carry them", report);
+        checks.warn(
+            &["headers"],
+            "without a `path` there is no request that could carry them",
+            report,
+        );
     }
     if probe.is_empty() && passive == Some(false) {
         let why = "with neither a `path` nor `passive` it concerns nothing";
         checks.warn(&["threshold", "interval"], why, report);
-        report.assumed(&checks.at("passive"), "failed requests count all the same, by the default `breaker`");
+        report.assumed(
+            &checks.at("passive"),
+            "failed requests count all the same, by the default `breaker`",
+        );
         return;
     }
     for (number, name, message) in [
-        (threshold, "threshold", "failures after which a target is left alone"),
-        (interval, "interval", "seconds in which failures count, and between two questions"),
+        (
+            threshold,
+            "threshold",
+            "failures after which a target is left alone",
+        ),
+        (
+            interval,
+            "interval",
+            "seconds in which failures count, and between two questions",
+        ),
     ] {
         if number.is_some() {
             report.adapted(&checks.at(name), message);
@@ -199,11 +264,17 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     if passive != Some(false) {
         breaker.extend(threshold.map(|count| ("failures".to_owned(), count.into())));
         breaker.extend(interval.map(|seconds| ("window".to_owned(), format!("{seconds}s").into())));
-        report.assumed(&path, "a target that fails is left alone for 10 seconds at a time, not for an hour");
+        report.assumed(
+            &path,
+            "a target that fails is left alone for 10 seconds at a time, not for an hour",
+        );
     }
     match passive {
         Some(true) => report.adapted(&checks.at("passive"), "`breaker`: failed requests count"),
-        Some(false) => report.assumed(&checks.at("passive"), "failed requests count all the same, by the default `breaker`"),
+        Some(false) => report.assumed(
+            &checks.at("passive"),
+            "failed requests count all the same, by the default `breaker`",
+        ),
         None => {}
     }
     if !probe.is_empty() {
@@ -237,12 +308,21 @@ fn check_headers(checks: &Fields<'_>, probe: &mut Body, report: &mut Report) {
 }
 
 const SOCKETS: [&str; 7] = [
-    "enable_direct_communication", "return_error_details", "ping_period", "pong_wait", "handshake_timeout", "read_buffer_size",
+    "enable_direct_communication",
+    "return_error_details",
+    "ping_period",
+    "pong_wait",
+    "handshake_timeout",
+    "read_buffer_size",
     "write_buffer_size",
 ];
 
 fn others(fields: &Fields<'_>, report: &mut Report) {
-    fields.warn(&["embedding", "embedding_config"], "only for the algorithm `semantic`", report);
+    fields.warn(
+        &["embedding", "embedding_config"],
+        "only for the algorithm `semantic`",
+        report,
+    );
     if let Some((name, value)) = fields.any(&["websocket_config", "websocket"])
         && let Some(sockets) = Fields::open(value, &fields.at(name), &SOCKETS, report)
     {
@@ -252,7 +332,10 @@ fn others(fields: &Fields<'_>, report: &mut Report) {
     if let Some((name, value)) = fields.any(&["proxy_config", "proxy"]) {
         match value.as_object().is_some_and(serde_json::Map::is_empty) {
             true => report.warned(&fields.at(name), "it is empty"),
-            false => report.refused(&fields.at(name), "targets are reached directly; give the address of what they are behind"),
+            false => report.refused(
+                &fields.at(name),
+                "targets are reached directly; give the address of what they are behind",
+            ),
         }
     }
 }
