@@ -12,6 +12,7 @@ mod key;
 mod plugins;
 mod rule;
 mod security;
+mod sent;
 mod service;
 mod settings;
 mod target;

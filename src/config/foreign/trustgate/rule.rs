@@ -6,9 +6,9 @@
 use serde_json::{Value, json};
 
 use super::super::Resource;
-use super::catalog::{Catalog, Offered, Wanted, literal};
+use super::catalog::{Catalog, Offered, Wanted};
 use super::fields::{Body, Fields, Report, native_name, resource, with_labels};
-use super::target::Target;
+use super::sent::{Sent, what_is_sent};
 use super::{DATES, Doc, plugins};
 
 const KNOWN: [&str; 23] = [
@@ -116,51 +116,70 @@ pub(super) fn read(
         report.refused(&fields.at("paths"), "each path becomes a rule, and each would count for itself; move the limiter to the gateway's `required_plugins`");
     }
     let service = service(&fields, catalog, report);
-    if !active {
+    let (true, Some(service)) = (active, service) else {
+        fields.warn(&["strip_path"], "the rule is left out", report);
         return (known, Vec::new());
-    }
+    };
     let mut resources = Vec::new();
     for (index, pattern) in patterns.iter().enumerate() {
-        let Some(service) = &service else { continue };
-        let place = fields.at(if index == 0 { "path" } else { "paths" });
         let mut body = body.clone();
         body.insert("path".into(), pattern.clone().into());
-        let offered = match service {
+        let offered = match &service {
             Ok(service) => plan(
                 &fields, pattern, *service, public, catalog, &mut body, report,
             ),
-            Err(name) => {
-                if public {
-                    report.refused(&fields.at("public"), "whether a key is asked for is the service's to say; apply it together with its service");
-                }
-                if fields.bool("strip_path", report).is_some() {
-                    report.taken(&fields.at("strip_path"), "`strip_path`");
-                }
-                strip(&fields, &mut body);
-                vec![(name.clone(), 1)]
-            }
+            Err(service) => plan_named(&fields, service, public, &mut body, report),
         };
         body.insert("services".into(), services(&offered));
-        let native = match name {
-            Some(name) => native_name(name, "rule"),
-            None => native_name(pattern, "rule"),
-        };
-        let native = catalog.names.give("rule", &native);
-        match name {
-            Some(name) if name == native => report.taken(&fields.at("name"), "`name`"),
-            Some(_) => report.adapted(
-                &fields.at("name"),
-                format!("the rule is called `{native}` here"),
-            ),
-            None => report.assumed(
-                &place,
-                format!("the rule is called `{native}`, after its path"),
-            ),
-        }
+        let place = fields.at(if index == 0 { "path" } else { "paths" });
+        let native = called(name, pattern, (&fields, &place), catalog, report);
         known.names.push(native.clone());
         resources.push(resource("rule", &native, body));
     }
     (known, resources)
+}
+
+/// Its native name: its own, or one made from its path.
+fn called(
+    name: Option<&str>,
+    pattern: &str,
+    (fields, place): (&Fields<'_>, &str),
+    catalog: &mut Catalog,
+    report: &mut Report,
+) -> String {
+    let native = native_name(name.unwrap_or(pattern), "rule");
+    let native = catalog.names.give("rule", &native);
+    match name {
+        Some(name) if name == native => report.taken(&fields.at("name"), "`name`"),
+        Some(_) => report.adapted(
+            &fields.at("name"),
+            format!("the rule is called `{native}` here"),
+        ),
+        None => report.assumed(
+            place,
+            format!("the rule is called `{native}`, after its path"),
+        ),
+    }
+    native
+}
+
+/// With a service that is not among these documents, whose targets are not known.
+fn plan_named(
+    fields: &Fields<'_>,
+    service: &str,
+    public: bool,
+    body: &mut Body,
+    report: &mut Report,
+) -> Vec<Offered> {
+    if public {
+        let message = "whether a key is asked for is the service's to say; apply it together with its service";
+        report.refused(&fields.at("public"), message);
+    }
+    if fields.bool("strip_path", report).is_some() {
+        report.taken(&fields.at("strip_path"), "`strip_path`");
+    }
+    strip(fields, body);
+    vec![(service.to_owned(), 1)]
 }
 
 fn active(fields: &Fields<'_>, report: &mut Report) -> bool {
@@ -402,99 +421,4 @@ fn plan(
         Err(message) => report.refused(&fields.path, message),
     }
     catalog.offer(service, Wanted { with_paths, public }, report)
-}
-
-/// What is sent to the targets.
-enum Sent {
-    /// The request's path, without the rule's if it is stripped.
-    Path,
-    /// The target's path and what follows the rule's.
-    Rest,
-    /// This.
-    Instead(String),
-}
-
-fn what_is_sent(pattern: &str, stripped: bool, targets: &[Target]) -> Result<Sent, &'static str> {
-    let exact = !pattern.ends_with("/*") && !pattern.contains('{');
-    let own = |target: &Target| match (&target.sends, stripped, exact) {
-        (Some(path), ..) => Some(path.clone()),
-        // What an exact rule lets through is known beforehand.
-        (None, true, true) => Some("/".to_owned()),
-        (None, false, true) => Some(pattern.to_owned()),
-        (None, _, false) => None,
-    };
-    if targets.iter().all(|target| target.sends.is_none()) {
-        return Ok(Sent::Path);
-    }
-    let fixed = targets.iter().filter(|target| target.fixed).count();
-    if stripped && !exact && fixed == 0 {
-        let param = |target: &Target| {
-            target
-                .sends
-                .as_deref()
-                .is_some_and(|path| rewrite(path, pattern) != literal(path))
-        };
-        return match targets.iter().any(param) {
-            true => Err(
-                "a target's path has a parameter of the rule's, which does not go with `strip_path` here",
-            ),
-            false => Ok(Sent::Rest),
-        };
-    }
-    if stripped && fixed > 0 && fixed < targets.len() {
-        return Err(
-            "with `strip_path` providers and other targets differ in what is sent; give them services of their own",
-        );
-    }
-    let mut paths: Vec<Option<String>> = targets.iter().map(own).collect();
-    paths.dedup();
-    match paths.as_slice() {
-        [Some(path)] => Ok(Sent::Instead(rewrite(path, pattern))),
-        _ => Err(
-            "its targets have different paths; one rule sends one: give them services of their own",
-        ),
-    }
-}
-
-/// A target's path with the rule's parameters; other braces stand for themselves.
-fn rewrite(path: &str, pattern: &str) -> String {
-    let known = |name: &str| {
-        pattern.split('/').any(|segment| {
-            segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) == Some(name)
-        })
-    };
-    let mut written = String::new();
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('{') {
-        written += &literal(before);
-        match after.split_once('}') {
-            Some((name, after)) if known(name) => {
-                written += &format!("{{{name}}}");
-                rest = after;
-            }
-            _ => {
-                written += "%7B";
-                rest = after;
-            }
-        }
-    }
-    written + &literal(rest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rewrite;
-
-    #[test]
-    fn parameters_are_the_rules_and_other_braces_literal() {
-        for (path, pattern, sent) in [
-            ("/v2/{id}/x", "/a/{id}", "/v2/{id}/x"),
-            ("/v2/{user_id}", "/a/{id}", "/v2/%7Buser_id%7D"),
-            ("/{{id}", "/{id}/*", "/%7B{id}"),
-            ("/}{", "/a", "/%7D%7B"),
-            ("/v1", "/a", "/v1"),
-        ] {
-            assert_eq!(rewrite(path, pattern), sent);
-        }
-    }
 }
