@@ -210,31 +210,7 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     let threshold = positive("threshold", 1000, &checks, report);
     let interval = positive("interval", 86_400, &checks, report);
     let probed = checks.text("path", report).filter(|path| !path.is_empty());
-    let mut probe = Body::new();
-    if let Some(asked) = probed {
-        let asked = if asked.starts_with('/') {
-            asked.to_owned()
-        } else {
-            format!("/{asked}")
-        };
-        if asked.bytes().all(|b| b.is_ascii_graphic()) && !asked.contains('#') {
-            report.adapted(
-                &checks.at("path"),
-                "targets of your own are really asked for it, which TrustGate did not do",
-            );
-            probe.insert("type".into(), "http".into());
-            probe.insert("path".into(), asked.into());
-            check_headers(&checks, &mut probe, report);
-        } else {
-            report.refused(&checks.at("path"), "a path in ASCII");
-        }
-    } else {
-        checks.warn(
-            &["headers"],
-            "without a `path` there is no request that could carry them",
-            report,
-        );
-    }
+    let mut probe = probe(probed, &checks, report);
     if probe.is_empty() && passive == Some(false) {
         let why = "with neither a `path` nor `passive` it concerns nothing";
         checks.warn(&["threshold", "interval"], why, report);
@@ -288,6 +264,36 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     if !breaker.is_empty() {
         body.insert("breaker".into(), breaker.into());
     }
+}
+
+/// The request that targets are asked with, if there is one.
+fn probe(asked: Option<&str>, checks: &Fields<'_>, report: &mut Report) -> Body {
+    let mut probe = Body::new();
+    if let Some(asked) = asked {
+        let asked = if asked.starts_with('/') {
+            asked.to_owned()
+        } else {
+            format!("/{asked}")
+        };
+        if asked.bytes().all(|b| b.is_ascii_graphic()) && !asked.contains('#') {
+            report.adapted(
+                &checks.at("path"),
+                "targets of your own are really asked for it, which TrustGate did not do",
+            );
+            probe.insert("type".into(), "http".into());
+            probe.insert("path".into(), asked.into());
+            check_headers(checks, &mut probe, report);
+        } else {
+            report.refused(&checks.at("path"), "a path in ASCII");
+        }
+    } else {
+        checks.warn(
+            &["headers"],
+            "without a `path` there is no request that could carry them",
+            report,
+        );
+    }
+    probe
 }
 
 fn positive(name: &str, most: u64, checks: &Fields<'_>, report: &mut Report) -> Option<u64> {
