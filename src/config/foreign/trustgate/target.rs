@@ -359,8 +359,11 @@ fn models(fields: &Fields<'_>, report: &mut Report) -> (Vec<String>, Option<Stri
         .into_iter()
         .map(str::to_owned)
         .collect();
-    if models.iter().any(String::is_empty) {
-        report.refused(&fields.at("models"), "a model's name may not be empty");
+    if { models.iter() }.any(|name| name.is_empty() || name.chars().any(char::is_control)) {
+        report.refused(
+            &fields.at("models"),
+            "a model's name may neither be empty nor hold control characters",
+        );
     }
     let default = fields
         .text("default_model", report)
