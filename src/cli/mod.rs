@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod check;
+mod convert;
 mod demo;
 mod key;
 mod reload;
@@ -42,6 +43,11 @@ enum Verb {
     Reload(reload::Asked),
     /// Say what was used: requests, tokens and cost, in groups.
     Usage(usage::Asked),
+    /// Turn another system's documents into a configuration, and say what became of every field.
+    #[command(
+        after_help = "The configuration goes to standard output, the report elsewhere. What cannot be honoured is an error."
+    )]
+    Convert(convert::Asked),
     /// Print the configuration's JSON Schema.
     Schema,
     /// Print the version.
@@ -65,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::Key(verb) => key::run(verb),
         Verb::Reload(asked) => reload::run(&asked),
         Verb::Usage(asked) => usage::run(&asked),
+        Verb::Convert(asked) => convert::run(asked),
         Verb::Schema => schema::run(),
         Verb::Version => version(),
     }

@@ -1,6 +1,7 @@
 //! The command line as a user types it.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::harness::{PROGRAM, free_port};
@@ -138,4 +139,48 @@ fn secrets_are_not_told() {
         told.contains("nonsense") && !told.contains("s3cret"),
         "{told}"
     );
+}
+
+/// Another system's document goes in, a configuration comes out, and what became of its fields is told beside it.
+#[test]
+fn foreign_documents_are_converted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/documents/foreign/dstack");
+    let convert = |name: &str| {
+        let file = folder.join(name);
+        Command::new(PROGRAM)
+            .arg("convert")
+            .arg(file)
+            .output()
+            .unwrap()
+    };
+    let mut seen = (0, 0);
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(stem) = name.strip_suffix(".yaml") else {
+            continue;
+        };
+        let read = |rest: &str| std::fs::read_to_string(folder.join(format!("{stem}.{rest}")));
+        if read("options.json").is_ok() {
+            continue;
+        }
+        let output = convert(&name);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        match read("report.txt").unwrap().contains("refused ") {
+            true => {
+                seen.0 += 1;
+                assert_eq!(output.status.code(), Some(1), "{name}: {told}");
+                assert!(
+                    output.stdout.is_empty() && told.contains("refused"),
+                    "{told}"
+                );
+            }
+            false => {
+                seen.1 += 1;
+                assert_eq!(output.status.code(), Some(0), "{name}: {told}");
+                let native = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert_eq!(native, read("toml").unwrap(), "{name}");
+            }
+        }
+    }
+    assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
 }

@@ -4,11 +4,14 @@
 //! pure: a tree in, resources and notes out. Nothing of a document is dropped in silence, what cannot be honoured is refused, and no
 //! note holds a secret. That the resources are sound is for their reader to say, as of those that were written by hand.
 
+mod coreweave;
 mod dstack;
 mod fields;
 mod llumnix;
 mod name;
+mod native;
 mod text;
+mod trustgate;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -139,7 +142,7 @@ struct System {
 }
 
 /// In the order in which they are asked.
-const SYSTEMS: [System; 2] = [
+const SYSTEMS: [System; 4] = [
     System {
         dialect: Dialect::Dstack,
         recognises: dstack::recognises,
@@ -149,6 +152,16 @@ const SYSTEMS: [System; 2] = [
         dialect: Dialect::Llumnix,
         recognises: llumnix::recognises,
         convert: llumnix::convert,
+    },
+    System {
+        dialect: Dialect::CoreWeave,
+        recognises: coreweave::recognises,
+        convert: coreweave::convert,
+    },
+    System {
+        dialect: Dialect::TrustGate,
+        recognises: trustgate::recognises,
+        convert: trustgate::convert,
     },
 ];
 

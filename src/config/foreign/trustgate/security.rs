@@ -49,7 +49,7 @@ pub(super) fn hosts(gateway: &Fields<'_>, report: &mut Report) -> Vec<String> {
         }
     }
     let valid = |host: &&str| is_host(host.strip_prefix("*.").unwrap_or(host));
-    if !hosts.iter().all(|host| valid(host)) {
+    if !hosts.iter().all(valid) {
         report.refused(
             &path,
             "a host has letters, digits, hyphens and dots only, and no port",
