@@ -23,7 +23,10 @@ pub(super) fn prepare(
     scripts: &[&str],
     patience: Duration,
 ) -> Result<(), StoreError> {
-    version(connection, scripts)?;
+    // Both questions in one transaction: whoever makes the tables at this moment has made all of them or none.
+    let look = connection.transaction()?;
+    version(&look, scripts)?;
+    drop(look);
     write_ahead(connection, patience)?;
     // Whoever opens the file at the same time waits here and then finds it done.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
