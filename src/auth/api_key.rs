@@ -15,7 +15,7 @@ pub struct Keys {
 
 impl Keys {
     /// The keys of this gateway.
-    pub fn of(gateway: &model::Name, keys: &[model::Key]) -> Keys {
+    pub fn of(gateway: &model::Name, keys: &[Arc<model::Key>]) -> Keys {
         let own = keys.iter().filter(|key| key.gateway == *gateway);
         let mut by_hash = HashMap::new();
         for key in own {

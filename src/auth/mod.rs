@@ -83,7 +83,7 @@ impl Authority {
     pub fn of(
         auth: &model::Auth,
         gateway: &model::Name,
-        keys: &[model::Key],
+        keys: &[Arc<model::Key>],
         outside: &Outside,
     ) -> Option<Authority> {
         match &auth.by {

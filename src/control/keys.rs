@@ -9,6 +9,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
@@ -35,7 +36,7 @@ pub struct Issued {
 
 impl Control {
     /// All keys, those of the file before the others, each with whether it is the file's.
-    pub async fn keys(&self) -> Vec<(Key, bool)> {
+    pub async fn keys(&self) -> Vec<(Arc<Key>, bool)> {
         let state = self.state.lock().await;
         let own = |key: &Key| state.of_file.contains(&key.name);
         let keys = state.config.keys.iter();
@@ -63,7 +64,7 @@ impl Control {
         if state.find(&key.name).is_some() {
             return Err(ChangeError::Exists(key.name));
         }
-        state.config.keys.push(key.clone());
+        state.config.keys.push(Arc::new(key.clone()));
         match self.keep_key(&mut state, &key).await {
             Ok(()) => Ok(Issued { key, secret }),
             Err(error) => {
@@ -144,7 +145,7 @@ impl Control {
     /// Rotates the keys whose time has come by themselves, and puts their secrets where their users look. Tells of those that end soon.
     pub async fn tend_keys(&self) {
         let present = SystemTime::now();
-        let due: Vec<Key> = {
+        let due: Vec<Arc<Key>> = {
             let mut state = self.state.lock().await;
             state.tell_of_ends(present);
             let keys = state.config.keys.iter();
@@ -162,7 +163,7 @@ impl Control {
                 Ok(_) => log::info!("the key {name} has a new secret"),
                 Err(error) => {
                     log::error!("the key {name} could not be rotated and goes on: {error}");
-                    state.failed.insert(key.name, Instant::now());
+                    state.failed.insert(key.name.clone(), Instant::now());
                 }
             }
         }
@@ -177,7 +178,7 @@ impl Control {
         let Some(place) = state.config.keys.get_mut(index) else {
             return Err(ChangeError::Missing(key.name.to_string()));
         };
-        let old = std::mem::replace(place, key.clone());
+        let old = std::mem::replace(place, Arc::new(key.clone()));
         let kept = self.keep_key(state, &key).await;
         if let (Err(_), Some(place)) = (&kept, state.config.keys.get_mut(index)) {
             *place = old;
@@ -217,7 +218,7 @@ impl State {
                 Ok(key) if self.find(&key.name).is_some() => {
                     log::warn!("the stored key {name} is not used: the file has one of this name");
                 }
-                Ok(key) => self.config.keys.push(key),
+                Ok(key) => self.config.keys.push(Arc::new(key)),
                 Err(mistakes) => {
                     let first = mistakes.first().map_or("", |mistake| &mistake.message);
                     log::error!("the stored key {name} cannot be used: {first}");
@@ -239,7 +240,7 @@ impl State {
         let (index, key) = found.ok_or_else(|| ChangeError::Missing(name.to_owned()))?;
         match self.of_file.contains(&key.name) {
             true => Err(ChangeError::OfFile(key.name.clone())),
-            false => Ok((index, key.clone())),
+            false => Ok((index, Key::clone(key))),
         }
     }
 

@@ -24,6 +24,8 @@ mod switch;
 mod target;
 mod upstream;
 
+use std::sync::Arc;
+
 use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
@@ -62,19 +64,19 @@ document! {
         listeners: Vec<Listener> = Vec::new(),
         /// Tenants: sets of hosts with their own rules and services.
         #[written = "gateway"]
-        gateways: Vec<Gateway> = Vec::new(),
+        gateways: Vec<Arc<Gateway>> = Vec::new(),
         /// What is offered.
         #[written = "service"]
-        services: Vec<Service> = Vec::new(),
+        services: Vec<Arc<Service>> = Vec::new(),
         /// Pools of interchangeable targets that services share.
         #[written = "upstream"]
-        upstreams: Vec<Upstream> = Vec::new(),
+        upstreams: Vec<Arc<Upstream>> = Vec::new(),
         /// Explicit routing, tried before the model's name.
         #[written = "rule"]
-        rules: Vec<Rule> = Vec::new(),
+        rules: Vec<Arc<Rule>> = Vec::new(),
         /// Credentials of the gateways' users.
         #[written = "key"]
-        keys: Vec<Key> = Vec::new(),
+        keys: Vec<Arc<Key>> = Vec::new(),
     }
 }
 

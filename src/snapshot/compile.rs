@@ -48,7 +48,7 @@ pub fn compile(
         .iter()
         .filter_map(|service| {
             Some((
-                service,
+                &**service,
                 compile_service(service, &upstreams, registry, metrics)?,
             ))
         })

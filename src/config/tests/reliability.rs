@@ -12,7 +12,7 @@ use crate::model::{
 #[track_caller]
 fn upstream(given: &str) -> Upstream {
     let text = format!("[[upstream]]\nname = \"a\"\ntargets = [\"http://a\"]\n{given}\n");
-    accepted(&text).upstreams.pop().unwrap()
+    Upstream::clone(&accepted(&text).upstreams.pop().unwrap())
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn what_has_a_switch_is_turned_on_and_off() {
 fn a_rule_says_what_differs_from_its_service() {
     let retry = |given: &str| {
         let text = format!("[[rule]]\ngateway = \"main\"\nservices = [\"qwen\"]\n{given}\n");
-        accepted(&text).rules.remove(0).retry
+        accepted(&text).rules.remove(0).retry.clone()
     };
     let service = Retry::default();
     assert_eq!(retry("").over(&service), service);
@@ -162,7 +162,7 @@ fn what_is_written_reads_as_what_it_was() {
         let (mut before, read) = written(given);
         before.name = Name::new("b").unwrap_or(before.name);
         let read = read.map_err(|diagnostics| diagnostics.to_string());
-        assert_eq!(read, Ok(vec![before]), "{given}");
+        assert_eq!(read, Ok(vec![std::sync::Arc::new(before)]), "{given}");
     }
 }
 

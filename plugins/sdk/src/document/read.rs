@@ -1,6 +1,7 @@
 //! [`FromNode`], by which every type of a document is read, and the types every document uses.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
@@ -241,6 +242,31 @@ impl<T: FromNode> FromNode for Vec<T> {
 
     fn example() -> Json {
         T::example_many()
+    }
+
+    fn fields() -> Vec<Field> {
+        T::fields()
+    }
+}
+
+/// What is shared is written as what it is.
+impl<T: FromNode> FromNode for Arc<T> {
+    const SECRET: bool = T::SECRET;
+
+    fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
+        T::read(node, at, r).map(Arc::new)
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+
+    fn value(&self) -> Json {
+        T::value(self)
+    }
+
+    fn example() -> Json {
+        T::example()
     }
 
     fn fields() -> Vec<Field> {
