@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Client, PROGRAM, Reply};
+use super::{Client, PROGRAM, Reply, leaks};
 
 /// The admin API of a running gateway.
 #[derive(Clone)]
@@ -156,5 +156,7 @@ impl Ran {
 
 #[track_caller]
 fn secret(reply: &Reply) -> String {
-    reply.json()["secret"].as_str().unwrap().to_owned()
+    let secret = reply.json()["secret"].as_str().unwrap().to_owned();
+    leaks::learn(&secret);
+    secret
 }

@@ -12,7 +12,9 @@ use tollgate::config::{self, Format};
 use tollgate::model::{Config, StateStore};
 use tollgate::server::{self, Ending, ShutdownSignal, StartError};
 
-use super::{Api, Client, H2Client, Metrics, PATIENCE, Reply, free_port, get, runtime, until};
+use super::{
+    Api, Client, H2Client, Metrics, PATIENCE, Reply, free_port, get, leaks, runtime, until,
+};
 
 /// Panics on the gateway's own threads since the process started.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -76,6 +78,7 @@ impl Gateway {
     /// `None`: somebody took an address meanwhile.
     fn try_start(config: Config, address: SocketAddr, admin: SocketAddr) -> Option<Gateway> {
         watch_panics();
+        leaks::watch();
         let stop = Arc::new(Notify::new());
         let signal = Box::new(Stopped(stop.clone()));
         let run = move || {
@@ -118,6 +121,13 @@ impl Gateway {
         };
         client.send(get("/readyz", ""));
         client.try_reply().is_ok_and(|reply| reply.status == 200)
+    }
+
+    /// The metrics, unless it is gone.
+    fn try_metrics(&self) -> Option<String> {
+        let mut client = Client::try_connect(self.admin).ok()?;
+        client.try_send(&get("/metrics", "")).ok()?;
+        client.try_reply().ok().map(|reply| reply.text())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -193,10 +203,14 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if let Some(page) = self.try_metrics() {
+            leaks::search("/metrics", &page);
+        }
         self.stop.notify_one();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             if !std::thread::panicking() {
+                leaks::assert_none();
                 assert!(matches!(ended, Ok(Ok(()))), "the gateway failed: {ended:?}");
                 let panics = PANICS.load(Ordering::SeqCst) - self.panics;
                 assert_eq!(panics, 0, "the gateway panicked; see above");
@@ -206,6 +220,7 @@ impl Drop for Gateway {
 }
 
 fn parse(text: &str) -> Config {
+    leaks::learn_from(text);
     let no_file = |path: &str| Err(format!("there is no file {path}"));
     match config::parse("test.toml", text, Format::Toml, &|_| None, &no_file) {
         Ok(loaded) => loaded.config,

@@ -10,6 +10,7 @@ mod h2_client;
 mod h2_frames;
 mod h2_upstream;
 mod issuer;
+mod leaks;
 mod metrics;
 mod process;
 mod reply;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use super::gateway::complete;
-use super::{Api, Client, PATIENCE, free_port, get, until};
+use super::{Api, Client, PATIENCE, free_port, get, leaks, until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 
@@ -49,7 +49,9 @@ impl Process {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (address, admin) = (local(free_port()), local(free_port()));
         let file = folder.path().join("tollgate.toml");
-        std::fs::write(&file, complete(toml, address, admin)).unwrap();
+        let text = complete(toml, address, admin);
+        leaks::learn_from(&text);
+        std::fs::write(&file, text).unwrap();
         let arguments = ["run", "-c", "tollgate.toml"].map(str::to_owned);
         let process = Self::spawn(&arguments, folder, address, admin);
         process.wait_ready();
@@ -171,5 +173,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            for name in ["stderr", "access.log"] {
+                leaks::search(name, &self.read(name));
+            }
+            leaks::assert_none();
+        }
     }
 }
