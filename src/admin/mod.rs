@@ -2,10 +2,13 @@
 //!
 //! What changes anything goes through [`Control`]; what is shown holds no secret but the one a caller has just been issued.
 
+mod apply;
 mod caller;
 mod keys;
 mod reload;
 mod reply;
+mod resources;
+mod targets;
 mod usage;
 
 use std::io;
@@ -42,15 +45,18 @@ pub async fn serve(
 
 /// Bytes of the largest document.
 const LARGEST: usize = 1 << 20;
+/// Bytes of the most that is applied at once.
+const LARGEST_OF_MANY: usize = 32 << 20;
 
 fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
     let api = Router::new()
-        .route("/v1/keys", get(keys::list).post(keys::create))
-        .route("/v1/keys/{name}", get(keys::show).delete(keys::revoke))
+        .merge(resources::routes())
+        .merge(targets::routes())
         .route("/v1/keys/{name}/rotate", post(keys::rotate))
         .route("/v1/usage", get(usage::usage))
         .route("/v1/reload", post(reload::reload))
         .layer(DefaultBodyLimit::max(LARGEST))
+        .merge(apply::routes().layer(DefaultBodyLimit::max(LARGEST_OF_MANY)))
         .layer(from_fn_with_state(callers, caller::admit));
     Router::new()
         .merge(api)

@@ -4,43 +4,58 @@ use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::Mistake;
 use crate::control::ChangeError;
-use crate::store::StoreError;
 
-/// An error: `{"error":{"message","code"}}`.
+/// An error: `{"error":{"message","type","param","code"}}`.
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    (
-        status,
-        Json(json!({"error": {"message": message, "code": code}})),
-    )
-        .into_response()
+    let error = json!({"message": message, "type": kind(status), "param": null, "code": code});
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    }
 }
 
 /// Every mistake of a document at once.
-fn mistakes(mistakes: &[Mistake]) -> Response {
-    let details: Vec<_> = mistakes
-        .iter()
-        .map(|mistake| json!({"path": mistake.path, "message": mistake.message}))
-        .collect();
-    let message = match details.len() {
-        1 => "There is a mistake in the document.".to_owned(),
-        several => format!("There are {several} mistakes in the document."),
+pub(super) fn mistakes(mistakes: &[Mistake]) -> Response {
+    let details = listed(mistakes);
+    let message = match mistakes {
+        [_] => "There is a mistake in what was sent.".to_owned(),
+        several => format!("There are {} mistakes in what was sent.", several.len()),
     };
-    let body = json!({"error": {"message": message, "code": "invalid", "details": details}});
-    (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    let param = mistakes.first().map(|mistake| mistake.path.as_str());
+    let param = param.filter(|path| !path.is_empty());
+    let error = json!({"message": message, "type": kind(status), "param": param, "code": "invalid", "details": details});
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+/// Places and what is said of them.
+pub(super) fn listed(mistakes: &[Mistake]) -> Value {
+    let listed = mistakes.iter();
+    listed
+        .map(|mistake| json!({"path": mistake.path, "message": mistake.message}))
+        .collect()
 }
 
 /// Why a change was not made.
 pub(super) fn refused(refused: &ChangeError) -> Response {
     let (status, code) = match refused {
         ChangeError::Invalid(found) => return mistakes(found),
-        ChangeError::Exists(_) => (StatusCode::CONFLICT, "already_exists"),
-        ChangeError::OfFile(_) => (StatusCode::CONFLICT, "owned_by_file"),
-        ChangeError::Missing(_) => (StatusCode::NOT_FOUND, "not_found"),
-        ChangeError::Store(StoreError::Stale { .. }) => (StatusCode::PRECONDITION_FAILED, "stale"),
+        ChangeError::Exists(..) => (StatusCode::CONFLICT, "exists"),
+        ChangeError::OfFile(..) => (StatusCode::CONFLICT, "owned_by_file"),
+        ChangeError::Listed(..) => (StatusCode::CONFLICT, "owned_by_upstream"),
+        ChangeError::InUse(_) => (StatusCode::CONFLICT, "in_use"),
+        ChangeError::Missing(..) => (StatusCode::NOT_FOUND, "not_found"),
+        ChangeError::Stale { .. } => (StatusCode::PRECONDITION_FAILED, "stale"),
         ChangeError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         ChangeError::Unwritten(_) | ChangeError::Broken => {
             (StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
@@ -63,6 +78,16 @@ pub(super) fn unread(rejection: &BytesRejection) -> Response {
         }
         _ => malformed("the body could not be read"),
     }
+}
+
+/// A body of a kind that is not read here.
+pub(super) fn unknown_type(known: &str) -> Response {
+    let why = format!("Bodies are read here as {known}: say so in Content-Type.");
+    error(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        &why,
+    )
 }
 
 /// A page there is none of.

@@ -1,19 +1,18 @@
 //! What is well formed in itself and cannot be true beside the rest, and what can never take effect.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use tollgate_sdk::document::{FromText, Node, Quoted, Reading, Span, Value};
 
 use super::fallbacks;
-use super::sections::{Entry, Sections};
-use crate::model::{Admin, Config, HostPattern, KeyHash};
+use super::sections::{Entry, Sections, place};
+use crate::model::{Admin, HostPattern, Key, KeyHash};
 
 /// Reports conflicts as errors and what can never take effect as warnings.
 pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     hosts(sections, r);
     default_gateways(sections, r);
-    addresses(sections, r);
     services_of_rules(sections, r);
     fallbacks::check(sections, r);
     prefixes_of_limits(sections, r);
@@ -23,19 +22,25 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     }
 }
 
-/// Of two keys of a gateway with one secret, only one could ever be meant.
-pub(super) fn secrets(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
+/// Of two keys of a gateway with one secret, only one could ever be meant. `key` is what was read from an entry.
+pub(super) fn secrets<'m>(
+    sections: &Sections<'_>,
+    key: impl Fn(&Entry<'_>) -> Option<&'m Key>,
+    r: &mut Reading<'_>,
+) {
     let mut seen: HashMap<(&str, KeyHash), &Entry<'_>> = HashMap::new();
-    // Everything was read, so both are in the order of the file.
-    for (key, entry) in config.keys.iter().zip(sections.all("key")) {
-        let Some(hash) = key.hash else { continue };
-        let identity = (key.gateway.as_str(), hash);
+    for entry in sections.all("key") {
+        let Some((gateway, hash)) = key(entry).and_then(|key| Some((&key.gateway, key.hash?)))
+        else {
+            continue;
+        };
+        let identity = (gateway.as_str(), hash);
         if let Some(first) = seen.get(&identity) {
             let name = first.name.as_ref().map_or("…", |name| name.as_str());
             let message = format!("it has the secret of the key {}", Quoted(name));
             let help = format!(
-                "give it a secret of its own; the other is at {}",
-                sections.place(first.span())
+                "give it a secret of its own; the other is {}",
+                sections.place(first, first.span())
             );
             entry.at(|at| r.error(entry.span(), at, message, help));
         }
@@ -45,7 +50,7 @@ pub(super) fn secrets(config: &Config, sections: &Sections<'_>, r: &mut Reading<
 
 /// A host belongs to one gateway.
 fn hosts(sections: &Sections<'_>, r: &mut Reading<'_>) {
-    let mut seen: Vec<(HostPattern, &Entry<'_>, Span)> = Vec::new();
+    let mut seen: HashMap<HostPattern, (&Entry<'_>, Span)> = HashMap::new();
     for gateway in sections.all("gateway") {
         let mut own: Vec<(HostPattern, &str, Span, Option<usize>)> = Vec::new();
         for text in gateway.texts("hosts", "") {
@@ -59,11 +64,11 @@ fn hosts(sections: &Sections<'_>, r: &mut Reading<'_>) {
             own.push((host, "subdomain", sub.span, None));
         }
         for (host, field, span, index) in own {
-            let Some((_, first, place)) = seen.iter().find(|(taken, ..)| *taken == host) else {
-                seen.push((host, gateway, span));
+            let Some((first, place)) = seen.get(&host) else {
+                seen.insert(host, (gateway, span));
                 continue;
             };
-            let place = sections.place(*place);
+            let place = sections.place(first, *place);
             gateway.at(|at| {
                 let at = at.field(field);
                 let indexed = index.map(|index| at.index(index));
@@ -71,12 +76,7 @@ fn hosts(sections: &Sections<'_>, r: &mut Reading<'_>) {
                 let host = host.to_string();
                 if first.index == gateway.index {
                     let message = format!("the host {} is given twice", Quoted(&host));
-                    r.warn(
-                        span,
-                        at,
-                        message,
-                        format!("keep one; the first is at {place}"),
-                    );
+                    r.warn(span, at, message, format!("keep one; the first is {place}"));
                 } else {
                     let message = format!(
                         "the host {} already belongs to {}",
@@ -87,7 +87,7 @@ fn hosts(sections: &Sections<'_>, r: &mut Reading<'_>) {
                         span,
                         at,
                         message,
-                        format!("keep it in one of them; the first is at {place}"),
+                        format!("keep it in one of them; the first is {place}"),
                     );
                 }
             });
@@ -120,18 +120,19 @@ fn default_gateways(sections: &Sections<'_>, r: &mut Reading<'_>) {
             .entry("default")
             .map_or(gateway.node.span, |node| node.span);
         let message = format!("{} is the default already", called(first));
-        let help = format!("keep one; the first is at {}", sections.place(first.span()));
+        let help = format!(
+            "keep one; the first is {}",
+            sections.place(first, first.span())
+        );
         gateway.at(|at| r.error(span, &at.field("default"), message, help));
     }
 }
 
-/// Two listeners cannot hold one address, nor a listener the admin's.
-fn addresses(sections: &Sections<'_>, r: &mut Reading<'_>) {
+/// Two listeners cannot hold one address, nor a listener the admin's. `text` is what `root` was read from.
+pub(super) fn addresses(root: &Node, text: &str, sections: &Sections<'_>, r: &mut Reading<'_>) {
     let parse = |text: &str| SocketAddr::from_text(text).ok();
-    let typed = sections
-        .root
-        .entry("admin")
-        .and_then(|admin| admin.entry("address"));
+    let whole = text;
+    let typed = root.entry("admin").and_then(|admin| admin.entry("address"));
     let admin = match typed {
         Some(node) => node.as_str().and_then(parse),
         None => Some(Admin::default().address),
@@ -139,7 +140,7 @@ fn addresses(sections: &Sections<'_>, r: &mut Reading<'_>) {
     let mut taken: Vec<(SocketAddr, String)> = Vec::new();
     if let Some(address) = admin {
         let holder = match typed {
-            Some(node) => format!("`admin.address` at {}", sections.place(node.span)),
+            Some(node) => format!("`admin.address` {}", place(whole, node.span)),
             None => {
                 format!("the admin listener, by default at {address}: set `address` in [admin]")
             }
@@ -158,10 +159,7 @@ fn addresses(sections: &Sections<'_>, r: &mut Reading<'_>) {
             let help = format!("choose another; it is taken by {holder}");
             listener.at(|at| r.error(text.span, &at.field("address"), message, help));
         }
-        taken.push((
-            address,
-            format!("the listener at {}", sections.place(text.span)),
-        ));
+        taken.push((address, format!("the listener {}", place(whole, text.span))));
     }
 }
 
@@ -181,18 +179,18 @@ pub(super) fn offers(gateway: &str, service: &Entry<'_>) -> bool {
 fn prefixes_of_limits(sections: &Sections<'_>, r: &mut Reading<'_>) {
     for service in sections.all("service") {
         let limits = service.node.entry("rate_limits").and_then(Node::as_list);
-        let mut seen: Vec<(&str, Span)> = Vec::new();
+        let mut seen: HashMap<&str, Span> = HashMap::new();
         for (index, limit) in limits.unwrap_or_default().iter().enumerate() {
             let given = limit.entry("prefix");
             let prefix = given.map_or(Some("/"), Node::as_str);
             let span = given.map_or(limit.span, |given| given.span);
             let Some(prefix) = prefix else { continue };
-            let Some((_, first)) = seen.iter().find(|(known, _)| *known == prefix) else {
-                seen.push((prefix, span));
+            let Some(first) = seen.get(prefix) else {
+                seen.insert(prefix, span);
                 continue;
             };
             let message = format!("there is already a limit for {}", Quoted(prefix));
-            let help = format!("keep one; the first is at {}", sections.place(*first));
+            let help = format!("keep one; the first is {}", sections.place(service, *first));
             service.at(|at| {
                 let at = at.field("rate_limits");
                 r.error(span, &at.index(index).field("prefix"), message, help);
@@ -208,9 +206,7 @@ fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {
         };
         let named = rule.texts("services", "name");
         for text in &named {
-            let service = sections
-                .all("service")
-                .find(|service| service.is(text.text));
+            let service = sections.find("service", text.text);
             if service.is_some_and(|service| !offers(gateway.text, service)) {
                 let (service, gateway) = (Quoted(text.text), Quoted(gateway.text));
                 let message = format!("gateway {gateway} does not offer service {service}");
@@ -223,12 +219,9 @@ fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {
                 });
             }
         }
-        for (index, text) in named.iter().enumerate() {
-            if named
-                .iter()
-                .take(index)
-                .any(|first| first.text == text.text)
-            {
+        let mut seen = HashSet::new();
+        for text in &named {
+            if !seen.insert(text.text) {
                 let message = format!("service {} is given twice", Quoted(text.text));
                 rule.at(|at| {
                     r.warn(
@@ -254,27 +247,55 @@ fn unreachable(sections: &Sections<'_>, r: &mut Reading<'_>) {
             gateway.at(|at| r.warn(gateway.span(), at, message, help));
         }
     }
+    unreached(sections, r);
+    let services = sections.all("service");
+    let used: HashSet<&str> = services
+        .filter_map(|service| Some(service.text("upstream")?.text))
+        .collect();
+    for upstream in sections.all("upstream") {
+        let name = upstream.name.as_ref().map_or("…", |name| name.as_str());
+        if !used.contains(name) {
+            let help = format!(
+                "name it in a service: {}",
+                r.format.field("upstream", &name.into())
+            );
+            upstream.at(|at| r.warn(upstream.span(), at, "no service uses it", help));
+        }
+    }
+}
+
+/// Services that no request comes to.
+fn unreached(sections: &Sections<'_>, r: &mut Reading<'_>) {
+    let mut named: HashSet<&str> = HashSet::new();
+    for rule in sections.all("rule") {
+        named.extend(rule.texts("services", "name").iter().map(|text| text.text));
+    }
+    for entry in fallbacks::KINDS.iter().flat_map(|kind| sections.all(kind)) {
+        let others = entry.texts("fallback", "");
+        let others = others.iter().map(|text| text.text);
+        named.extend(others.filter(|name| entry.kind != "service" || !entry.is(name)));
+    }
+    // A gateway with a domain has a host for each of its services.
+    let gateways = sections
+        .all("gateway")
+        .filter(|gateway| gateway.has("domain"));
+    let with_domain: HashSet<&str> = gateways
+        .filter_map(|gateway| gateway.name.as_ref())
+        .map(|name| name.as_str())
+        .collect();
     for service in sections.all("service") {
-        let ruled = |rule: &Entry<'_>| {
-            rule.texts("services", "name")
+        let offered_by = service.texts("gateways", "");
+        let has_host = match service.has("gateways") {
+            true => offered_by
                 .iter()
-                .any(|text| service.is(text.text))
+                .any(|text| with_domain.contains(text.text)),
+            false => !with_domain.is_empty(),
         };
-        let has_host = |gateway: &Entry<'_>| {
-            let name = gateway.name.as_ref();
-            gateway.has("domain") && name.is_some_and(|name| offers(name.as_str(), service))
-        };
-        let falls_back = |entry: &Entry<'_>| {
-            let mut named = entry.texts("fallback", "").into_iter();
-            entry.span() != service.span() && named.any(|text| service.is(text.text))
-        };
+        let own = service.name.as_ref();
         let reached = service.has("models")
             || service.has("path_prefix")
-            || sections.all("rule").any(ruled)
-            || sections.all("gateway").any(has_host)
-            || fallbacks::KINDS
-                .iter()
-                .any(|kind| sections.all(kind).any(falls_back));
+            || has_host
+            || own.is_some_and(|name| named.contains(name.as_str()));
         if !reached {
             let message = "no request can reach it: it has no models, no path_prefix, and no rule or fallback names it";
             let help = format!(
@@ -282,21 +303,6 @@ fn unreachable(sections: &Sections<'_>, r: &mut Reading<'_>) {
                 r.format.field("models", &serde_json::json!(["*"]))
             );
             service.at(|at| r.warn(service.span(), at, message, help));
-        }
-    }
-    for upstream in sections.all("upstream") {
-        let used = |service: &Entry<'_>| {
-            service
-                .text("upstream")
-                .is_some_and(|text| upstream.is(text.text))
-        };
-        if !sections.all("service").any(used) {
-            let name = upstream.name.as_ref().map_or("…", |name| name.as_str());
-            let help = format!(
-                "name it in a service: {}",
-                r.format.field("upstream", &name.into())
-            );
-            upstream.at(|at| r.warn(upstream.span(), at, "no service uses it", help));
         }
     }
 }

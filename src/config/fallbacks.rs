@@ -2,9 +2,10 @@
 //!
 //! That the names are names of services is checked by `references`.
 
+use std::collections::HashSet;
+
 use tollgate_sdk::document::{Quoted, Reading, Severity};
 
-use super::conflicts::offers;
 use super::sections::{Entry, Sections, Text};
 use crate::model::ServiceKind;
 
@@ -15,12 +16,12 @@ pub(super) const KINDS: [&str; 3] = ["service", "gateway", "rule"];
 pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     for entry in KINDS.iter().flat_map(|kind| sections.all(kind)) {
         let named = entry.texts("fallback", "");
-        for (index, text) in named.iter().enumerate() {
-            let Some(service) = sections.all("service").find(|s| s.is(text.text)) else {
+        let mut seen = HashSet::new();
+        for text in &named {
+            let Some(service) = sections.find("service", text.text) else {
                 continue;
             };
-            let mut before = named.iter().take(index);
-            let problem = if before.any(|first| first.text == text.text) {
+            let problem = if !seen.insert(text.text) {
                 let message = format!("service {} is given twice", Quoted(text.text));
                 Some(Found::warning(message, "keep one: each is tried once"))
             } else {
@@ -89,22 +90,32 @@ fn itself(entry: &Entry<'_>, service: &Entry<'_>) -> Option<Found> {
 
 /// Where the list holds, the service must be offered.
 fn not_offered(entry: &Entry<'_>, service: &Entry<'_>, sections: &Sections<'_>) -> Option<Found> {
-    let of_rule = entry.text("gateway");
-    let holds_in = |gateway: &str| match entry.kind {
-        "gateway" => entry.is(gateway),
-        "rule" => of_rule.as_ref().is_some_and(|own| own.text == gateway),
-        _ => offers(gateway, entry),
+    if !service.has("gateways") {
+        return None;
+    }
+    let own = entry.texts("gateways", "");
+    let named: Vec<&str> = match entry.kind {
+        "gateway" => entry.name.iter().map(|name| name.as_str()).collect(),
+        "rule" => entry.text("gateway").iter().map(|text| text.text).collect(),
+        _ if entry.has("gateways") => own.iter().map(|text| text.text).collect(),
+        _ => sections.names("gateway"),
     };
-    let gateways = sections.names("gateway");
-    let held: Vec<_> = gateways.into_iter().filter(|name| holds_in(name)).collect();
-    let lacking: Vec<_> = held
+    let offered = service.texts("gateways", "");
+    let offered: HashSet<&str> = offered.iter().map(|text| text.text).collect();
+    let exists = |name: &&&str| sections.find("gateway", name).is_some();
+    let first = Quoted(
+        named
+            .iter()
+            .filter(exists)
+            .find(|name| !offered.contains(**name))?,
+    );
+    let somewhere = named
         .iter()
-        .filter(|gateway| !offers(gateway, service))
-        .collect();
-    let first = Quoted(lacking.first()?);
+        .filter(exists)
+        .any(|name| offered.contains(*name));
     let name = Quoted(service.name.as_ref()?.as_str());
     let help = format!("add {first} to the `gateways` of {name}, or take it out here");
-    Some(if lacking.len() == held.len() {
+    Some(if !somewhere {
         let message = format!("gateway {first} does not offer service {name}");
         Found::error(message, help)
     } else {
@@ -120,7 +131,7 @@ fn another_type(entry: &Entry<'_>, service: &Entry<'_>, sections: &Sections<'_>)
     let other = match entry.kind {
         "service" => type_of(entry).filter(|kind| *kind != own),
         _ => entry.texts("services", "name").iter().find_map(|text| {
-            let first = sections.all("service").find(|s| s.is(text.text))?;
+            let first = sections.find("service", text.text)?;
             type_of(first).filter(|kind| *kind != own)
         }),
     }?;

@@ -4,11 +4,17 @@
 //! ([`Diagnostics`]). A `Config` that comes out of here refers only to what it holds. The values of secrets are in no
 //! diagnostic. Nothing here decides what to do with a configuration.
 
+mod candidate;
+mod check;
 mod conflicts;
 mod diagnostic;
+mod documents;
 mod fallbacks;
+mod fates;
 pub mod foreign;
 mod interpolate;
+mod kept;
+mod kinds;
 mod masking;
 mod parse;
 mod raw;
@@ -16,6 +22,7 @@ mod references;
 mod resource;
 pub mod schema;
 mod sections;
+mod set;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -23,6 +30,7 @@ mod sections;
     reason = "a test that panics has failed"
 )]
 mod tests;
+mod trees;
 mod yaml;
 
 use std::fs;
@@ -31,11 +39,18 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Config;
 
+pub use candidate::{Candidate, OfFile, Refused, Target, Use, patched};
 pub use diagnostic::Diagnostics;
+pub use documents::{Document, Documents, Unread, read as read_documents, tree};
+pub use fates::{Action, Fate};
 pub use interpolate::Env;
+pub use kept::{Kept, take_kept};
+pub use kinds::{Model, Registered, ResourceKind};
 pub use parse::parse;
-pub use resource::{Mistake, read_key};
+pub use resource::{BESIDE, Mistake};
+pub use set::{Owner, Resource, Set, id_of, targets_of};
 pub use tollgate_sdk::document::{Format, Problem, ReadFile, Severity};
+pub use trees::Difference;
 
 /// A configuration that was accepted.
 #[derive(Clone, Debug)]

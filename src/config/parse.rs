@@ -3,9 +3,9 @@
 use tollgate_sdk::document::{At, Format, FromNode, Node, ReadFile, Reading, Span};
 
 use super::interpolate::{Env, interpolate};
-use super::sections::{Sections, fill_names};
+use super::sections::{Entry, Sections, fill_names};
 use super::{Diagnostics, Loaded, conflicts, masking, raw, references};
-use crate::model::Config;
+use crate::model::{Config, Plugin};
 
 /// Reads a configuration. `name` is what the text is called in diagnostics, `env` the environment, and `read_file`
 /// serves secrets kept in files.
@@ -51,11 +51,14 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
     let config = Config::read(&root, &At::ROOT, r);
     let sections = Sections::of(&root, text);
     references::check(&sections, r);
+    conflicts::addresses(&root, text, &sections, r);
     conflicts::check(&sections, r);
     if let Some(config) = config.as_ref().filter(|_| !r.failed()) {
         nothing_served(&root, r);
-        conflicts::secrets(config, &sections, r);
-        references::of_plugins(config, &sections, r);
+        // Everything was read, so all are in the order of the file.
+        let key = |entry: &Entry<'_>| config.keys.get(entry.index).map(|key| &**key);
+        conflicts::secrets(&sections, key, r);
+        references::of_plugins(&sections, |entry| plugins_of(config, entry), r);
     }
     // What could not be filled in was told already; what it then fails to be is not its author's doing.
     let mut index = 0;
@@ -64,6 +67,16 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
         index <= told || !unfilled.contains(&problem.span)
     });
     config
+}
+
+fn plugins_of<'c>(config: &'c Config, entry: &Entry<'_>) -> &'c [Plugin] {
+    let plugins = match entry.kind {
+        "gateway" => config.gateways.get(entry.index).map(|g| &g.plugins),
+        "service" => config.services.get(entry.index).map(|s| &s.plugins),
+        "rule" => config.rules.get(entry.index).map(|rule| &rule.plugins),
+        _ => None,
+    };
+    plugins.map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Warns of what leaves a file without effect.

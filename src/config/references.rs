@@ -1,9 +1,11 @@
 //! Names that must refer to something, and names that may be given once.
 
+use std::collections::{HashMap, HashSet};
+
 use tollgate_sdk::document::{Node, Quoted, Reading, suggest};
 
 use super::sections::{Entry, Sections};
-use crate::model::{Config, KINDS, Name};
+use crate::model::{KINDS, Name, Plugin};
 
 /// Which field of which kind names resources of which kind.
 const REFERENCES: [(&str, &str, &str); 10] = [
@@ -25,85 +27,108 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
         unique(sections, kind.name, r);
     }
     for (kind, field, of) in REFERENCES {
-        let known = sections.names(of);
         for entry in sections.all(kind) {
-            refer(entry, field, of, &known, r);
+            refer(entry, field, of, sections, r);
         }
     }
 }
 
-/// Reports services that plugins name and nobody offers.
-pub(super) fn of_plugins(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
-    let known = sections.names("service");
-    // Everything was read, so all are in the order of the file.
-    let gateways = sections
-        .all("gateway")
-        .zip(config.gateways.iter().map(|g| &g.plugins));
-    let services = sections
-        .all("service")
-        .zip(config.services.iter().map(|s| &s.plugins));
-    let rules = sections
-        .all("rule")
-        .zip(config.rules.iter().map(|rule| &rule.plugins));
-    for (entry, plugins) in gateways.chain(services).chain(rules) {
+/// The kinds of resources that have chains of plugins.
+const CHAINED: [&str; 3] = ["gateway", "service", "rule"];
+
+/// Reports services that plugins name and nobody offers. `plugins` are those of an entry that was read.
+pub(super) fn of_plugins<'m>(
+    sections: &Sections<'_>,
+    plugins: impl Fn(&Entry<'_>) -> &'m [Plugin],
+    r: &mut Reading<'_>,
+) {
+    for entry in CHAINED.iter().flat_map(|kind| sections.all(kind)) {
         let nodes = entry.node.entry("plugins").and_then(Node::as_list);
-        let nodes = nodes.unwrap_or_default();
-        for (index, (plugin, node)) in plugins.iter().zip(nodes).enumerate() {
-            let named = plugin
-                .settings
-                .settings()
-                .map(|settings| settings.services());
-            for name in named.unwrap_or_default() {
-                if known.contains(&name.as_str()) {
+        for (index, plugin) in plugins(entry).iter().enumerate() {
+            let span = nodes.and_then(|nodes| nodes.get(index));
+            let span = span.map_or(entry.node.span, |node| node.span);
+            for name in services_of(plugin) {
+                if sections.find("service", name).is_some() {
                     continue;
                 }
                 let message = format!("there is no service {}", Quoted(name));
-                let help = suggest(name, &known, "services");
+                let help = suggest(name, &sections.names("service"), "services");
                 entry.at(|at| {
                     let at = at.field("plugins");
-                    r.error(node.span, &at.index(index).field("settings"), message, help);
+                    r.error(span, &at.index(index).field("settings"), message, help);
                 });
             }
         }
     }
 }
 
-fn refer(entry: &Entry<'_>, field: &str, of: &str, known: &[&str], r: &mut Reading<'_>) {
+fn services_of(plugin: &Plugin) -> &[String] {
+    let settings = plugin.settings.settings();
+    settings.map_or(&[], |settings| settings.services())
+}
+
+/// Who refers to resources that are gone: each of those, and the entry that names it.
+pub(super) fn to<'s, 'n, 'm>(
+    gone: &HashSet<(&'static str, &str)>,
+    sections: &'s Sections<'n>,
+    plugins: impl Fn(&Entry<'_>) -> &'m [Plugin],
+) -> Vec<(&'static str, String, &'s Entry<'n>)> {
+    let mut found = Vec::new();
+    for (kind, field, of) in REFERENCES {
+        for entry in sections.all(kind) {
+            for text in entry.texts(field, "name") {
+                if gone.contains(&(of, text.text)) {
+                    found.push((of, text.text.to_owned(), entry));
+                }
+            }
+        }
+    }
+    for entry in CHAINED.iter().flat_map(|kind| sections.all(kind)) {
+        for name in plugins(entry).iter().flat_map(services_of) {
+            if gone.contains(&("service", name.as_str())) {
+                found.push(("service", name.clone(), entry));
+            }
+        }
+    }
+    found
+}
+
+fn refer(
+    entry: &Entry<'_>,
+    field: &str,
+    of: &'static str,
+    sections: &Sections<'_>,
+    r: &mut Reading<'_>,
+) {
     for text in entry.texts(field, "name") {
         // What is no name was reported when it was read.
-        if known.contains(&text.text) || Name::new(text.text).is_err() {
+        if sections.find(of, text.text).is_some() || Name::new(text.text).is_err() {
             continue;
         }
         entry.at(|at| {
             let at = at.field(field);
             let indexed = text.index.map(|index| at.index(index));
             let message = format!("there is no {of} {}", Quoted(text.text));
-            let help = suggest(text.text, known, &format!("{of}s"));
+            let help = suggest(text.text, &sections.names(of), &format!("{of}s"));
             r.error(text.span, indexed.as_ref().unwrap_or(&at), message, help);
         });
     }
 }
 
 fn unique(sections: &Sections<'_>, kind: &str, r: &mut Reading<'_>) {
-    let entries: Vec<_> = sections
-        .all(kind)
-        .filter(|entry| entry.name.is_some())
-        .collect();
-    for (index, entry) in entries.iter().enumerate() {
-        let first = entries
-            .iter()
-            .take(index)
-            .find(|first| first.name == entry.name);
-        let (Some(first), Some(name)) = (first, &entry.name) else {
+    let mut seen: HashMap<&Name, &Entry<'_>> = HashMap::new();
+    for entry in sections.all(kind) {
+        let Some(name) = &entry.name else {
             continue;
         };
-        if !first.is_named() && !entry.is_named() {
+        let first = *seen.entry(name).or_insert(entry);
+        if first.index == entry.index || !first.is_named() && !entry.is_named() {
             continue;
         }
         let message = format!("there is already a {kind} {}", Quoted(name.as_str()));
         let help = format!(
-            "give it another name; the first is at {}",
-            sections.place(first.span())
+            "give it another name; the first is {}",
+            sections.place(first, first.span())
         );
         entry.at(|at| r.error(entry.span(), &at.field("name"), message, help));
     }

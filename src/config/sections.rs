@@ -1,9 +1,12 @@
 //! The resources of a tree by kind and name, for checks that concern more than one.
 //!
 //! They work on the tree rather than on what was read from it: places are at hand, and a resource with a mistake is
-//! still there for others to refer to.
+//! still there for others to refer to. Every look-up is by an index, so that a check of all is linear in their number.
 
-use tollgate_sdk::document::{At, Key, Node, Span, Value};
+use std::collections::HashMap;
+use std::ops::Range;
+
+use tollgate_sdk::document::{At, Key, Node, Quoted, Span, Value};
 
 use super::diagnostic::line_and_column;
 use crate::model::{KINDS, Name};
@@ -11,6 +14,7 @@ use crate::model::{KINDS, Name};
 /// One resource.
 pub(super) struct Entry<'n> {
     pub(super) kind: &'static str,
+    /// Its place among those of its kind.
     pub(super) index: usize,
     pub(super) node: &'n Node,
     /// The given name or, of kinds that may go without, the one made for it. None if it is wrong.
@@ -88,14 +92,19 @@ impl<'n> Entry<'n> {
     }
 }
 
-/// Every resource of a tree.
+/// Every resource of a configuration.
 pub(super) struct Sections<'n> {
-    pub(super) root: &'n Node,
+    /// By kind, those of a kind in the order in which they are to be blamed: of two that cannot be true together, the later one.
     entries: Vec<Entry<'n>>,
-    text: &'n str,
+    ranges: HashMap<&'static str, Range<usize>>,
+    /// The first of each kind and name.
+    names: HashMap<&'static str, HashMap<Name, usize>>,
+    /// What the places are in, if they are in one text.
+    text: Option<&'n str>,
 }
 
 impl<'n> Sections<'n> {
+    /// The resources of a file.
     pub(super) fn of(root: &'n Node, text: &'n str) -> Self {
         let mut entries = Vec::new();
         for kind in &KINDS {
@@ -114,16 +123,37 @@ impl<'n> Sections<'n> {
                 });
             }
         }
+        Self::new(entries, Some(text))
+    }
+
+    /// These resources, those of a kind side by side.
+    pub(super) fn new(entries: Vec<Entry<'n>>, text: Option<&'n str>) -> Self {
+        let mut ranges: HashMap<&'static str, Range<usize>> = HashMap::new();
+        let mut names: HashMap<&'static str, HashMap<Name, usize>> = HashMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            ranges.entry(entry.kind).or_insert(at..at).end = at + 1;
+            if let Some(name) = &entry.name {
+                let of_kind = names.entry(entry.kind).or_default();
+                of_kind.entry(name.clone()).or_insert(at);
+            }
+        }
         Self {
-            root,
             entries,
+            ranges,
+            names,
             text,
         }
     }
 
-    /// The resources of a kind, in the order of the file.
+    /// The resources of a kind.
     pub(super) fn all(&self, kind: &str) -> impl Iterator<Item = &Entry<'n>> {
-        self.entries.iter().filter(move |entry| entry.kind == kind)
+        let range = self.ranges.get(kind).cloned().unwrap_or_default();
+        self.entries.get(range).unwrap_or_default().iter()
+    }
+
+    /// The resource of this kind and name; of several, the first.
+    pub(super) fn find(&self, kind: &str, name: &str) -> Option<&Entry<'n>> {
+        self.entries.get(*self.names.get(kind)?.get(name)?)
     }
 
     /// The names of a kind.
@@ -134,11 +164,22 @@ impl<'n> Sections<'n> {
             .collect()
     }
 
-    /// Where something is, as a user finds it.
-    pub(super) fn place(&self, span: Span) -> String {
-        let (line, column) = line_and_column(self.text, span.start);
-        format!("{line}:{column}")
+    /// Where something of a resource is, as a user finds it: by its place or, where it has none, by the resource's name.
+    pub(super) fn place(&self, entry: &Entry<'_>, span: Span) -> String {
+        match self.text {
+            Some(text) => place(text, span),
+            None => {
+                let name = entry.name.as_ref().map_or("…", |name| name.as_str());
+                format!("in {} {}", entry.kind, Quoted(name))
+            }
+        }
     }
+}
+
+/// Where something is in a text.
+pub(super) fn place(text: &str, span: Span) -> String {
+    let (line, column) = line_and_column(text, span.start);
+    format!("at {line}:{column}")
 }
 
 fn name_of(kind: &str, index: usize, node: &Node) -> Option<Name> {

@@ -1,9 +1,8 @@
-//! Keys that are made, rotated and revoked while the gateway serves.
+//! Keys: their secrets, which are made here, rotated, and shown once to whoever made them; and what is done about keys by itself.
 //!
-//! Each change is read and checked, stored, compiled and swapped in, in this order and one at a time, so that whoever has our answer finds it in force
-//! and it outlives the process. Keys of the file are the file's: they are not changed here. Of a secret only the hash is kept; it is shown
-//! once, to whoever made it.
+//! They are changed by the road of every resource (`change.rs`). Of a secret only the hash is kept.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -12,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
-use tollgate_sdk::document::{Document, FromNode, Json};
+use tollgate_sdk::document::{FromNode, Json, JsonTable, Node, json};
 use tollgate_sdk::secret::Secret;
 
-use super::{Change, ChangeError, Control, State};
-use crate::config;
+use super::change::Asked;
+use super::{ChangeError, Changed, Control, Edit, Expected, Source, What};
+use crate::config::{Mistake, Owner, Resource, ResourceKind, Set};
 use crate::model::{Key, KeyHash, Moment, Name, Previous};
 
 /// How many secrets of a key live side by side.
@@ -28,224 +27,229 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// A key, and its secret this once.
 #[derive(Debug)]
 pub struct Issued {
-    /// The key as it is kept.
-    pub key: Key,
+    /// What the change came to.
+    pub changed: Changed,
     /// What its users send.
     pub secret: Secret<String>,
 }
 
+/// What is remembered of keys between two looks at them.
+#[derive(Default)]
+pub(super) struct Tended {
+    /// Keys of which it was told that they end soon, and when.
+    told: HashSet<(Name, SystemTime)>,
+    /// Keys that could not be rotated by themselves, and when that was.
+    failed: HashMap<Name, Instant>,
+}
+
+/// What a key's secret leaves behind; only the gateway says it.
+const OURS: [&str; 4] = ["hash", "id", "previous", "rotated_at"];
+
+/// Puts into a key's document what is not its sender's to say: a secret for a new one, returned this once, and for one that is there what it has.
+pub(super) fn prepare(
+    node: &mut Node,
+    old: Option<&Arc<Key>>,
+) -> Result<Option<Secret<String>>, Mistake> {
+    let Json::Object(mut body) = node.json() else {
+        return Ok(None);
+    };
+    if body.remove("secret").is_some_and(|given| !given.is_null()) {
+        let message = "the gateway makes the secrets of keys; leave it out or, for a new key, give the `hash` of one";
+        return Err(Mistake::new("secret", message));
+    }
+    let hash = body.get("hash").filter(|hash| !hash.is_null()).cloned();
+    for field in OURS {
+        body.remove(field);
+    }
+    let mut made = None;
+    match (old, hash) {
+        (Some(old), given) => {
+            let own = old.value();
+            if given.is_some_and(|given| Some(&given) != own.get("hash")) {
+                let message = "the secret of a key changes by a rotation; leave the hash out";
+                return Err(Mistake::new("hash", message));
+            }
+            for field in OURS {
+                body.extend(
+                    own.get(field)
+                        .map(|value| (field.to_owned(), value.clone())),
+                );
+            }
+        }
+        (None, Some(hash)) => {
+            body.insert("hash".into(), hash);
+            body.insert("rotated_at".into(), now().value());
+        }
+        (None, None) => made = Some(give_secret(&mut body)),
+    }
+    *node = Node::of(&body.into());
+    Ok(made)
+}
+
+/// Gives a key a new secret, of which its document gets the traces.
+fn give_secret(body: &mut JsonTable) -> Secret<String> {
+    let (id, secret) = new_secret();
+    let hash = KeyHash::of(secret.expose().as_bytes());
+    body.insert("hash".into(), hash.value());
+    body.insert("id".into(), json!(id));
+    body.insert("rotated_at".into(), now().value());
+    secret
+}
+
 impl Control {
-    /// All keys, those of the file before the others, each with whether it is the file's.
-    pub async fn keys(&self) -> Vec<(Arc<Key>, bool)> {
-        let state = self.state.lock().await;
-        let own = |key: &Key| state.of_file.contains(&key.name);
-        let keys = state.config.keys.iter();
-        keys.map(|key| (key.clone(), own(key))).collect()
-    }
-
-    /// Makes a key.
-    ///
-    /// # Errors
-    /// [`ChangeError`]; then nothing has changed.
-    pub async fn create_key(&self, mut body: Json) -> Result<Issued, ChangeError> {
-        let mut state = self.state.lock().await;
-        let (id, secret) = new_secret();
-        if let Some(fields) = body.as_object_mut() {
-            // These are ours to say.
-            for name in ["secret", "previous"] {
-                fields.remove(name);
-            }
-            let hash = KeyHash::of(secret.expose().as_bytes());
-            fields.insert("hash".into(), hash.value());
-            fields.insert("id".into(), json!(id));
-            fields.insert("rotated_at".into(), now().value());
-        }
-        let key = config::read_key(&body, &state.config).map_err(ChangeError::Invalid)?;
-        if state.find(&key.name).is_some() {
-            return Err(ChangeError::Exists(key.name));
-        }
-        state.config.keys.push(Arc::new(key.clone()));
-        match self.keep_key(&mut state, &key).await {
-            Ok(()) => Ok(Issued { key, secret }),
-            Err(error) => {
-                state.config.keys.pop();
-                Err(error)
-            }
-        }
-    }
-
     /// Gives a key another secret. The old one opens it for `grace` more, if not given for the key's own.
     ///
     /// # Errors
     /// [`ChangeError`]; then nothing has changed.
     pub async fn rotate_key(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         grace: Option<Duration>,
+        expected: Expected,
     ) -> Result<Issued, ChangeError> {
-        let mut state = self.state.lock().await;
-        self.rotate(&mut state, name, grace, None).await
+        let (control, name) = (self.clone(), name.to_owned());
+        // What is stored must come into force, also when whoever asks for it leaves.
+        let done = tokio::spawn(async move {
+            let _tended = control.tended.lock().await;
+            let rotation = Rotation {
+                name: &name,
+                grace,
+                expected,
+                to: None,
+                source: Source::Api,
+            };
+            control.rotate(rotation).await
+        });
+        done.await.unwrap_or(Err(ChangeError::Broken))
     }
 
-    /// The same; the new secret is also put into the file `to`. Nothing comes into force that is not there for its users to read.
-    async fn rotate(
-        &self,
-        state: &mut State,
-        name: &str,
-        grace: Option<Duration>,
-        to: Option<&Path>,
-    ) -> Result<Issued, ChangeError> {
-        let (index, mut key) = state.own_key(name)?;
-        let old = key.clone();
-        let (id, secret) = new_secret();
-        let present = SystemTime::now();
-        let until = present
-            + grace
-                .unwrap_or(key.grace)
-                .min(Duration::from_secs(366 * 86_400));
-        key.previous.retain(|old| old.until.time() > present);
-        if let (Some(hash), Some(until)) = (key.hash, Moment::at(until))
-            && until.time() > present
-        {
-            key.previous.push(Previous { hash, until });
-        }
-        let spare = key.previous.len().saturating_sub(PREVIOUS);
-        key.previous.drain(..spare);
-        key.hash = Some(KeyHash::of(secret.expose().as_bytes()));
-        key.id = Some(id);
-        key.rotated_at = Some(now());
-        let written = to.map(|to| Written::beside(to, &secret)).transpose();
+    /// Nothing comes into force that is not there for its users to read. Whoever calls it holds the lock.
+    async fn rotate(&self, rotation: Rotation<'_>) -> Result<Issued, ChangeError> {
+        let present = self.resources();
+        let (old, key) = own_key(&present, rotation.name)?;
+        let (body, secret) = rotated(old, key, rotation.grace);
+        let written = rotation
+            .to
+            .map(|to| Written::beside(to, &secret))
+            .transpose();
         let written = written.map_err(ChangeError::Unwritten)?;
-        self.replace_key(state, index, key.clone()).await?;
+        let asked = Asked::rotated(&present, rotation.name, body, &rotation.expected)?;
+        let changed = self.commit(asked, rotation.source).await?;
         if let Some(Err(error)) = written.map(Written::keep) {
-            self.replace_key(state, index, old).await?;
+            let now = self.resources();
+            let back = Asked::rotated(&now, rotation.name, old.body(), &Expected::Any)?;
+            self.commit(back, rotation.source).await?;
             return Err(ChangeError::Unwritten(error));
         }
-        Ok(Issued { key, secret })
-    }
-
-    /// Takes a key away, with all its secrets.
-    ///
-    /// # Errors
-    /// [`ChangeError`]; then nothing has changed.
-    pub async fn revoke_key(&self, name: &str) -> Result<(), ChangeError> {
-        let mut state = self.state.lock().await;
-        let (index, key) = state.own_key(name)?;
-        let change = Change::Delete {
-            kind: "key".into(),
-            name: key.name.to_string(),
-            gateway: Some(key.gateway.to_string()),
-        };
-        self.keep(&mut state, change).await?;
-        state.config.keys.remove(index);
-        self.swap(&mut state);
-        Ok(())
+        Ok(Issued { changed, secret })
     }
 
     /// Rotates the keys whose time has come by themselves, and puts their secrets where their users look. Tells of those that end soon.
     pub async fn tend_keys(&self) {
         let present = SystemTime::now();
         let due: Vec<Arc<Key>> = {
-            let mut state = self.state.lock().await;
-            state.tell_of_ends(present);
-            let keys = state.config.keys.iter();
-            keys.filter(|key| state.is_due(key, present))
-                .cloned()
-                .collect()
+            let mut tended = self.tended.lock().await;
+            let set = self.resources();
+            tended.tell_of_ends(&set, present);
+            let keys = set.all(ResourceKind::Key).iter();
+            let due = keys.filter(|key| tended.is_due(key, present));
+            due.filter_map(|key| key.model.key().cloned()).collect()
         };
         for key in due {
             let (name, Some(file)) = (key.name.as_str(), &key.rotate_to) else {
                 continue;
             };
-            let mut state = self.state.lock().await;
-            let file = Some(Path::new(file));
-            match self.rotate(&mut state, name, None, file).await {
+            let mut tended = self.tended.lock().await;
+            let rotation = Rotation {
+                name,
+                grace: None,
+                expected: Expected::Any,
+                to: Some(Path::new(file)),
+                source: Source::Rotation,
+            };
+            match self.rotate(rotation).await {
                 Ok(_) => log::info!("the key {name} has a new secret"),
                 Err(error) => {
                     log::error!("the key {name} could not be rotated and goes on: {error}");
-                    state.failed.insert(key.name.clone(), Instant::now());
+                    tended.failed.insert(key.name.clone(), Instant::now());
                 }
             }
         }
-    }
-
-    async fn replace_key(
-        &self,
-        state: &mut State,
-        index: usize,
-        key: Key,
-    ) -> Result<(), ChangeError> {
-        let Some(place) = state.config.keys.get_mut(index) else {
-            return Err(ChangeError::Missing(key.name.to_string()));
-        };
-        let old = std::mem::replace(place, Arc::new(key.clone()));
-        let kept = self.keep_key(state, &key).await;
-        if let (Err(_), Some(place)) = (&kept, state.config.keys.get_mut(index)) {
-            *place = old;
-        }
-        kept
-    }
-
-    async fn keep_key(&self, state: &mut State, key: &Key) -> Result<(), ChangeError> {
-        let change = Change::Put {
-            kind: "key".into(),
-            name: key.name.to_string(),
-            gateway: Some(key.gateway.to_string()),
-            body: key.value_fields().into(),
-        };
-        self.keep(state, change).await?;
-        self.swap(state);
-        Ok(())
-    }
-
-    async fn keep(&self, state: &mut State, change: Change) -> Result<(), ChangeError> {
-        let store = self.store.clone();
-        // It waits for the disk.
-        let done = tokio::task::spawn_blocking(move || store.apply(&[change], None)).await;
-        done.map_err(|_| ChangeError::Broken)?
-            .map_err(ChangeError::Store)?;
-        state.revision += 1;
-        Ok(())
     }
 }
 
-impl State {
-    /// Adds what the store has to what the file says. What cannot be read any more, or is the file's now, is left out and told of; it stays stored.
-    pub(super) fn take_stored(&mut self, stored: Vec<crate::store::Resource>) {
-        for resource in stored {
-            let name = &resource.name;
-            match config::read_key(&resource.body, &self.config) {
-                Ok(key) if self.find(&key.name).is_some() => {
-                    log::warn!("the stored key {name} is not used: the file has one of this name");
-                }
-                Ok(key) => self.config.keys.push(Arc::new(key)),
-                Err(mistakes) => {
-                    let first = mistakes.first().map_or("", |mistake| &mistake.message);
-                    log::error!("the stored key {name} cannot be used: {first}");
-                }
-            }
+/// A rotation that is to be made.
+struct Rotation<'r> {
+    name: &'r str,
+    grace: Option<Duration>,
+    expected: Expected,
+    /// The file that gets the new secret.
+    to: Option<&'r Path>,
+    source: Source,
+}
+
+impl<'p> Asked<'p> {
+    /// A key that says this.
+    fn rotated(
+        present: &'p Set,
+        name: &str,
+        body: Json,
+        expected: &Expected,
+    ) -> Result<Self, ChangeError> {
+        let edit = Edit {
+            kind: ResourceKind::Key,
+            path: String::new(),
+            what: What::Rotate {
+                name: name.to_owned(),
+                node: Node::of(&body),
+            },
+        };
+        Self::of(present, vec![edit], expected)
+    }
+}
+
+fn own_key<'s>(set: &'s Set, name: &str) -> Result<(&'s Resource, &'s Key), ChangeError> {
+    let kind = ResourceKind::Key;
+    let found = set.get(kind, name);
+    let found = found.and_then(|resource| Some((&**resource, &**resource.model.key()?)));
+    match found {
+        Some((resource, _)) if resource.owner == Owner::File => {
+            Err(ChangeError::OfFile(kind, name.to_owned()))
         }
+        Some(found) => Ok(found),
+        None => Err(ChangeError::Missing(kind, name.to_owned())),
     }
+}
 
-    fn find(&self, name: &Name) -> Option<usize> {
-        self.config.keys.iter().position(|key| key.name == *name)
+/// The document of a key with another secret.
+fn rotated(old: &Resource, key: &Key, grace: Option<Duration>) -> (Json, Secret<String>) {
+    let present = SystemTime::now();
+    let longest = Duration::from_secs(366 * 86_400);
+    let until = present + grace.unwrap_or(key.grace).min(longest);
+    let mut previous = key.previous.clone();
+    previous.retain(|old| old.until.time() > present);
+    if let (Some(hash), Some(until)) = (key.hash, Moment::at(until))
+        && until.time() > present
+    {
+        previous.push(Previous { hash, until });
     }
+    let spare = previous.len().saturating_sub(PREVIOUS);
+    previous.drain(..spare);
+    let mut body = match old.body() {
+        Json::Object(body) => body,
+        _ => JsonTable::new(),
+    };
+    body.insert("previous".into(), previous.value());
+    let secret = give_secret(&mut body);
+    (body.into(), secret)
+}
 
-    fn own_key(&self, name: &str) -> Result<(usize, Key), ChangeError> {
-        let keys = &self.config.keys;
-        let found = keys
-            .iter()
-            .enumerate()
-            .find(|(_, key)| key.name.as_str() == name);
-        let (index, key) = found.ok_or_else(|| ChangeError::Missing(name.to_owned()))?;
-        match self.of_file.contains(&key.name) {
-            true => Err(ChangeError::OfFile(key.name.clone())),
-            false => Ok((index, Key::clone(key))),
-        }
-    }
-
+impl Tended {
     /// Whether it is time for a key to be rotated by itself.
-    fn is_due(&self, key: &Key, present: SystemTime) -> bool {
+    fn is_due(&self, resource: &Resource, present: SystemTime) -> bool {
+        let Some(key) = resource.model.key() else {
+            return false;
+        };
         let since = key.rotated_at.map(Moment::time);
         let every = key.rotate_every.zip(since);
         let due = |(every, since): (Duration, SystemTime)| {
@@ -253,13 +257,14 @@ impl State {
         };
         every.is_some_and(due)
             && key.expires_at.is_none_or(|end| end.time() > present)
-            && !self.of_file.contains(&key.name)
+            && resource.owner == Owner::Api
             && { self.failed.get(&key.name) }.is_none_or(|at| at.elapsed() >= AGAIN)
     }
 
     /// A line in the log for every key that ends soon, once.
-    fn tell_of_ends(&mut self, present: SystemTime) {
-        for key in &self.config.keys {
+    fn tell_of_ends(&mut self, set: &Set, present: SystemTime) {
+        let keys = set.all(ResourceKind::Key).iter();
+        for key in keys.filter_map(|resource| resource.model.key()) {
             let Some(end) = key.expires_at.map(Moment::time) else {
                 continue;
             };
@@ -330,30 +335,6 @@ impl Drop for Written<'_> {
         if !self.kept {
             // It opens nothing.
             let _ = fs::remove_file(&self.beside);
-        }
-    }
-}
-
-impl std::fmt::Display for ChangeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ChangeError::Invalid(mistakes) => {
-                let told = mistakes
-                    .iter()
-                    .map(|m| format!("{}: {}", m.path, m.message));
-                f.write_str(&told.collect::<Vec<_>>().join("; "))
-            }
-            ChangeError::Exists(name) => write!(f, "there is already a key \"{name}\""),
-            ChangeError::Missing(name) => write!(f, "there is no key \"{name}\""),
-            ChangeError::OfFile(name) => write!(
-                f,
-                "\"{name}\" stands in the configuration file, which alone may change it"
-            ),
-            ChangeError::Store(error) => error.fmt(f),
-            ChangeError::Unwritten(error) => {
-                write!(f, "its new secret cannot be written: {error}")
-            }
-            ChangeError::Broken => f.write_str("the change could not be made"),
         }
     }
 }

@@ -1,97 +1,61 @@
-//! The one path by which configuration comes into force: read → compile → warm → swap.
+//! The one path by which configuration comes into force: read → checked → stored → compiled → warmed → swapped → announced.
 //!
 //! A failure anywhere leaves what was in force as it was.
 
 mod books;
 mod budgets;
+mod change;
 mod keys;
 mod probes;
 mod reload;
 mod resolve;
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tollgate_sdk::plugin::Http;
 
 use crate::auth::Authority;
-use crate::config::Mistake;
+use crate::config::{Set, take_kept};
 use crate::health::{self, BreakerState};
-use crate::model::{Config, Name};
+use crate::model::Config;
 use crate::snapshot::{Registry, Snapshot, compile};
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 use self::budgets::Budgets;
+use self::keys::Tended;
 
+pub use change::{Announced, ChangeError, Changed, Edit, Expected, Source, What};
 pub use keys::Issued;
 pub use reload::{ReloadError, Reloaded};
 
 /// Holds the configuration in force and everything that outlives it.
 pub struct Control {
     current: ArcSwap<Snapshot>,
+    /// What the snapshot was compiled from.
+    present: ArcSwap<Set>,
     metrics: Arc<Metrics>,
     registry: Registry,
     store: Arc<dyn Store>,
     budgets: Budgets,
     /// Where the configuration was read from.
     file: Option<PathBuf>,
-    /// What was compiled last. Held while a change is made, so that there is one at a time.
-    state: tokio::sync::Mutex<State>,
+    /// Held while a change is made, so that there is one at a time.
+    tended: tokio::sync::Mutex<Tended>,
+    /// Who wants to know of changes.
+    announced: broadcast::Sender<Arc<Announced>>,
     /// The targets to be probed.
     probed: watch::Sender<Arc<[health::Watched]>>,
     ready: AtomicBool,
 }
 
-/// The configuration as resources.
-struct State {
-    config: Config,
-    /// Keys that stand in the file.
-    of_file: HashSet<Name>,
-    /// Keys of which it was told that they end soon, and when.
-    told: HashSet<(Name, SystemTime)>,
-    /// Keys that could not be rotated by themselves, and when that was.
-    failed: HashMap<Name, Instant>,
-    revision: u64,
-}
-
-impl State {
-    /// What a file says.
-    fn of(config: Config, revision: u64) -> State {
-        State {
-            of_file: config.keys.iter().map(|key| key.name.clone()).collect(),
-            config,
-            told: HashSet::new(),
-            failed: HashMap::new(),
-            revision,
-        }
-    }
-}
-
-/// Why a change was not made.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ChangeError {
-    /// What was given is wrong.
-    Invalid(Vec<Mistake>),
-    /// There is one of this name already.
-    Exists(Name),
-    /// There is none of this name.
-    Missing(String),
-    /// It is the configuration file's.
-    OfFile(Name),
-    /// It could not be stored.
-    Store(StoreError),
-    /// Its secret could not be put where its users look.
-    Unwritten(std::io::Error),
-    /// The change broke down.
-    Broken,
-}
+/// How many announcements wait for whoever is slow to read them.
+const ANNOUNCED: usize = 256;
 
 impl Control {
     /// Compiles a first configuration, with what the store has, and resolves its targets' names, each at most for `patience`. A name that
@@ -108,33 +72,57 @@ impl Control {
         patience: Duration,
     ) -> Result<Control, StoreError> {
         let registry = Registry::new(http);
-        let mut state = State::of(config.clone(), 1);
-        state.take_stored(store.list("key")?);
+        // Without the disk it begins all the same; the next change finds it or fails.
+        let revision = match store.advance(1) {
+            Ok(revision) => revision,
+            Err(error) => {
+                log::error!("the configuration's revision could not be kept: {error}");
+                store.revision()? + 1
+            }
+        };
+        let mut set = Set::of_file(config, revision, None);
+        for told in take_kept(&mut set, change::kept(&*store)?, None) {
+            log::error!("{told}");
+        }
         budgets::restore(&*store, &*registry.offers.quota)?;
-        let snapshot = compile(&state.config, state.revision, &registry, &metrics);
+        let snapshot = compile(set.config(), revision, &registry, &metrics);
         resolve::all(&snapshot, patience).await;
-        metrics.config_revision.set(1);
+        metrics.config_revision.set(revision as i64);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
         let (probed, _) = watch::channel(probes::of(&snapshot));
         Ok(Control {
             current: ArcSwap::from_pointee(snapshot),
+            present: ArcSwap::from_pointee(set),
             metrics,
             registry,
             store,
             budgets: Budgets::default(),
             file,
-            state: tokio::sync::Mutex::new(state),
+            tended: tokio::sync::Mutex::default(),
+            announced: broadcast::channel(ANNOUNCED).0,
             probed,
             ready: AtomicBool::new(false),
         })
     }
 
-    /// Compiles what `state` says now, and brings it into force.
-    fn swap(&self, state: &mut State) {
-        let snapshot = compile(&state.config, state.revision, &self.registry, &self.metrics);
+    /// Compiles a set, lets the names of its new targets be looked up, and brings it into force.
+    async fn bring(&self, set: Set, patience: Duration) {
+        let snapshot = compile(set.config(), set.revision, &self.registry, &self.metrics);
+        resolve::new(&snapshot, patience).await;
         let _ = self.probed.send(probes::of(&snapshot));
-        self.metrics.config_revision.set(state.revision as i64);
+        self.metrics.config_revision.set(set.revision as i64);
+        self.present.store(Arc::new(set));
         self.current.store(Arc::new(snapshot));
+    }
+
+    /// The configuration in force, resource by resource.
+    pub fn resources(&self) -> Arc<Set> {
+        self.present.load_full()
+    }
+
+    /// Every change from now on, once it is in force. Who reads too slowly misses the oldest.
+    pub fn announcements(&self) -> broadcast::Receiver<Arc<Announced>> {
+        self.announced.subscribe()
     }
 
     /// Where state is kept.

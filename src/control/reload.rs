@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Control, State, probes, resolve};
-use crate::config::{self, Loaded};
+use super::Control;
+use super::change::{self, Announced, Source};
+use crate::config::{self, Action, Fate, Loaded, Set, take_kept};
 use crate::model::Config;
-use crate::snapshot::compile;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -85,41 +85,64 @@ impl Control {
 
     async fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
-        let mut state = self.state.lock().await;
+        let _tended = self.tended.lock().await;
+        let present = self.resources();
         let store = self.store.clone();
         // Both wait for the disk.
         let read = tokio::task::spawn_blocking(move || {
             let Loaded { config, warnings } =
                 config::load(&file).map_err(|wrong| ReloadError::Mistakes(wrong.to_string()))?;
-            let stored = store.list("key").map_err(ReloadError::Store)?;
-            Ok((config, warnings.to_string(), stored))
+            let kept = change::kept(&*store).map_err(ReloadError::Store)?;
+            Ok((config, warnings.to_string(), kept))
         });
-        let (mut config, warnings, stored) = read.await.map_err(|_| ReloadError::Broken)??;
-        let after_restart = keep_process(&state.config, &mut config);
-        let mut next = State::of(config, state.revision + 1);
-        next.take_stored(stored);
-        let changes = changes(&state.config, &next.config);
+        let (mut config, warnings, kept) = read.await.map_err(|_| ReloadError::Broken)??;
+        let after_restart = keep_process(present.config(), &mut config);
+        let mut next = Set::of_file(&config, present.revision + 1, Some(&present));
+        for told in take_kept(&mut next, kept, Some(&present)) {
+            log::warn!("{told}");
+        }
+        let fates = change::different(&present, &next);
+        let mut changes: Vec<String> = fates.iter().map(told).collect();
+        if present.config().server != config.server {
+            changes.insert(0, "server: updated".to_owned());
+        }
         if changes.is_empty() {
             return Ok(Reloaded {
-                revision: state.revision,
+                revision: present.revision,
                 after_restart,
                 warnings,
                 ..Reloaded::default()
             });
         }
-        std::mem::swap(&mut next.told, &mut state.told);
-        let snapshot = compile(&next.config, next.revision, &self.registry, &self.metrics);
-        resolve::new(&snapshot, PATIENCE).await;
-        let _ = self.probed.send(probes::of(&snapshot));
-        self.metrics.config_revision.set(next.revision as i64);
-        self.current.store(Arc::new(snapshot));
-        *state = next;
+        let revision = self.next_revision(next.revision).await;
+        next.renumber(revision);
+        self.bring(next, PATIENCE).await;
+        self.announce(Arc::new(Announced {
+            source: Source::File,
+            before: present.revision,
+            revision,
+            fates,
+        }));
         Ok(Reloaded {
-            revision: state.revision,
+            revision,
             changes,
             after_restart,
             warnings,
         })
+    }
+
+    /// The revision of a configuration that the store has no part in. The file comes into force without the disk, too.
+    async fn next_revision(&self, least: u64) -> u64 {
+        let store = self.store.clone();
+        let kept = tokio::task::spawn_blocking(move || store.advance(least)).await;
+        match kept {
+            Ok(Ok(revision)) => revision,
+            Ok(Err(error)) => {
+                log::error!("the configuration's revision could not be kept: {error}");
+                least
+            }
+            Err(_) => least,
+        }
     }
 
     /// Reloads on SIGHUP and whenever the file has changed and then stood still for a moment. Runs until it is dropped.
@@ -194,75 +217,13 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
     waiting
 }
 
-/// What is different, resource by resource.
-fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let mut told = Vec::new();
-    if old.server != new.server {
-        told.push("server: updated".to_owned());
-    }
-    compare(
-        "gateway",
-        &old.gateways,
-        &new.gateways,
-        |g| g.name.as_str(),
-        &mut told,
-    );
-    compare(
-        "service",
-        &old.services,
-        &new.services,
-        |s| s.name.as_str(),
-        &mut told,
-    );
-    compare(
-        "upstream",
-        &old.upstreams,
-        &new.upstreams,
-        |u| u.name.as_str(),
-        &mut told,
-    );
-    compare(
-        "rule",
-        &old.rules,
-        &new.rules,
-        |rule| rule.name.as_str(),
-        &mut told,
-    );
-    compare(
-        "key",
-        &old.keys,
-        &new.keys,
-        |key| key.name.as_str(),
-        &mut told,
-    );
-    told
-}
-
-fn compare<T: PartialEq>(
-    kind: &str,
-    old: &[T],
-    new: &[T],
-    name: impl Fn(&T) -> &str,
-    told: &mut Vec<String>,
-) {
-    let known: std::collections::HashMap<&str, &T> = old.iter().map(|o| (name(o), o)).collect();
-    let mut kept = 0;
-    for resource in new {
-        let what = match known.get(name(resource)) {
-            None => "created",
-            Some(before) => {
-                kept += 1;
-                if *before == resource {
-                    continue;
-                }
-                "updated"
-            }
-        };
-        told.push(format!("{kind} {}: {what}", name(resource)));
-    }
-    if kept < old.len() {
-        let now: std::collections::HashSet<&str> = new.iter().map(&name).collect();
-        let gone = old.iter().map(&name).filter(|name| !now.contains(name));
-        told.extend(gone.map(|name| format!("{kind} {name}: deleted")));
-    }
+/// As `service qwen: updated`.
+fn told(fate: &Fate) -> String {
+    let what = match fate.action {
+        Action::Create => "created",
+        Action::Update => "updated",
+        Action::Unchanged => "unchanged",
+        Action::Delete => "deleted",
+    };
+    format!("{} {}: {what}", fate.kind.word(), fate.name)
 }

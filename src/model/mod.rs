@@ -46,7 +46,7 @@ pub use retry::{PartialRetry, Retry, RetryOn};
 pub use rule::{HeaderMatch, PartialTimeouts, Rule, Weighted};
 pub use service::{Pool, Service, ServiceKind, Timeouts};
 pub use switch::Switch;
-pub use target::{Host, Role, Scheme, Target, TargetUrl};
+pub use target::{Host, Role, Scheme, Target, TargetId, TargetUrl};
 pub use tollgate_sdk::llm::ModelPattern;
 pub use upstream::{Engine, Upstream, UpstreamTls};
 

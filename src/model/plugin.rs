@@ -7,7 +7,7 @@ use std::time::Duration;
 use tollgate_plugins::BUILTINS;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{
-    At, FromNode, Json, JsonTable, Node, Quoted, Reading, Span, Value, json, suggest,
+    At, FromNode, Json, Node, Quoted, Reading, Span, Value, json, suggest,
 };
 use tollgate_sdk::plugin::{Kind, Settings, Stage};
 
@@ -50,10 +50,23 @@ document! {
 #[derive(Clone, Default)]
 pub struct PluginSettings {
     written: Json,
+    /// What is written, without its secrets.
+    shown: Json,
     read: Option<Arc<Settings>>,
 }
 
 impl PluginSettings {
+    /// Lets the plugin read them. Which of them are secrets, only it knows.
+    fn of(kind: &Kind, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        let before = r.masked.len();
+        let read = (kind.read)(node, at, r);
+        Self {
+            written: node.json(),
+            shown: node.json_without(r.masked.get(before..).unwrap_or_default()),
+            read: read.map(Arc::new),
+        }
+    }
+
     /// What the plugin is made from.
     pub fn settings(&self) -> Option<&Arc<Settings>> {
         self.read.as_ref()
@@ -79,10 +92,8 @@ impl FromNode for PluginSettings {
             r.expected(node, at, "a table", &Self::example());
             return None;
         }
-        Some(Self {
-            written: written(node),
-            read: None,
-        })
+        // Until the plugin has read them, nobody knows what is to be hidden.
+        Some(Self::default())
     }
 
     fn schema() -> Json {
@@ -90,9 +101,9 @@ impl FromNode for PluginSettings {
     }
 
     fn value(&self) -> Json {
-        match &self.written {
+        match &self.shown {
             Json::Null => json!({}),
-            written => written.clone(),
+            shown => shown.clone(),
         }
     }
 
@@ -110,6 +121,8 @@ impl Plugin {
         r: &mut Reading<'_>,
     ) -> Option<Plugin> {
         let kind = BUILTINS.iter().find(|kind| kind.name == name)?;
+        let settings = PluginSettings::of(kind, settings, at, r);
+        settings.read.as_ref()?;
         Some(Plugin {
             name: name.to_owned(),
             enabled: true,
@@ -118,10 +131,7 @@ impl Plugin {
             on_error: OnError::Refuse,
             timeout: Duration::from_secs(5),
             parallel: false,
-            settings: PluginSettings {
-                written: written(settings),
-                read: Some(Arc::new((kind.read)(settings, at, r)?)),
-            },
+            settings,
         })
     }
 
@@ -148,8 +158,7 @@ impl Plugin {
         );
         let given = node.entry("settings").unwrap_or(&nothing);
         if given.as_table().is_some() {
-            let settings = (kind.read)(given, &at.field("settings"), r);
-            self.settings.read = settings.map(Arc::new);
+            self.settings = PluginSettings::of(kind, given, &at.field("settings"), r);
         }
         self
     }
@@ -165,20 +174,4 @@ fn find(name: &str, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<&'s
         return None;
     };
     Some(kind)
-}
-
-fn written(node: &Node) -> Json {
-    match &node.value {
-        Value::Null => Json::Null,
-        Value::Bool(value) => json!(value),
-        Value::Int(value) => json!(value),
-        Value::Float(value) => json!(value),
-        Value::String(text) => json!(text),
-        Value::List(items) => items.iter().map(written).collect(),
-        Value::Table(entries) => entries
-            .iter()
-            .map(|(key, value)| (key.text.clone(), written(value)))
-            .collect::<JsonTable>()
-            .into(),
-    }
 }

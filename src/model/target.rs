@@ -16,6 +16,9 @@ document! {
     pub struct Target (custom) {
         /// Where it is: "http://host:port", "https://…", "h2c://…" or "unix:/path"; a path goes before the request's.
         url: TargetUrl,
+        /// What it is called among the targets of its upstream; without a word, its host and port.
+        #[example = "gpu-1"]
+        id: Option<TargetId>,
         /// Its part of the traffic beside the other targets.
         #[range(1..=1000000)]
         weight: u32 = 1,
@@ -71,11 +74,56 @@ impl Target {
     pub fn new(url: TargetUrl) -> Self {
         Self {
             url,
+            id: None,
             weight: 1,
             labels: BTreeMap::new(),
             role: Role::Both,
             max_in_flight: None,
         }
+    }
+}
+
+/// What a target is called: `^[A-Za-z0-9._:\[\]-]{1,128}$`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TargetId(String);
+
+impl TargetId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What a target is called that has no name: its host and port, or the path of its socket.
+    pub fn of(url: &TargetUrl) -> TargetId {
+        let text = match url.scheme {
+            Scheme::Unix => url.path.clone(),
+            _ => format!("{}:{}", url.host, url.port),
+        };
+        let text = text.trim_start_matches('/').chars();
+        let text = text.map(|c| if Self::allows(c) { c } else { '-' });
+        TargetId(text.take(128).collect())
+    }
+
+    fn allows(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '[' | ']' | '-')
+    }
+}
+
+impl FromText for TargetId {
+    const EXPECTED: &'static str = "an id";
+    const EXAMPLE: &'static str = "gpu-1";
+    const PATTERN: Option<&'static str> = Some(r"^[A-Za-z0-9._:\[\]-]{1,128}$");
+
+    fn from_text(text: &str) -> Result<Self, Invalid> {
+        match (1..=128).contains(&text.len()) && text.chars().all(Self::allows) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(Invalid::new("not an id")
+                .help("letters, digits and . _ : - [ ] only, up to 128, for example \"gpu-1\"")),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
     }
 }
 
@@ -289,7 +337,7 @@ fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), Invalid> {
     }
 }
 
-text_in_document!(TargetUrl);
+text_in_document!(TargetUrl, TargetId);
 
 #[cfg(test)]
 mod tests {

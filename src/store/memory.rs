@@ -217,6 +217,12 @@ impl Store for Memory {
         Ok(next)
     }
 
+    fn advance(&self, least: u64) -> Result<u64, StoreError> {
+        let mut inner = self.lock();
+        inner.revision = (inner.revision + 1).max(least);
+        Ok(inner.revision)
+    }
+
     fn revision(&self) -> Result<u64, StoreError> {
         Ok(self.lock().revision)
     }

@@ -39,11 +39,19 @@ pub trait Store: Send + Sync {
     /// Makes all of these changes or none, and returns the store's new revision, one more than before. They are durable then. Deleting
     /// what is not there is no error. An empty list changes nothing, not even the revision.
     ///
+    /// The configuration's revision is the store's: a configuration that comes into force without a change here is counted by [`Store::advance`].
+    ///
     /// # Errors
     /// [`StoreError::Stale`] when `expected` is given and is not the present revision; others when the file cannot be written.
     fn apply(&self, changes: &[Change], expected: Option<u64>) -> Result<u64, StoreError>;
 
-    /// How many times resources were changed.
+    /// Counts the revision up, at least to this number, and returns it: no revision of a configuration comes twice, also after a restart.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    fn advance(&self, least: u64) -> Result<u64, StoreError>;
+
+    /// The present revision: how many times resources were changed, and what [`Store::advance`] added.
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -140,6 +140,12 @@ impl Store for Sqlite {
         })
     }
 
+    fn advance(&self, least: u64) -> Result<u64, StoreError> {
+        self.write(move |file| {
+            file.transact(true, |transaction| resources::advance(transaction, least))
+        })
+    }
+
     fn revision(&self) -> Result<u64, StoreError> {
         self.read(|connection| resources::revision(connection))
     }

@@ -65,11 +65,20 @@ pub(super) fn apply(
             }
         }
     }
-    transaction.execute(
-        "UPDATE meta SET value = ?1 WHERE name = 'revision'",
-        [integer(next)],
-    )?;
+    set_revision(transaction, next)?;
     Ok(next)
+}
+
+pub(super) fn advance(transaction: &Transaction<'_>, least: u64) -> Result<u64, StoreError> {
+    let next = (revision(transaction)? + 1).max(least);
+    set_revision(transaction, next)?;
+    Ok(next)
+}
+
+fn set_revision(transaction: &Transaction<'_>, revision: u64) -> Result<(), StoreError> {
+    let update = "UPDATE meta SET value = ?1 WHERE name = 'revision'";
+    transaction.execute(update, [integer(revision)])?;
+    Ok(())
 }
 
 fn put(

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde_json::{Map, Number, Value as Json};
+
 /// A range of bytes in one source text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -88,6 +90,70 @@ impl Node {
     pub fn entry(&self, name: &str) -> Option<&Node> {
         let (_, node) = self.as_table()?.iter().find(|(key, _)| key.text == name)?;
         Some(node)
+    }
+
+    /// A tree of what was sent as JSON. It has no text to point at: places are numbers that only tell values apart.
+    pub fn of(value: &Json) -> Self {
+        Self::numbered(value, &mut 0)
+    }
+
+    fn numbered(value: &Json, next: &mut usize) -> Self {
+        let span = Span::new(*next, *next + 1);
+        *next += 1;
+        let value = match value {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match number.as_i64() {
+                Some(number) => Value::Int(number),
+                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::String(text.clone()),
+            Json::Array(items) => Value::List(
+                items
+                    .iter()
+                    .map(|item| Self::numbered(item, next))
+                    .collect(),
+            ),
+            Json::Object(fields) => {
+                let entry = |(name, value): (&String, &Json)| {
+                    let node = Self::numbered(value, next);
+                    let (span, text) = (node.span, name.clone());
+                    (Key { span, text }, node)
+                };
+                Value::Table(fields.iter().map(entry).collect())
+            }
+        };
+        Self::new(span, value)
+    }
+
+    /// The tree as JSON.
+    pub fn json(&self) -> Json {
+        self.json_without(&[])
+    }
+
+    /// The tree as JSON, with `***` for what stands in one of these places.
+    pub fn json_without(&self, hidden: &[Span]) -> Json {
+        if hidden.contains(&self.span) {
+            return Json::String("***".into());
+        }
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Int(number) => Json::Number((*number).into()),
+            // Infinity and its like have no place in JSON; as text they are refused where a number is expected.
+            Value::Float(number) => match Number::from_f64(*number) {
+                Some(number) => Json::Number(number),
+                None => Json::String(number.to_string()),
+            },
+            Value::String(text) => Json::String(text.clone()),
+            Value::List(items) => items.iter().map(|item| item.json_without(hidden)).collect(),
+            Value::Table(entries) => {
+                let fields = entries.iter();
+                let fields =
+                    fields.map(|(key, node)| (key.text.clone(), node.json_without(hidden)));
+                Json::Object(fields.collect::<Map<_, _>>())
+            }
+        }
     }
 
     /// How a message may call this value: its kind, and a short scalar itself unless it came from the environment.
