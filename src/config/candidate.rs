@@ -114,18 +114,25 @@ impl<'b> Candidate<'b> {
             self.refuse(prefix, Mistake::new("name", message));
             return Ok(());
         }
-        let old = self.before.get(kind, &name);
-        if let Some(old) = old {
-            trees::keep_secrets(&mut node, &old.typed, &old.secrets);
-        }
         let mut put = Put {
             prefix: prefix.to_owned(),
             unchanged: false,
         };
+        let old = self.before.get(kind, &name);
+        if let Some(old) = old.filter(|old| old.owner == Owner::File) {
+            put.unchanged = says_the_same(old, &target.0, &node);
+            if !put.unchanged {
+                return Err(OfFile);
+            }
+            self.put.insert((kind, name), put);
+            return Ok(());
+        }
+        if let Some(old) = old {
+            trees::keep_secrets(&mut node, &old.typed, &old.secrets);
+        }
         match resource::read(kind, &target.0, &node, prefix) {
             Ok(new) => match old {
                 Some(old) if old.model == new.model => put.unchanged = true,
-                Some(old) if old.owner == Owner::File => return Err(OfFile),
                 _ => self.set.put(Arc::new(new)),
             },
             Err(mistakes) => {
@@ -340,6 +347,12 @@ impl Target {
 /// The resource is the configuration file's, which alone may change it.
 #[derive(Clone, Copy, Debug)]
 pub struct OfFile;
+
+/// Whether a document says what a resource of the file does, with or without its secrets.
+fn says_the_same(old: &Resource, identity: &Identity, node: &Node) -> bool {
+    let read = resource::read(old.kind(), identity, node, "");
+    read.is_ok_and(|new| new.model == old.model) || Json::Object(old.model.fields()) == node.json()
+}
 
 /// The document that a merge patch makes of a resource: its fields as they are shown, of those with a default only what was typed or is patched.
 pub fn patched(resource: &Resource, patch: &Json) -> Json {

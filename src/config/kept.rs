@@ -72,7 +72,11 @@ pub fn take_kept(set: &mut Set, stored: Vec<Kept>, before: Option<&Set>) -> Vec<
             Err(mistakes) => told.push(unusable(kind, &name, mistakes.first())),
         }
     }
-    told.extend(drop_wrong(set));
+    // A file by itself was checked when it was read.
+    let any = |kind: &ResourceKind| set.all(*kind).iter().any(|r| r.owner == Owner::Api);
+    if ResourceKind::ALL.iter().any(any) {
+        told.extend(drop_wrong(set));
+    }
     set.seal(before);
     told
 }

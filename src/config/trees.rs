@@ -42,10 +42,10 @@ pub(super) fn merge(document: &mut Json, patch: &Json) {
 /// Puts the secrets of `old`, which stand at `secrets`, where `new` has stars in their place.
 pub(super) fn keep_secrets(new: &mut Node, old: &Node, secrets: &[Span]) {
     match (&mut new.value, &old.value) {
-        (Value::String(text), Value::String(kept)) if text == STARS => {
-            if secrets.contains(&old.span) {
-                *text = kept.clone();
-            }
+        (Value::String(text), Value::String(kept))
+            if text == STARS && secrets.contains(&old.span) =>
+        {
+            *text = kept.clone();
         }
         (Value::Table(entries), Value::Table(_)) => {
             for (key, node) in entries {

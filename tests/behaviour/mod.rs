@@ -3,6 +3,7 @@
 mod access_log;
 mod addresses;
 mod admin;
+mod apply;
 mod balancing;
 mod bodies;
 mod budgets;
@@ -31,7 +32,9 @@ mod passthrough;
 mod plugins;
 mod rate_limits;
 mod refusals;
+mod registered;
 mod reload;
+mod resources;
 mod rules;
 mod sdk;
 mod streaming;

@@ -2,6 +2,7 @@
 
 mod broken_streams;
 mod broken_upstreams;
+mod changes;
 mod client_gone;
 mod identity_services;
 mod issuers;

@@ -4,4 +4,5 @@ mod admin_access;
 mod forbidden_frames;
 mod injection;
 mod secrets;
+mod shown_resources;
 mod smuggling;
