@@ -34,7 +34,7 @@ document! {
         /// Of every client address.
         #[range(1..=1000000)]
         per_ip: Option<u64>,
-        /// Of every user: by the headers `X-User-ID` and `User-ID`, else by the body's field `user`.
+        /// Of every user: by the headers `X-User-ID`, `X-UserID` and `User-ID`, else by the body's field `user`.
         #[range(1..=1000000)]
         per_user: Option<u64>,
         /// Of every API key.

@@ -18,7 +18,7 @@ pub enum By {
     Fingerprint,
     /// The client's address.
     Ip,
-    /// The user: by the headers `X-User-ID` and `User-ID`, else by the body's field `user`.
+    /// The user: by the headers `X-User-ID`, `X-UserID` and `User-ID`, else by the body's field `user`.
     User,
     /// Who was authenticated.
     Key,
@@ -54,6 +54,7 @@ impl By {
             By::Fingerprint => header("x-fingerprint"),
             By::Ip => Some(Cow::Owned(request.client.to_string())),
             By::User => header("x-user-id")
+                .or_else(|| header("x-userid"))
                 .or_else(|| header("user-id"))
                 .or_else(|| {
                     let user = request.peek?.user.as_ref()?;
@@ -85,7 +86,7 @@ document! {
     enum Word {
         /// Every API key.
         Key = "key",
-        /// Every user: by the headers `X-User-ID` and `User-ID`, else by the body's field `user`.
+        /// Every user: by the headers `X-User-ID`, `X-UserID` and `User-ID`, else by the body's field `user`.
         User = "user",
         /// Every client address.
         Ip = "ip",

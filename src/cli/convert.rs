@@ -18,8 +18,8 @@ pub(super) struct Asked {
     /// The project of dstack that the documents belong to.
     #[arg(long)]
     project: Option<String>,
-    /// Where the replicas of a dstack service are; may be repeated.
-    #[arg(long = "target", value_name = "RUN=URL", value_parser = pair)]
+    /// Where the replicas of a dstack service are, or the engines of a CoreWeave deployment; may be repeated.
+    #[arg(long = "target", value_name = "NAME=URL", value_parser = pair)]
     targets: Vec<(String, String)>,
     /// Where an engine of Llumnix' internal pool is; may be repeated.
     #[arg(long, value_name = "URL")]
@@ -48,10 +48,14 @@ pub(super) fn run(asked: Asked) -> ExitCode {
         flags: asked.flags.into_iter().collect::<BTreeMap<_, _>>(),
     };
     let mut refused = false;
+    let mut unused: Vec<String> = { options.targets.iter() }
+        .map(|(name, _)| format!("--target {name}"))
+        .collect();
     for file in &asked.files {
         match convert(file, &options) {
             Ok(converted) => {
                 report(file, &converted);
+                unused.retain(|path| converted.notes.iter().all(|note| note.path != *path));
                 match converted.is_refused() {
                     true => refused = true,
                     false => print!("{}", converted.to_toml()),
@@ -62,6 +66,10 @@ pub(super) fn run(asked: Asked) -> ExitCode {
                 refused = true;
             }
         }
+    }
+    for path in &unused {
+        eprintln!("{path}: no document has a service or deployment of this name");
+        refused = true;
     }
     match refused {
         true => ExitCode::FAILURE,

@@ -166,14 +166,16 @@ async fn run_chain(
     Ok(())
 }
 
-/// `GET /v1/models` and `/v1/models/{id}`, answered here: what this client may use.
+/// `GET /v1/models` and `/v1/models/{id}`, answered here: what this client may use. A host that is one service's own has
+/// that service's list, since a model's name decides nothing there.
 fn list_models(
     session: &Session,
     x: &Exchange,
     gateway: &Gateway,
 ) -> Result<Option<Bytes>, Rejection> {
     let head = session.req_header();
-    if gateway.routing.by == By::None || !matches!(head.method, Method::GET | Method::HEAD) {
+    let elsewhere = gateway.routing.by == By::None || x.host_service.is_some();
+    if elsewhere || !matches!(head.method, Method::GET | Method::HEAD) {
         return Ok(None);
     }
     let Some(rest) = head.uri.path().strip_prefix("/v1/models") else {

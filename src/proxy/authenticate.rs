@@ -98,7 +98,7 @@ fn presented<'h>(
 ) -> impl Iterator<Item = &'h [u8]> {
     let own = own.and_then(|name| headers.get(name));
     let bearer = headers.get(AUTHORIZATION).and_then(|value| {
-        let (scheme, secret) = value.as_bytes().split_first_chunk::<7>()?;
+        let (scheme, secret) = unquoted(value.as_bytes()).split_first_chunk::<7>()?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
     });
     let own = own.map(|value| value.as_bytes());
@@ -106,6 +106,13 @@ fn presented<'h>(
     let candidates = [own, bearer, other];
     let trimmed = candidates.into_iter().flatten().map(<[u8]>::trim_ascii);
     trimmed.filter(|secret| (1..=LONGEST_TOKEN).contains(&secret.len()))
+}
+
+/// A guide of dstack's prints the whole value in quotes, and people copy it.
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inner = value.strip_prefix(b"\"");
+    let inner = inner.and_then(|rest| rest.strip_suffix(b"\""));
+    inner.unwrap_or(value)
 }
 
 /// For the log: the client is told nothing of this.

@@ -184,3 +184,31 @@ fn foreign_documents_are_converted() {
     }
     assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
 }
+
+/// Where a deployment's engines are can be said; what no document has is refused.
+#[test]
+fn a_target_must_be_of_some_document() {
+    let document = r#"{"name": "chat", "gatewayIds": ["front"], "model": {"name": "acme/chat", "bucket": "b"}}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.json");
+    std::fs::write(&file, document).unwrap();
+    let convert = |target: &str| {
+        let file = file.to_string_lossy();
+        run(&["convert", "--target", target, &file])
+    };
+    let output = convert("chat=http://10.0.0.1:8000");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let native = text(&output.stdout);
+    assert!(native.contains("[\"http://10.0.0.1:8000\"]"), "{native}");
+    let output = convert("chta=http://10.0.0.1:8000");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("--target chta: no document has"), "{told}");
+    let output = convert("chat=http://u:hunter2@10.0.0.1");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        output.stdout.is_empty() && !told.contains("hunter2"),
+        "{told}"
+    );
+}

@@ -12,6 +12,7 @@ mod chains;
 mod checked_bodies;
 mod cli;
 mod concurrency;
+mod converted;
 mod credentials;
 mod demanded_keys;
 mod demo;

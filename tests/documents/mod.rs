@@ -5,6 +5,7 @@
 mod broken;
 mod examples;
 mod foreign;
+mod foreign_fields;
 mod full;
 mod garbage;
 

@@ -69,7 +69,7 @@ document! {
         per_fingerprint: Option<PerWindow>,
         /// Of every client address.
         per_ip: Option<PerWindow>,
-        /// Of every user: by the headers `X-User-ID` and `User-ID`, else by the body's field `user`.
+        /// Of every user: by the headers `X-User-ID`, `X-UserID` and `User-ID`, else by the body's field `user`.
         per_user: Option<PerWindow>,
         /// Of every API key.
         per_key: Option<PerWindow>,

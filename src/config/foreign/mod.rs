@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value};
+use tollgate_sdk::document::FromText;
 
+use crate::model::TargetUrl;
 pub use text::read;
 
 /// The systems whose documents are understood.
@@ -126,12 +128,29 @@ pub struct Options {
     pub gateway: Option<String>,
     /// The project of dstack that the document belongs to.
     pub project: Option<String>,
-    /// Where the replicas of a dstack service are: its name, or `name/group`, and a URL. May hold several for one name.
+    /// Where the replicas of a dstack service are, or the engines of a CoreWeave deployment: its name, of dstack also `name/group`, and a URL. May hold
+    /// several for one name.
     pub targets: Vec<(String, String)>,
     /// Where the engines of Llumnix's internal pool are: URLs.
     pub local: Vec<String>,
     /// Flags of Llumnix's gateway by name: `route-policy`.
     pub flags: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// The targets given for any of these names: where each was given, and its URL or what is wrong with it. The latter does not
+    /// show the URL, which may hold a credential.
+    fn targets_of(
+        &self,
+        names: &[String],
+    ) -> impl Iterator<Item = (String, Result<String, String>)> {
+        let given = { self.targets.iter() }.filter(|(name, _)| names.contains(name));
+        given.map(|(name, url)| {
+            let url = TargetUrl::from_text(url).map(|url| url.to_string());
+            let url = url.map_err(|invalid| format!("not a target: {}", invalid.message));
+            (format!("--target {name}"), url)
+        })
+    }
 }
 
 /// How one system's documents are known and converted.

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::Resource;
 use super::super::trustgate::fields::{Body, Fields, Names, Report, resource, with_labels};
+use super::super::{Options, Resource};
 use super::Doc;
 
 const KNOWN: [&str; 10] = [
@@ -28,6 +28,7 @@ const MACHINES: &str = "machines and engines are not started here";
 pub(super) fn read(
     doc: &Doc,
     gateways: &Resolve<'_>,
+    options: &Options,
     names: &mut Names,
     report: &mut Report,
 ) -> Option<(Resource, Resource)> {
@@ -76,13 +77,38 @@ pub(super) fn read(
     body.insert("upstream".into(), upstream.clone().into());
     with_labels(&mut body, labels);
     Some((
-        address(&fields, &upstream, report),
+        address(&fields, (name, &native), &upstream, options, report),
         resource("service", &native, body),
     ))
 }
 
-/// Where it is reached is not in the document.
-fn address(fields: &Fields<'_>, upstream: &str, report: &mut Report) -> Resource {
+/// Where its engines are is not in the document: it is told beside it, or a place for it is kept.
+fn address(
+    fields: &Fields<'_>,
+    (name, native): (&str, &str),
+    upstream: &str,
+    options: &Options,
+    report: &mut Report,
+) -> Resource {
+    let mut targets = Vec::new();
+    for (path, url) in options.targets_of(&[name.to_owned(), native.to_owned()]) {
+        match url {
+            Ok(url) => {
+                report.taken(&path, "among the targets");
+                targets.push(url);
+            }
+            Err(message) => report.refused(&path, message),
+        }
+    }
+    if targets.is_empty() {
+        targets.push(made_up(fields, native, upstream, report));
+    }
+    let mut body = Body::new();
+    body.insert("targets".into(), targets.into());
+    resource("upstream", upstream, body)
+}
+
+fn made_up(fields: &Fields<'_>, name: &str, upstream: &str, report: &mut Report) -> String {
     // A name may hold what a host may not.
     let host: String = upstream
         .chars()
@@ -90,12 +116,10 @@ fn address(fields: &Fields<'_>, upstream: &str, report: &mut Report) -> Resource
         .collect();
     let url = format!("http://{}:8000", host.trim_matches('-'));
     let message = format!(
-        "where its engines are is not in the document: the upstream `{upstream}` leads to {url}, write your addresses there"
+        "where its engines are is not in the document: the upstream `{upstream}` leads to {url}; give them with --target {name}=URL"
     );
     report.assumed(&fields.path, message);
-    let mut body = Body::new();
-    body.insert("targets".into(), json!([url]));
-    resource("upstream", upstream, body)
+    url
 }
 
 fn model(fields: &Fields<'_>, body: &mut Body, labels: &mut Body, report: &mut Report) {

@@ -249,7 +249,9 @@ fn resources(docs: &[Doc], options: &Options, report: &mut Report) -> Vec<Resour
         let gateways = |ids: &[&str], path: &str, report: &mut Report| {
             gateways_of(ids, path, &gateways, options, report)
         };
-        if let Some((upstream, service)) = deployment::read(doc, &gateways, &mut names, report) {
+        if let Some((upstream, service)) =
+            deployment::read(doc, &gateways, options, &mut names, report)
+        {
             upstreams.push(upstream);
             services.push(service);
             places.push(join(&doc.path, "traffic.weight"));

@@ -36,7 +36,7 @@ pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part
     if let Some(domain) = &domain {
         body.insert("domain".into(), json!(domain));
     }
-    let message = "callers need a key of the gateway (auth = \"api_key\"): tokens of dstack are not known here; make keys with `tollgate key create`";
+    let message = "callers need a key of the gateway (auth = \"api_key\"): tokens of dstack are not known here; make keys with `tollgate key create`. Without one they get 401, not 403";
     part.notes.assumed(whole, message);
     part.add("gateway", body);
     if let Some(domain) = &domain {

@@ -13,6 +13,8 @@ use super::{scaling, unserved};
 pub(super) struct Groups {
     /// The names of those that get requests.
     pub(super) serving: Vec<String>,
+    /// The names of those that a router among them sends to.
+    pub(super) behind: Vec<String>,
     /// The native `scaling` of the only group, if that is read.
     pub(super) scaling: Option<Map<String, Value>>,
     /// Whether one of them is a router.
@@ -86,6 +88,7 @@ fn all(
         group.finish(notes);
     }
     let routed = router.is_some();
+    let mut behind = Vec::new();
     let serving = match router {
         Some(router) => {
             let message = format!(
@@ -93,6 +96,7 @@ fn all(
                 quoted(&router)
             );
             notes.adapted(path, message);
+            behind.extend(names.into_iter().filter(|name| *name != router));
             vec![router]
         }
         None => {
@@ -105,6 +109,7 @@ fn all(
     };
     Groups {
         serving,
+        behind,
         scaling,
         routed,
     }

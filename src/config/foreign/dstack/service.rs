@@ -1,15 +1,12 @@
 //! A service of dstack: a native service, and an upstream that holds its replicas.
 
-use serde_json::{Map, Value, json};
-use tollgate_sdk::document::FromText;
-
 use super::super::fields::{Fields, Notes, found, quoted};
 use super::super::{Options, name};
 use super::groups::Groups;
 use super::model::Model;
 use super::scaling::Use;
 use super::{Gateway, Part, groups, limits, model, probes, put_labels, router, scaling, unserved};
-use crate::model::TargetUrl;
+use serde_json::{Map, Value, json};
 
 /// A service and its upstream as they grow.
 struct Pair {
@@ -55,7 +52,7 @@ pub(super) fn convert(
     }
     policy(&mut fields, offer, groups.as_ref(), &mut pair, notes);
     unserved::convert(&mut fields, &mut labels, notes);
-    let message = "dstack gives an engine 300s: timeouts = { first_byte = \"5m\", idle = \"5m\" }";
+    let message = "dstack gives an engine 300s: timeouts = { first_byte = \"5m\", idle = \"5m\" }; it sends the Host it was asked for, Tollgate the replica's, and the other as X-Forwarded-Host";
     notes.assumed(fields.path(), message);
     pair.service
         .insert("timeouts".into(), json!({"first_byte": "5m", "idle": "5m"}));
@@ -288,6 +285,8 @@ fn kind(
     match model {
         Some(model) => {
             pair.service.insert("models".into(), json!([model.name]));
+            let message = "dstack lets pages of every origin call a model; here the plugin `cors` of the gateway would, and none is added";
+            notes.assumed(&path, message);
             if public {
                 let message = "with auth: false its model needs no key at `gateway.<domain>` either; dstack asks for a token there";
                 notes.warned(path, message);
@@ -368,21 +367,25 @@ fn targets(
             .map(|group| format!("{service}/{group}"))
     }));
     let mut targets = Vec::new();
-    for (name, url) in options
-        .targets
-        .iter()
-        .filter(|(name, _)| names.contains(name))
-    {
-        let path = format!("--target {name}");
-        match TargetUrl::from_text(url) {
+    for (path, url) in options.targets_of(&names) {
+        match url {
             Ok(url) => {
-                let url = url.to_string();
                 notes.taken(path, "among the targets");
                 targets.push(url);
             }
-            // It may hold a credential.
-            Err(invalid) => notes.refused(path, format!("not a target: {}", invalid.message)),
+            Err(message) => notes.refused(path, message),
         }
+    }
+    let behind: Vec<String> = { groups.iter() }
+        .flat_map(|groups| {
+            groups
+                .behind
+                .iter()
+                .map(|group| format!("{service}/{group}"))
+        })
+        .collect();
+    for (path, _) in options.targets_of(&behind) {
+        notes.warned(path, "left out: requests reach it by its service's router");
     }
     if targets.is_empty() {
         let url = format!("http://127.0.0.1:{}", port.unwrap_or(8000));

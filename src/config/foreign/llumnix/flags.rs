@@ -282,7 +282,10 @@ fn address(given: &Given, notes: &mut Notes) -> Option<String> {
                 .into_iter()
                 .filter(|name| given.get(name).is_some())
             {
-                notes.adapted(flag(name), format!("a listener at \"{address}\""));
+                let message = format!(
+                    "a listener at \"{address}\"; health and metrics are at the admin listener, \"/healthz\" and \"/metrics\""
+                );
+                notes.adapted(flag(name), message);
             }
             Some(address.to_string())
         }

@@ -173,6 +173,8 @@ fn of_route(route: &Route<'_>, flags: &Flags) -> Map<String, Value> {
 
 /// What Llumnix does without being told, and what is done here.
 fn told_for_all(routes: &[&Route<'_>], notes: &mut Notes) {
+    let message = "what leads nowhere gets 404, what nobody serves 502 or 503, in the form of OpenAI's errors; Llumnix answers 400 with a text";
+    notes.assumed("", message);
     if routes.iter().any(|route| route.is_local()) {
         let message = "the internal pool's waits as in Llumnix: connect 3s, first_byte 15m, idle 5m; engines are picked here, without its scheduler";
         notes.assumed("", message);

@@ -79,6 +79,10 @@ pub(super) fn read(
         &doc.path,
         "keys are taken from X-TG-API-Key, X-Api-Key and Authorization, as TrustGate does",
     );
+    report.assumed(
+        &doc.path,
+        "refusals have the form of OpenAI's errors, {\"error\": {\"message\", …}}, not {\"error\": \"…\"}; a path that is known by another method gets 405, not 404",
+    );
     body.insert("routing".into(), "none".into());
     report.assumed(
         &doc.path,

@@ -246,9 +246,11 @@ fn resources(docs: &[Doc<'_>], options: &Options, report: &mut Report) -> Vec<Re
         } = &mut catalog;
         services.extend(service::read(doc, pools, names, report));
     }
-    let wildcards = of(Kind::Rule)
+    let paths: Vec<&str> = { of(Kind::Rule) }
         .flat_map(|doc| rule::paths(doc.value))
-        .any(|path| path.ends_with('*'));
+        .collect();
+    let wildcards = paths.iter().any(|path| path.ends_with('*'));
+    let parameters = paths.iter().any(|path| path.contains('{'));
     for doc in of(Kind::Rule) {
         hear(doc.value, &mut catalog);
     }
@@ -259,6 +261,7 @@ fn resources(docs: &[Doc<'_>], options: &Options, report: &mut Report) -> Vec<Re
         let around = rule::Around {
             gateway: &gateway,
             wildcards,
+            parameters,
         };
         let (this, made) = rule::read(doc, &around, &mut catalog, report);
         known.push(this);

@@ -50,6 +50,8 @@ pub(super) struct Around<'a> {
     pub(super) gateway: &'a str,
     /// Whether any path of these documents ends in `/*`: then paths without are exact.
     pub(super) wildcards: bool,
+    /// Whether any has a parameter: then TrustGate's order of rules may be another than the native one.
+    pub(super) parameters: bool,
 }
 
 /// The paths of a rule as they are written.
@@ -124,6 +126,12 @@ pub(super) fn read(
     for (index, pattern) in patterns.iter().enumerate() {
         let mut body = body.clone();
         body.insert("path".into(), pattern.clone().into());
+        if around.parameters {
+            let score = score(pattern);
+            let message = format!("`priority` = {score}, as TrustGate puts paths in order");
+            report.adapted(&fields.at("path"), message);
+            body.insert("priority".into(), score.into());
+        }
         let offered = match &service {
             Ok(service) => plan(
                 &fields, pattern, *service, public, catalog, &mut body, report,
@@ -137,6 +145,17 @@ pub(super) fn read(
         resources.push(resource("rule", &native, body));
     }
     (known, resources)
+}
+
+/// What a path weighs against others: 10 for every segment that is told, 5 for a parameter, and 3 if nothing may follow.
+fn score(pattern: &str) -> u32 {
+    let (stem, rest) = match pattern.strip_suffix("/*") {
+        Some(stem) => (stem, 0),
+        None => (pattern, 3),
+    };
+    let segments = stem.split('/').filter(|segment| !segment.is_empty());
+    let weight = segments.map(|segment| if segment.starts_with('{') { 5 } else { 10 });
+    weight.sum::<u32>() + rest
 }
 
 /// Its native name: its own, or one made from its path.

@@ -16,7 +16,14 @@ pub(super) fn adapt(
 ) -> Body {
     let mut settings = given.clone();
     match plugin {
-        "rate_limiter" => windows(&mut settings, path, report),
+        "rate_limiter" => {
+            windows(&mut settings, path, report);
+            limits_as_told(&settings, path, report);
+        }
+        "token_rate_limiter" => report.assumed(
+            path,
+            "tokens come back evenly, not at each whole minute; clients are told in `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, times in seconds, and not in X-Tokens-Consumed",
+        ),
         "external_api" => go_duration(&mut settings, "timeout", path, report),
         "cors" => go_duration(&mut settings, "max_age", path, report),
         "data_masking" => masking(&mut settings, path, report),
@@ -26,7 +33,7 @@ pub(super) fn adapt(
         }
         "ip_whitelist" => report.assumed(
             path,
-            "the client is who connects; headers like X-Real-IP and X-Forwarded-For are believed only of `server.trusted_proxies`",
+            "the client is who connects; X-Forwarded-For is believed only of `server.trusted_proxies`, and X-Real-IP of nobody",
         ),
         _ => {}
     }
@@ -62,6 +69,24 @@ fn windows(settings: &mut Body, path: &str, report: &mut Report) {
                 go_duration(limit, "window", &join(&path, name), report);
             }
         }
+    }
+}
+
+/// What clients see otherwise than they did.
+fn limits_as_told(settings: &Body, path: &str, report: &mut Report) {
+    let path = join(path, "limits");
+    let Some(limits) = settings.get("limits") else {
+        return;
+    };
+    report.assumed(
+        &path,
+        "clients are told in `x-ratelimit-{limit,remaining,reset}-requests` of the limit that is nearest, not in X-RateLimit-<type>-…; a request that one limit refuses counts for none",
+    );
+    if limits.get("per_fingerprint").is_some() {
+        report.warned(
+            &join(&path, "per_fingerprint"),
+            "a fingerprint is what the header `X-Fingerprint` says; a request without it is not counted here",
+        );
     }
 }
 
