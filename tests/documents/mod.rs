@@ -7,6 +7,7 @@ mod examples;
 mod foreign;
 mod full;
 mod garbage;
+mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};
