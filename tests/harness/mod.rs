@@ -93,8 +93,10 @@ pub(crate) fn sdk_folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let root = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let folder = target.unwrap_or_else(root).join("venv/bin");
+    // Importing it takes a second; where it is takes none.
+    let search = "import importlib.util as u, sys; sys.exit(u.find_spec('openai') is None)";
     let has_sdk = Command::new(folder.join("python"))
-        .args(["-c", "import openai"])
+        .args(["-c", search])
         .output();
     assert!(
         has_sdk.is_ok_and(|output| output.status.success()),

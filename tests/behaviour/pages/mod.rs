@@ -28,7 +28,8 @@ macro_rules! pages {
         $(
             #[test]
             fn $test() {
-                walk(&page_of(stringify!($test)));
+                let page = page_of(stringify!($test));
+                walk(&page, &fs::read_to_string(repository(&page)).unwrap());
             }
         )*
     };
@@ -95,9 +96,8 @@ struct Walk {
     status: i32,
 }
 
-fn walk(page: &str) {
-    let text = fs::read_to_string(repository(page)).unwrap();
-    let (text, ports) = moved(&text);
+fn walk(page: &str, text: &str) {
+    let (text, ports) = moved(text);
     let steps = steps(&text).unwrap_or_else(|wrong| panic!("{page}:{wrong}"));
     assert!(!steps.is_empty(), "{page} has nothing to do");
     let folder = tempfile::tempdir().unwrap();
@@ -287,4 +287,37 @@ fn addresses_are_moved_alike() {
             "a 127.0.0.1:{listener} b localhost:{listener}/x c 10.0.0.1:8080 d 127.0.0.1:{admin}"
         )
     );
+}
+
+#[test]
+fn a_page_that_is_wrong_is_told_where() {
+    for (text, told) in [
+        (
+            "```console\n$ echo one\ntwo\n```\n",
+            "page:2: echo one\ndid not print: two\nbut:\none",
+        ),
+        ("```sh\ntrue\nfalse\n```\n", "page:3: false\nended with 1"),
+        (
+            "```console\n$ false\n$ echo $?\n0\n```\n",
+            "page:3: echo $?\ndid not print: 0\nbut:\n1",
+        ),
+        (
+            "```sh\ntollgate run -c none.toml &\n```\n",
+            "page:2: tollgate run -c none.toml\nended at once:\nnone.toml",
+        ),
+        ("```sh\nexit 3\n```\n", "page:2: exit 3\n"),
+        ("```python\nraise ValueError(7)\n```\n", "ValueError: 7"),
+        ("```toml\na = \n```\n", "page:2: TOML parse error"),
+        ("no blocks\n", "page has nothing to do"),
+    ] {
+        let failed = std::panic::catch_unwind(|| walk("page", text)).expect_err(text);
+        let said = failed.downcast_ref::<String>().unwrap();
+        assert!(said.contains(told), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn what_holds_in_one_step_holds_in_the_next() {
+    let text = "```toml title=\"a.txt\"\nx = 1\n```\n```sh\nVALUE=seven\ncd ..\n```\n```toml append=\"a.txt\"\ny = 2\n```\n```console\n$ cat work/a.txt; echo $VALUE\nx = 1\n…\ny = 2\nseven\n```\n";
+    walk("page", text);
 }

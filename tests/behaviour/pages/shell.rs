@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::harness::until;
@@ -72,7 +72,10 @@ impl Shell {
         let written = input.write_all(line.as_bytes());
         written.map_err(|error| format!("the shell has ended: {error}"))?;
         let said = self.said.recv_timeout(LONGEST);
-        said.map_err(|_| format!("it did not end within {LONGEST:?}"))
+        said.map_err(|why| match why {
+            RecvTimeoutError::Timeout => format!("it did not end within {LONGEST:?}"),
+            RecvTimeoutError::Disconnected => "it ended the shell".to_owned(),
+        })
     }
 
     /// Runs a command to its end.

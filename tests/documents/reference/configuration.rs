@@ -20,7 +20,7 @@ same fields as a file to copy from, and [`conf/examples/`](../conf/examples) sho
 ";
 
 fn made() -> String {
-    let mut out = format!("# Configuration\n\n{MADE}\n\n{HEAD}\n");
+    let mut out = format!("# Configuration\n\n{MADE}\n\n{HEAD}\nThe tables:\n\n");
     let kinds = TABLES.iter().map(|kind| (kind, format!("[{}]", kind.name)));
     let several = KINDS
         .iter()

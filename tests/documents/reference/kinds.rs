@@ -61,6 +61,10 @@ fn collect(schema: &Json, many: bool, kinds: &mut Vec<String>) {
     } else {
         match schema["type"].as_str() {
             Some("array") => add(format!("list of {}", listed(&schema["items"]))),
+            // A secret may stand in a file.
+            Some("object") if schema["properties"]["file"].is_object() => {
+                add(r#"`{ file = "…" }`"#.into());
+            }
             Some("object") => match &schema["additionalProperties"] {
                 values @ Json::Object(_) => add(format!("table of {}", listed(values))),
                 _ => add(plural("table", many)),

@@ -84,8 +84,12 @@ fn rows_of(fields: &[Field]) -> Vec<Row> {
 
 /// What is known of the table that a value may be, where only its schema tells: of types that are also written otherwise.
 fn rows_in(schema: &Json) -> Vec<Row> {
-    let forms = schema["anyOf"].as_array().into_iter().flatten();
-    let mut tables = forms.filter_map(|form| Some((form, form["properties"].as_object()?)));
+    let forms = schema["anyOf"]
+        .as_array()
+        .map_or(std::slice::from_ref(schema), Vec::as_slice);
+    let mut tables = forms
+        .iter()
+        .filter_map(|form| Some((form, form["properties"].as_object()?)));
     // A single field is a tag or a secret's file, which the words above the tables explain.
     let Some((form, properties)) = tables.find(|(_, properties)| properties.len() > 1) else {
         return Vec::new();

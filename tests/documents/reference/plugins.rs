@@ -147,7 +147,7 @@ fn made() -> String {
             writeln!(out, "- `{word}`: {means}").unwrap();
         }
     }
-    out.push('\n');
+    out += "\nThe plugins:\n\n";
     for (kind, _) in named() {
         let doc = (kind.doc)();
         let first = doc.split_inclusive(". ").next().unwrap_or_default();
