@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test check fmt bench fuzz schema
+.PHONY: help setup demo build test check fmt bench fuzz schema docs
 
 CARGO ?= cargo
 
@@ -50,6 +50,9 @@ fmt: ## put the formatting right
 
 schema: ## write conf/schema.json anew
 	$(CARGO) run --quiet --locked -- schema > conf/schema.json
+
+docs: ## write the pages of docs/ that are made from the code anew
+	UPDATE_GOLDEN=1 $(CARGO) test --quiet --locked --package tollgate --test integration documents::reference
 
 bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
 	python3 bench/measure/run.py $(ARGS)

@@ -268,11 +268,10 @@ fn no_path_of_one_machine_is_written_down() {
     ] {
         texts.push(root().join(name));
     }
-    texts.extend(
-        fs::read_dir(root().join("conf"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path()),
-    );
+    for folder in ["conf", "docs"] {
+        let entries = fs::read_dir(root().join(folder)).unwrap();
+        texts.extend(entries.map(|entry| entry.unwrap().path()));
+    }
     for path in texts.iter().filter(|path| path.is_file()) {
         let text = fs::read_to_string(path).unwrap();
         for home in &homes {

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tollgate_sdk::codes;
 use tollgate_sdk::document;
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Plugin, Principal, Refusal, Stage, Step, Verdict,
@@ -46,7 +47,7 @@ impl Demand {
     fn judge(&self, principal: Option<&Principal>) -> Verdict {
         let Some(principal) = principal else {
             let message = "this needs an API key";
-            return Err(Refusal::new(401, "invalid_api_key", message));
+            return Err(Refusal::of(&codes::INVALID_API_KEY, message));
         };
         match self.keys.is_empty() || self.keys.contains(&*principal.name) {
             true => Ok(()),

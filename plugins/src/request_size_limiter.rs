@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderName, HeaderValue};
+use tollgate_sdk::codes;
 use tollgate_sdk::document;
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
@@ -88,7 +89,7 @@ impl Limiter {
         let announced = x.request.headers.get(CONTENT_LENGTH);
         if self.length_required && announced.is_none() && !x.body.is_empty() {
             let message = "the request must say its length in Content-Length";
-            return Err(Refusal::new(411, "length_required", message));
+            return Err(Refusal::of(&codes::LENGTH_REQUIRED, message));
         }
         let announced = announced
             .and_then(|length| length.to_str().ok())
@@ -118,7 +119,7 @@ impl Limiter {
 
 fn too_large(size: u64, limit: u64, of: &str) -> Refusal {
     let message = format!("the request has {size} {of}; at most {limit} are allowed");
-    Refusal::new(413, "request_too_large", message)
+    Refusal::of(&codes::REQUEST_TOO_LARGE, message)
 }
 
 /// How many characters of UTF-8 begin in these bytes.

@@ -91,12 +91,11 @@ fn convert(file: &std::path::Path, options: &Options) -> Result<Converted, Strin
 /// What became of every field; what was taken as it is only counted.
 fn report(file: &std::path::Path, converted: &Converted) {
     let taken = { converted.notes.iter() }.filter(|note| note.fate == Fate::Taken);
-    eprintln!(
-        "{}: {}, {} fields taken as they are",
-        file.display(),
-        converted.dialect,
-        taken.count()
-    );
+    let taken = match taken.count() {
+        1 => "1 field taken as it is".to_owned(),
+        several => format!("{several} fields taken as they are"),
+    };
+    eprintln!("{}: {}, {taken}", file.display(), converted.dialect);
     for note in { converted.notes.iter() }.filter(|note| note.fate != Fate::Taken) {
         eprintln!("  {note}");
     }

@@ -130,7 +130,7 @@ Or with an OpenAI SDK: base_url=\"http://{address}/v1\", api_key=\"{key}\". Ctrl
     );
     if Path::new(config::DEFAULT_PATHS[0]).exists() {
         println!(
-            "Next: put your own engines into {} and run `tollgate run`.",
+            "Next: docs/from-demo-to-production.md, or put your own engines into {} and run `tollgate run`.",
             config::DEFAULT_PATHS[0]
         );
     }

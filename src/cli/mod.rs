@@ -14,7 +14,7 @@ mod usage;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// An inference gateway: a high-performance reverse proxy for language models.
 #[derive(Parser)]
@@ -60,6 +60,11 @@ struct File {
     /// Default: conf/tollgate.toml, else /etc/tollgate/tollgate.toml
     #[arg(short, long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// The whole command line, as its documentation is made from.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs one command line.

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tollgate_sdk::codes::{self, Code};
 use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
 use tollgate_sdk::plugin::{HeaderEdit, Refusal};
 
@@ -78,53 +79,39 @@ impl Rejection {
         }
     }
 
+    /// Status and error code.
+    fn told(&self) -> (u16, &'static str) {
+        let Code { status, name, .. } = match self {
+            Rejection::Plugin(refusal) => return (refusal.status, refusal.code),
+            Rejection::Invalid { .. } => &codes::INVALID_REQUEST,
+            Rejection::Forbidden | Rejection::OutOfScope => &codes::PERMISSION_DENIED,
+            Rejection::InvalidKey => &codes::INVALID_API_KEY,
+            Rejection::Internal => &codes::INTERNAL_ERROR,
+            Rejection::UnknownForNow => &codes::IDENTITY_UNAVAILABLE,
+            Rejection::ModelNotFound(_) => &codes::MODEL_NOT_FOUND,
+            Rejection::RouteNotFound => &codes::ROUTE_NOT_FOUND,
+            Rejection::MethodNotAllowed(_) => &codes::METHOD_NOT_ALLOWED,
+            Rejection::RequestTimeout => &codes::REQUEST_TIMEOUT,
+            Rejection::TooLarge(_) => &codes::REQUEST_TOO_LARGE,
+            Rejection::UnknownHost => &codes::UNKNOWN_HOST,
+            Rejection::UpstreamError => &codes::UPSTREAM_ERROR,
+            Rejection::NoHealthyUpstream => &codes::NO_HEALTHY_UPSTREAM,
+            Rejection::Overloaded => &codes::OVERLOADED,
+            Rejection::Paused => &codes::GATEWAY_PAUSED,
+            Rejection::UpstreamTimeout => &codes::UPSTREAM_TIMEOUT,
+            Rejection::RateLimited => &codes::RATE_LIMIT_EXCEEDED,
+        };
+        (*status, name)
+    }
+
     /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
-        match self {
-            Rejection::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Rejection::Forbidden | Rejection::OutOfScope => StatusCode::FORBIDDEN,
-            Rejection::InvalidKey => StatusCode::UNAUTHORIZED,
-            Rejection::Plugin(refusal) => {
-                StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN)
-            }
-            Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Rejection::ModelNotFound(_) | Rejection::RouteNotFound => StatusCode::NOT_FOUND,
-            Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Rejection::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Rejection::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
-            Rejection::UpstreamError => StatusCode::BAD_GATEWAY,
-            Rejection::NoHealthyUpstream
-            | Rejection::Overloaded
-            | Rejection::Paused
-            | Rejection::UnknownForNow => StatusCode::SERVICE_UNAVAILABLE,
-            Rejection::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Rejection::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        }
+        StatusCode::from_u16(self.told().0).unwrap_or(StatusCode::FORBIDDEN)
     }
 
     /// The error code, which is also the metric's label.
     pub(super) fn code(&self) -> &'static str {
-        match self {
-            Rejection::Invalid { .. } => "invalid_request",
-            Rejection::Forbidden | Rejection::OutOfScope => "permission_denied",
-            Rejection::InvalidKey => "invalid_api_key",
-            Rejection::Plugin(refusal) => refusal.code,
-            Rejection::Internal => "internal_error",
-            Rejection::UnknownForNow => "identity_unavailable",
-            Rejection::ModelNotFound(_) => "model_not_found",
-            Rejection::RouteNotFound => "route_not_found",
-            Rejection::MethodNotAllowed(_) => "method_not_allowed",
-            Rejection::RequestTimeout => "request_timeout",
-            Rejection::TooLarge(_) => "request_too_large",
-            Rejection::UnknownHost => "unknown_host",
-            Rejection::UpstreamError => "upstream_error",
-            Rejection::NoHealthyUpstream => "no_healthy_upstream",
-            Rejection::Overloaded => "overloaded",
-            Rejection::Paused => "gateway_paused",
-            Rejection::UpstreamTimeout => "upstream_timeout",
-            Rejection::RateLimited => "rate_limit_exceeded",
-        }
+        self.told().1
     }
 
     /// Whether it is about the exchange itself, so that no other target or service is asked.

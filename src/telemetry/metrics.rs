@@ -4,6 +4,7 @@
 //! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them.
 
 use prometheus::core::Collector;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -32,6 +33,7 @@ const INTER_TOKEN: &[f64] = &[
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    declared: Vec<Declared>,
     pub(super) requests: IntCounterVec,
     pub(super) duration: HistogramVec,
     pub(super) overhead: HistogramVec,
@@ -84,6 +86,19 @@ pub struct Metrics {
     pub started: Gauge,
 }
 
+/// What is known of a metric before anything is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// What it tells.
+    pub help: String,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -93,12 +108,12 @@ impl Default for Metrics {
 impl Metrics {
     /// Declares and registers everything.
     pub fn new() -> Metrics {
-        let registry = Registry::new();
+        let mut declarations = Declarations::default();
         #[cfg(target_os = "linux")]
-        let _ = registry.register(Box::new(
+        let _ = declarations.registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ));
-        let r = &registry;
+        let r = &mut declarations;
         let offer = &["gateway", "service"][..];
         Metrics {
             requests: add(
@@ -346,8 +361,14 @@ impl Metrics {
                     "Unix time at which the process started",
                 ))),
             ),
-            registry,
+            registry: declarations.registry,
+            declared: declarations.declared,
         }
+    }
+
+    /// Every metric there is, as declared.
+    pub fn declared(&self) -> &[Declared] {
+        &self.declared
     }
 
     /// Prometheus' text format, version 0.0.4.
@@ -374,9 +395,28 @@ pub(super) fn status_label(status: u16) -> String {
     status.to_string()
 }
 
-fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
+#[derive(Default)]
+struct Declarations {
+    registry: Registry,
+    declared: Vec<Declared>,
+}
+
+fn add<C: Collector + Clone + 'static>(to: &mut Declarations, metric: C) -> C {
+    // A metric with labels tells its type before it has any values.
+    let kind = match metric.collect().first().map(MetricFamily::get_field_type) {
+        Some(MetricType::COUNTER) => "counter",
+        Some(MetricType::HISTOGRAM) => "histogram",
+        _ => "gauge",
+    };
+    let described = metric.desc().into_iter().map(|desc| Declared {
+        name: desc.fq_name.clone(),
+        kind,
+        labels: desc.variable_labels.clone(),
+        help: desc.help.clone(),
+    });
+    to.declared.extend(described);
     // A second registration of a name cannot happen: each is declared once, above.
-    let _ = registry.register(Box::new(metric.clone()));
+    let _ = to.registry.register(Box::new(metric.clone()));
     metric
 }
 

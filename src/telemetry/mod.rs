@@ -8,5 +8,5 @@ pub mod metrics;
 mod offer;
 
 pub use access::AccessLog;
-pub use metrics::Metrics;
+pub use metrics::{Declared, Metrics};
 pub use offer::{Handles, OfferMetrics};

@@ -29,6 +29,7 @@ mod large_bodies;
 mod limits;
 mod mirrored;
 mod models;
+mod pages;
 mod passthrough;
 mod plugins;
 mod rate_limits;

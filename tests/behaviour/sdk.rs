@@ -1,21 +1,14 @@
 //! The openai SDK for Python, as applications use it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Gateway, engine_with, service};
+use crate::harness::{Gateway, engine_with, sdk_folder, service};
 
 #[test]
 fn the_openai_sdk_works() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let python = target.join("venv/bin/python");
-    let has_sdk = Command::new(&python).args(["-c", "import openai"]).output();
-    assert!(
-        has_sdk.is_ok_and(|output| output.status.success()),
-        "the openai SDK is not installed: run tests/sdk/setup.sh"
-    );
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = sdk_folder().join("python");
     let model = "Qwen/Qwen3-8B";
     let engine = engine_with(|config| config.models = vec![model.to_owned()]);
     let gateway = Gateway::start(&service("qwen", model, &engine.url()));

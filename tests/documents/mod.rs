@@ -8,6 +8,7 @@ mod foreign;
 mod foreign_fields;
 mod full;
 mod garbage;
+mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -18,6 +18,8 @@ mod upstream;
 mod web;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -84,6 +86,24 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Where `python` has the openai SDK.
+#[track_caller]
+pub(crate) fn sdk_folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let root = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let folder = target.unwrap_or_else(root).join("venv/bin");
+    // Importing it takes a second; where it is takes none.
+    let search = "import importlib.util as u, sys; sys.exit(u.find_spec('openai') is None)";
+    let has_sdk = Command::new(folder.join("python"))
+        .args(["-c", search])
+        .output();
+    assert!(
+        has_sdk.is_ok_and(|output| output.status.success()),
+        "the openai SDK is not installed: run tests/sdk/setup.sh"
+    );
+    folder
 }
 
 /// An address nobody listens on.

@@ -10,6 +10,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use tollgate_sdk::codes;
 use tollgate_sdk::document::Quoted;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
@@ -144,7 +145,7 @@ impl Purse {
         );
         Refusal {
             retry_after: denied.retry_after.or(Some(denied.standing.reset)),
-            ..Refusal::new(429, "insufficient_quota", message)
+            ..Refusal::of(&codes::INSUFFICIENT_QUOTA, message)
         }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use tollgate_sdk::codes;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, FromText, Node, Reading};
 use tollgate_sdk::plugin::{
@@ -211,7 +212,7 @@ impl Plugin for Masking {
         }
         if encoded {
             let message = "the answer is compressed and cannot be masked";
-            return Err(Refusal::new(502, "upstream_error", message));
+            return Err(Refusal::of(&codes::UPSTREAM_ERROR, message));
         }
         let masker = self.masker()?;
         head.headers.remove(CONTENT_LENGTH);
@@ -229,7 +230,7 @@ impl Plugin for Masking {
                 Ok(masked) => Ok(masked.into()),
                 Err(stream::TooLong) => {
                     let message = "an event of the answer is too long to be masked";
-                    Err(Refusal::new(502, "upstream_error", message))
+                    Err(Refusal::of(&codes::UPSTREAM_ERROR, message))
                 }
             },
             Some(Answer::Whole(held)) if !end => {
@@ -250,7 +251,7 @@ impl Plugin for Masking {
 
 impl Masking {
     fn masker(&self) -> Result<Arc<Masker>, Refusal> {
-        let unusable = || Refusal::new(500, "internal_error", "data cannot be masked");
+        let unusable = || Refusal::of(&codes::INTERNAL_ERROR, "data cannot be masked");
         self.masker.clone().ok_or_else(unusable)
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, Method, Response};
 use serde_json::Value as Json;
+use tollgate_sdk::codes;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, Size};
 use tollgate_sdk::plugin::{
@@ -211,5 +212,5 @@ fn report(server: &Server, id: &str, failure: &Failure) {
 /// What a client is told when the server that is asked fails.
 fn failed() -> Refusal {
     let message = "a server that decides on this request failed";
-    Refusal::new(502, "upstream_error", message)
+    Refusal::of(&codes::UPSTREAM_ERROR, message)
 }

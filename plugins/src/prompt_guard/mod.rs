@@ -14,6 +14,7 @@ mod texts;
 
 use std::sync::Arc;
 
+use tollgate_sdk::codes;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::plugin::{
@@ -158,7 +159,7 @@ impl Plugin for Guard {
 
 impl Guard {
     fn decide(&self, body: &[u8]) -> Verdict {
-        let refused = || Err(Refusal::new(403, "prompt_not_allowed", &self.message));
+        let refused = || Err(Refusal::of(&codes::PROMPT_NOT_ALLOWED, &self.message));
         let (Some(deny), Some(allow)) = (&self.deny, &self.allow) else {
             return refused();
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Host, Plugin, Stage};
-use crate::document::{At, Document, FromNode, Json, Node, Reading};
+use crate::document::{At, Document, Field, FromNode, Json, Node, Reading};
 
 /// A plugin made from an entry's settings.
 pub type Built = Arc<dyn Plugin>;
@@ -20,6 +20,8 @@ pub struct Kind {
     pub apart: bool,
     /// Its settings' description.
     pub doc: fn() -> String,
+    /// The fields of its settings.
+    pub fields: fn() -> Vec<Field>,
     /// Its settings' JSON Schema.
     pub schema: fn() -> Json,
     /// Reads the settings and reports every mistake; from settings without one it can make the plugin.
@@ -97,6 +99,7 @@ pub const fn kind<S: Builds>() -> Kind {
         stages: S::STAGES,
         apart: S::APART,
         doc: S::doc,
+        fields: <S as FromNode>::fields,
         schema: <S as FromNode>::schema,
         read: |node, at, r| {
             let settings = <S as FromNode>::read(node, at, r)?;

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::codes::{self, Code};
+
 /// What the client is told instead of what it asked for. The engine renders it in the client's dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// HTTP status, 200 to 599.
     pub status: u16,
-    /// Machine-readable: `rate_limit_exceeded`, `permission_denied`, …
+    /// Machine-readable: one of [`codes::ALL`], if it is an error.
     pub code: &'static str,
     /// For people. Holds no secret and no internal address.
     pub message: String,
@@ -37,16 +39,21 @@ impl Refusal {
         }
     }
 
+    /// This error, with its usual status.
+    pub fn of(code: &Code, message: impl Into<String>) -> Self {
+        Self::new(code.status, code.name, message)
+    }
+
     /// 403 `permission_denied`.
     pub fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(403, "permission_denied", message)
+        Self::of(&codes::PERMISSION_DENIED, message)
     }
 
     /// 400 `invalid_request`, at this field.
     pub fn invalid(message: impl Into<String>, param: Option<&str>) -> Self {
         Self {
             param: param.map(str::to_owned),
-            ..Self::new(400, "invalid_request", message)
+            ..Self::of(&codes::INVALID_REQUEST, message)
         }
     }
 
@@ -54,7 +61,7 @@ impl Refusal {
     pub fn too_many(message: impl Into<String>, retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
-            ..Self::new(429, "rate_limit_exceeded", message)
+            ..Self::of(&codes::RATE_LIMIT_EXCEEDED, message)
         }
     }
 
