@@ -1,10 +1,10 @@
 //! `tollgate convert`: another system's documents as a configuration of ours.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::foreign::{self, Converted, Fate, Options};
+use super::foreign::{Beside, report};
+use crate::config::foreign::{self, Converted, Options};
 use crate::config::format_of;
 
 #[derive(clap::Args)]
@@ -12,46 +12,18 @@ pub(super) struct Asked {
     /// The documents: dstack's YAML, TrustGate's or CoreWeave's JSON, Llumnix' route configuration.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The gateway that the documents' services are for, if they do not say.
-    #[arg(long)]
-    gateway: Option<String>,
-    /// The project of dstack that the documents belong to.
-    #[arg(long)]
-    project: Option<String>,
-    /// Where the replicas of a dstack service are; may be repeated.
-    #[arg(long = "target", value_name = "RUN=URL", value_parser = pair)]
-    targets: Vec<(String, String)>,
-    /// Where an engine of Llumnix' internal pool is; may be repeated.
-    #[arg(long, value_name = "URL")]
-    local: Vec<String>,
-    /// A flag of Llumnix' gateway, by its name: route-policy=prefix, retry-max-retries=3; may be repeated.
-    #[arg(long = "flag", value_name = "NAME=VALUE", value_parser = pair)]
-    flags: Vec<(String, String)>,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-            Ok((name.to_owned(), value.to_owned()))
-        }
-        _ => Err("NAME=VALUE is expected".to_owned()),
-    }
+    #[command(flatten)]
+    beside: Beside,
 }
 
 #[allow(clippy::print_stdout, reason = "the command's output")]
-pub(super) fn run(asked: Asked) -> ExitCode {
-    let options = Options {
-        gateway: asked.gateway,
-        project: asked.project,
-        targets: asked.targets,
-        local: asked.local,
-        flags: asked.flags.into_iter().collect::<BTreeMap<_, _>>(),
-    };
+pub(super) fn run(asked: &Asked) -> ExitCode {
+    let options = asked.beside.options();
     let mut refused = false;
     for file in &asked.files {
         match convert(file, &options) {
             Ok(converted) => {
-                report(file, &converted);
+                report(&file.display().to_string(), &converted);
                 match converted.is_refused() {
                     true => refused = true,
                     false => print!("{}", converted.to_toml()),
@@ -78,18 +50,4 @@ fn convert(file: &std::path::Path, options: &Options) -> Result<Converted, Strin
     converted.ok_or_else(|| {
         format!("{name}: not a document of dstack, TrustGate, CoreWeave or Llumnix that is known")
     })
-}
-
-/// What became of every field; what was taken as it is only counted.
-fn report(file: &std::path::Path, converted: &Converted) {
-    let taken = { converted.notes.iter() }.filter(|note| note.fate == Fate::Taken);
-    eprintln!(
-        "{}: {}, {} fields taken as they are",
-        file.display(),
-        converted.dialect,
-        taken.count()
-    );
-    for note in { converted.notes.iter() }.filter(|note| note.fate != Fate::Taken) {
-        eprintln!("  {note}");
-    }
 }

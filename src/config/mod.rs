@@ -32,8 +32,10 @@ use std::path::{Path, PathBuf};
 use crate::model::Config;
 
 pub use diagnostic::Diagnostics;
-pub use interpolate::Env;
+pub use interpolate::{Env, interpolate};
+pub use masking::{keep_references, mask_by_name, mask_lines};
 pub use parse::parse;
+pub use raw::read as read_tree;
 pub use resource::{Mistake, read_key};
 pub use tollgate_sdk::document::{Format, Problem, ReadFile, Severity};
 
@@ -120,7 +122,8 @@ fn unreadable(name: &str, path: &Path, error: &Error) -> Diagnostics {
     Diagnostics::whole(name, &message, &help)
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+/// The text of a file that a document names; the error is a sentence.
+pub fn read_secret(path: &Path) -> Result<String, String> {
     let shown = path.display();
     fs::read_to_string(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no file {shown}"),
