@@ -20,8 +20,12 @@ use crate::model::Moment;
 #[derive(Subcommand)]
 pub(super) enum Verb {
     /// Make a key. Its secret is shown this once.
+    #[command(
+        after_help = "Example: tollgate key create team-b --gateway main --model 'Qwen/*' --expires 30d"
+    )]
     Create(Box<Create>),
     /// List the keys.
+    #[command(after_help = "Example: tollgate key list -o json")]
     List {
         #[command(flatten)]
         remote: Remote,
@@ -30,6 +34,7 @@ pub(super) enum Verb {
         output: Output,
     },
     /// Give a key another secret, shown this once. The old one goes on for a while.
+    #[command(after_help = "Example: tollgate key rotate team-b --grace 1h")]
     Rotate {
         /// The key.
         name: String,
@@ -43,6 +48,7 @@ pub(super) enum Verb {
         output: Output,
     },
     /// Take a key away, with all its secrets, at once.
+    #[command(after_help = "Example: tollgate key revoke team-b")]
     Revoke {
         /// The key.
         name: String,

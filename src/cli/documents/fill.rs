@@ -16,11 +16,12 @@ pub(super) struct Fill<'s> {
 impl<'s> Fill<'s> {
     pub(super) fn new(schema: &'s Value) -> Self {
         let several = schema.get("anyOf").or_else(|| schema.get("oneOf"));
-        let ways = match several.and_then(Value::as_array) {
-            Some(several) => several.iter().flat_map(|way| Fill::new(way).ways).collect(),
-            None => vec![schema],
-        };
-        Fill { ways }
+        let several = several.and_then(Value::as_array).into_iter().flatten();
+        let below = several.flat_map(|way| Fill::new(way).ways);
+        // A choice may stand beside what holds of all its ways.
+        Fill {
+            ways: std::iter::once(schema).chain(below).collect(),
+        }
     }
 
     /// The value of a field of such a table.
@@ -96,6 +97,8 @@ impl<'s> Fill<'s> {
                 "items",
                 "const",
                 "enum",
+                "anyOf",
+                "oneOf",
             ];
             let kind = way.get("type").and_then(Value::as_str);
             matches!(kind, None | Some("object"))
