@@ -9,15 +9,23 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use tollgate_sdk::document::{FromNode, FromText};
 
+use super::cells::{NUMBERS, cells};
+use super::ending::{Ended, end};
+use super::kind::Kind;
 use super::remote::Remote;
-use super::table::columns;
+use super::table::columns_within;
+use super::terminal::{say, width};
 use crate::model::Moment;
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
     /// Make a key. Its secret is shown this once.
+    #[command(
+        after_help = "Example: tollgate key create team-b --gateway main --model 'Qwen/*' --expires 30d"
+    )]
     Create(Box<Create>),
     /// List the keys.
+    #[command(after_help = "Example: tollgate key list -o json")]
     List {
         #[command(flatten)]
         remote: Remote,
@@ -26,6 +34,7 @@ pub(super) enum Verb {
         output: Output,
     },
     /// Give a key another secret, shown this once. The old one goes on for a while.
+    #[command(after_help = "Example: tollgate key rotate team-b --grace 1h")]
     Rotate {
         /// The key.
         name: String,
@@ -39,6 +48,7 @@ pub(super) enum Verb {
         output: Output,
     },
     /// Take a key away, with all its secrets, at once.
+    #[command(after_help = "Example: tollgate key revoke team-b")]
     Revoke {
         /// The key.
         name: String,
@@ -117,16 +127,10 @@ pub(super) fn run(verb: Verb) -> ExitCode {
         } => rotate(&name, grace, &remote, output),
         Verb::Revoke { name, remote } => revoke(&name, &remote),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("tollgate: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    end(done)
 }
 
-fn make(asked: &Create) -> Result<(), String> {
+fn make(asked: &Create) -> Result<(), Ended> {
     let mut body = Map::new();
     body.insert("name".into(), json!(asked.name));
     body.insert("gateway".into(), json!(asked.gateway));
@@ -162,8 +166,7 @@ fn make(asked: &Create) -> Result<(), String> {
     let key = asked
         .remote
         .ask(Method::POST, "/v1/keys", Some(&body.into()))?;
-    show_secret(&key, asked.output);
-    Ok(())
+    show_secret(&key, asked.output)
 }
 
 fn rotate(
@@ -171,71 +174,32 @@ fn rotate(
     grace: Option<Duration>,
     remote: &Remote,
     output: Output,
-) -> Result<(), String> {
+) -> Result<(), Ended> {
     let body = grace.map(|grace| json!({"grace": grace.to_text()}));
     let path = format!("/v1/keys/{}/rotate", escaped(name));
     let key = remote.ask(Method::POST, &path, body.as_ref())?;
-    show_secret(&key, output);
-    Ok(())
+    show_secret(&key, output)
 }
 
-fn revoke(name: &str, remote: &Remote) -> Result<(), String> {
+fn revoke(name: &str, remote: &Remote) -> Result<(), Ended> {
     remote.ask(Method::DELETE, &format!("/v1/keys/{}", escaped(name)), None)?;
     eprintln!("the key {name} opens nothing any more");
     Ok(())
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
-fn list(remote: &Remote, output: Output) -> Result<(), String> {
+fn list(remote: &Remote, output: Output) -> Result<(), Ended> {
     let answer = remote.ask(Method::GET, "/v1/keys", None)?;
     let items = answer.get("items").cloned().unwrap_or_default();
     if output == Output::Json {
-        println!("{items:#}");
-        return Ok(());
+        return say(&format!("{items:#}\n"));
     }
-    let rows: Vec<Vec<String>> = items.as_array().into_iter().flatten().map(row).collect();
-    let head = ["NAME", "GATEWAY", "ID", "MAY USE", "ENDS", "STATE", "FROM"];
-    print!("{}", columns(&head, &[], &rows));
-    Ok(())
-}
-
-fn row(key: &Value) -> Vec<String> {
-    let text = |name: &str| {
-        key.get(name)
-            .and_then(Value::as_str)
-            .unwrap_or("-")
-            .to_owned()
-    };
-    let names = |name: &str| {
-        let list = key.get(name).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str)
-    };
-    let scopes: Vec<&str> = names("services")
-        .chain(names("models"))
-        .chain(names("rules"))
-        .collect();
-    let scopes = match scopes.is_empty() {
-        true => "everything".to_owned(),
-        false => scopes.join(","),
-    };
-    let state = match key.get("active") {
-        Some(Value::Bool(false)) => "off",
-        _ => "active",
-    };
-    vec![
-        text("name"),
-        text("gateway"),
-        text("id"),
-        scopes,
-        text("expires_at"),
-        state.to_owned(),
-        text("managed_by"),
-    ]
+    let items = items.as_array().map_or(&[][..], Vec::as_slice);
+    let (heads, rows) = cells(Kind::Key, items, false);
+    say(&columns_within(&heads, &NUMBERS, &rows, width()))
 }
 
 /// The secret alone goes to standard output, so that it can be piped; what is said about it does not.
-#[allow(clippy::print_stdout, reason = "the command's output")]
-fn show_secret(key: &Value, output: Output) {
+fn show_secret(key: &Value, output: Output) -> Result<(), Ended> {
     let field = |name: &str| key.get(name).cloned().unwrap_or_default();
     if output == Output::Json {
         let shown = json!({
@@ -244,15 +208,16 @@ fn show_secret(key: &Value, output: Output) {
             "secret": field("secret"),
             "expires_at": field("expires_at"),
         });
-        println!("{shown:#}");
-        return;
+        return say(&format!("{shown:#}\n"));
     }
-    println!("{}", field("secret").as_str().unwrap_or_default());
+    let secret = field("secret");
+    say(&format!("{}\n", secret.as_str().unwrap_or_default()))?;
     let name = field("name");
     eprintln!(
         "This is the secret of the key {}. It is shown this once; keep it now.",
         name.as_str().unwrap_or_default()
     );
+    Ok(())
 }
 
 fn escaped(name: &str) -> String {

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use axum::http::Method;
 use serde_json::Value;
 
+use super::ending::{Ended, end};
 use super::remote::Remote;
+use super::terminal::say;
 
 #[derive(clap::Args)]
 pub(super) struct Asked {
@@ -13,15 +15,12 @@ pub(super) struct Asked {
     remote: Remote,
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(asked: &Asked) -> ExitCode {
-    let answer = match asked.remote.ask(Method::POST, "/v1/reload", None) {
-        Ok(answer) => answer,
-        Err(message) => {
-            eprintln!("tollgate: {message}");
-            return ExitCode::FAILURE;
-        }
-    };
+    end(reload(asked))
+}
+
+fn reload(asked: &Asked) -> Result<(), Ended> {
+    let answer = asked.remote.ask(Method::POST, "/v1/reload", None)?;
     let lines = |name: &str| -> Vec<String> {
         let list = answer.get(name).and_then(Value::as_array);
         let texts = list.into_iter().flatten().filter_map(Value::as_str);
@@ -34,13 +33,13 @@ pub(super) fn run(asked: &Asked) -> ExitCode {
     }
     let changes = lines("changes");
     if changes.is_empty() {
-        println!("nothing has changed");
+        say("nothing has changed\n")?;
     }
     for change in changes {
-        println!("{change}");
+        say(&format!("{change}\n"))?;
     }
     for field in lines("after_restart") {
         eprintln!("only a restart brings into force: {field}");
     }
-    ExitCode::SUCCESS
+    Ok(())
 }

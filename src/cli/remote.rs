@@ -1,15 +1,21 @@
-//! The admin API of a running gateway, as the verbs that need it see it.
+//! The admin API of a running gateway, as the verbs that need it see it: over HTTP, or over the admin socket.
 
+mod socket;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, Request, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use tollgate_sdk::plugin::{CallError, Http};
 use tollgate_sdk::secret::Secret;
 
+use super::ending::Ended;
+use super::terminal::plain;
 use crate::calls::Calls;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,7 +24,7 @@ const LARGEST: usize = 256 << 20;
 /// Where the gateway is, and what opens its admin API.
 #[derive(clap::Args)]
 pub(super) struct Remote {
-    /// The admin listener of the gateway.
+    /// The admin listener of the gateway: http://HOST:PORT, https://… or unix:/PATH for its socket.
     #[arg(
         long,
         env = "TOLLGATE_SERVER",
@@ -32,8 +38,51 @@ pub(super) struct Remote {
     token_file: Option<PathBuf>,
 }
 
+/// The admin API, ready to be asked; may be asked often.
+pub(super) struct Api {
+    server: String,
+    token: Option<Secret<String>>,
+    calls: Calls,
+    runtime: Runtime,
+}
+
+/// What the gateway answered, whatever it is.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    body: Bytes,
+}
+
+/// Why there is no answer to work with.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// The gateway's own status; `None` if it was not reached.
+    pub(super) status: Option<StatusCode>,
+    /// The gateway's word for why.
+    pub(super) code: String,
+    /// For a person.
+    message: String,
+    /// What is wrong with a document: where, and what.
+    pub(super) details: Vec<(String, String)>,
+}
+
 impl Remote {
-    /// Asks the gateway; the answer is JSON, or nothing.
+    /// Makes ready; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub(super) fn open(&self) -> Result<Api, Refused> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        Ok(Api {
+            server: self.server.trim_end_matches('/').to_owned(),
+            token: self.token()?,
+            calls: Calls::new(),
+            runtime: runtime.map_err(|error| Refused::unsent(error.to_string()))?,
+        })
+    }
+
+    /// Asks the gateway once; the answer is JSON, or nothing.
     ///
     /// # Errors
     /// What went wrong and, if known, how to mend it, for a person.
@@ -42,46 +91,15 @@ impl Remote {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Value, String> {
-        let server = self.server.trim_end_matches('/');
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{server}{path}"));
-        if let Some(token) = self.token()? {
-            let value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
-            let mut value = value.map_err(|_| "the token holds characters that none can have")?;
-            value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
-        }
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = request.body(body);
-        let request = request.map_err(|_| format!("--server: {server} is no address"))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let answer = runtime.block_on(Calls::new().call(request, PATIENCE, LARGEST));
-        let answer = answer.map_err(|error| unreachable(server, error))?;
-        let (status, body) = (answer.status(), answer.into_body());
-        let body: Value = match body.is_empty() {
-            true => Value::Null,
-            false => serde_json::from_slice(&body)
-                .map_err(|_| format!("{server} is no admin listener of a gateway"))?,
-        };
-        match status.is_success() {
-            true => Ok(body),
-            false => Err(refusal(status, &body)),
-        }
+    ) -> Result<Value, Refused> {
+        self.open()?.ask(method, path, body)
     }
 
-    fn token(&self) -> Result<Option<Secret<String>>, String> {
+    fn token(&self) -> Result<Option<Secret<String>>, Refused> {
         let token = match &self.token_file {
             Some(file) => std::fs::read_to_string(file)
                 .map(Some)
-                .map_err(|error| format!("{}: {error}", file.display()))?,
+                .map_err(|error| Refused::unsent(format!("{}: {error}", file.display())))?,
             None => std::env::var("TOLLGATE_TOKEN").ok(),
         };
         let token = token.map(|token| Secret::new(token.trim().to_owned()));
@@ -89,25 +107,160 @@ impl Remote {
     }
 }
 
-fn unreachable(server: &str, error: CallError) -> String {
-    format!("{server}: {error}; is the gateway running, and is this its admin listener (--server)?")
+impl Api {
+    /// Where it is, as it was typed.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Asks; the answer is JSON, or nothing.
+    pub(super) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Refused> {
+        self.ask_if(method, path, body, None)
+    }
+
+    /// Asks for something to be done if the configuration's revision is still this one.
+    pub(super) fn ask_if(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        revision: Option<u64>,
+    ) -> Result<Value, Refused> {
+        let answer = self.send(method, path, body, revision)?;
+        let json: Value = match answer.body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&answer.body).map_err(|_| self.is_another())?,
+        };
+        match answer.status.is_success() {
+            true => Ok(json),
+            false => Err(Refused::by(answer.status, &json)),
+        }
+    }
+
+    /// A page that is text.
+    pub(super) fn text(&self, path: &str) -> Result<String, Refused> {
+        let answer = self.send(Method::GET, path, None, None)?;
+        match answer.status.is_success() {
+            true => Ok(String::from_utf8_lossy(&answer.body).into_owned()),
+            false => Err(self.is_another()),
+        }
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        revision: Option<u64>,
+    ) -> Result<Answer, Refused> {
+        let socket = socket::path(&self.server);
+        let base = match socket {
+            Some(_) => "",
+            None => self.server.as_str(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"));
+        if let Some(token) = &self.token {
+            let value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
+            let none = "the token holds characters that none can have";
+            let mut value = value.map_err(|_| Refused::unsent(none.to_owned()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(revision) = revision {
+            request = request.header(IF_MATCH, format!("\"{revision}\""));
+        }
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let request = request.body(body);
+        let request = request
+            .map_err(|_| Refused::unsent(format!("--server: {} is no address", self.server)))?;
+        let answer: Result<Response<Bytes>, CallError> = self.runtime.block_on(async {
+            match socket {
+                Some(path) => socket::call(path, request, PATIENCE, LARGEST).await,
+                None => self.calls.call(request, PATIENCE, LARGEST).await,
+            }
+        });
+        let answer = answer.map_err(|error| {
+            let server = &self.server;
+            Refused::unsent(format!(
+                "{server}: {error}; is the gateway running, and is this its admin listener (--server)?"
+            ))
+        })?;
+        Ok(Answer {
+            status: answer.status(),
+            body: answer.into_body(),
+        })
+    }
+
+    fn is_another(&self) -> Refused {
+        let server = &self.server;
+        Refused::unsent(format!("{server} is no admin listener of a gateway"))
+    }
 }
 
-/// What the gateway said, every mistake on a line of its own.
-fn refusal(status: StatusCode, body: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let error = body.get("error").unwrap_or(&Value::Null);
-    let mut told = match error.get("message").map(text) {
-        Some(message) => message,
-        None => format!("the gateway answered {status}"),
-    };
-    if status == StatusCode::UNAUTHORIZED {
-        told += " Give it by $TOLLGATE_TOKEN or --token-file.";
+impl Refused {
+    fn unsent(message: String) -> Refused {
+        Refused {
+            status: None,
+            code: String::new(),
+            message,
+            details: Vec::new(),
+        }
     }
-    let details = error.get("details").and_then(Value::as_array);
-    for detail in details.into_iter().flatten() {
-        let of = |name: &str| detail.get(name).map(text).unwrap_or_default();
-        told += &format!("\n  {}: {}", of("path"), of("message"));
+
+    /// What the gateway said.
+    fn by(status: StatusCode, body: &Value) -> Refused {
+        let text = |value: &Value, name: &str| {
+            let text = value.get(name).and_then(Value::as_str);
+            text.map(|text| plain(text).into_owned())
+        };
+        let error = body.get("error").unwrap_or(&Value::Null);
+        let message = text(error, "message");
+        let mut message = message.unwrap_or_else(|| format!("the gateway answered {status}"));
+        if status == StatusCode::UNAUTHORIZED {
+            message += " Give it by $TOLLGATE_TOKEN or --token-file.";
+        }
+        let details = error.get("details").and_then(Value::as_array);
+        let of = |detail: &Value, name: &str| text(detail, name).unwrap_or_default();
+        let details = { details.into_iter().flatten() }
+            .map(|detail| (of(detail, "path"), of(detail, "message")));
+        Refused {
+            status: Some(status),
+            code: text(error, "code").unwrap_or_default(),
+            message,
+            details: details.collect(),
+        }
     }
-    told
+
+    /// Without the details.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// Every mistake on a line of its own.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut details = self.details.iter();
+        details.try_for_each(|(path, message)| match path.as_str() {
+            "" => write!(f, "\n  {message}"),
+            path => write!(f, "\n  {path}: {message}"),
+        })
+    }
+}
+
+impl From<Refused> for Ended {
+    fn from(refused: Refused) -> Self {
+        Ended::Failed(refused.to_string())
+    }
 }

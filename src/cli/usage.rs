@@ -7,8 +7,10 @@ use clap::ValueEnum;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::ending::{Ended, end};
 use super::remote::Remote;
-use super::table::columns;
+use super::table::columns_within;
+use super::terminal::{say, width};
 
 /// What each row says, and under which head.
 const FIELDS: [(&str, &str); 6] = [
@@ -76,17 +78,10 @@ impl By {
 }
 
 pub(super) fn run(asked: &Asked) -> ExitCode {
-    match show(asked) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("tollgate: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    end(show(asked))
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
-fn show(asked: &Asked) -> Result<(), String> {
+fn show(asked: &Asked) -> Result<(), Ended> {
     let escaped = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let mut path = format!(
         "/v1/usage?by={}&since={}",
@@ -106,12 +101,11 @@ fn show(asked: &Asked) -> Result<(), String> {
     let answer = asked.remote.ask(Method::GET, &path, None)?;
     let items = answer.get("items").cloned().unwrap_or_default();
     let rows = items.as_array().into_iter().flatten();
-    match asked.output {
-        Output::Json => println!("{items:#}"),
-        Output::Csv => print!("{}", csv(asked.by, rows)),
-        Output::Table => print!("{}", table(asked.by, rows)),
-    }
-    Ok(())
+    say(&match asked.output {
+        Output::Json => format!("{items:#}\n"),
+        Output::Csv => csv(asked.by, rows),
+        Output::Table => table(asked.by, rows),
+    })
 }
 
 fn table<'r>(by: By, rows: impl Iterator<Item = &'r Value>) -> String {
@@ -127,7 +121,7 @@ fn table<'r>(by: By, rows: impl Iterator<Item = &'r Value>) -> String {
             std::iter::once(name.to_owned()).chain(cells).collect()
         })
         .collect();
-    columns(&head, &heads, &rows)
+    columns_within(&head, &heads, &rows, width())
 }
 
 fn cell(row: &Value, field: &str) -> String {

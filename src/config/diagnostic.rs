@@ -21,12 +21,8 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    pub(super) fn new(
-        name: &str,
-        text: &str,
-        mut problems: Vec<Problem>,
-        mut masked: Vec<Span>,
-    ) -> Self {
+    /// The problems of a text that is called `name`; what `masked` spans is shown as `***`.
+    pub fn new(name: &str, text: &str, mut problems: Vec<Problem>, mut masked: Vec<Span>) -> Self {
         problems.sort_by(|a, b| (a.span, &a.path).cmp(&(b.span, &b.path)));
         problems.dedup();
         masked.sort_unstable();
@@ -57,7 +53,7 @@ impl Diagnostics {
     }
 
     /// One error about a file of which there is no text.
-    pub(super) fn whole(name: &str, message: &str, help: &str) -> Self {
+    pub fn whole(name: &str, message: &str, help: &str) -> Self {
         Self::one(name, "", 0, message, Some(help))
     }
 

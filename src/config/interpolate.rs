@@ -9,12 +9,7 @@ use tollgate_sdk::document::{At, Node, Origin, Reading, Span, Value};
 pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// Fills in every reference below `node`; returns the places of texts that could not be filled in.
-pub(super) fn interpolate(
-    node: &mut Node,
-    text: &str,
-    env: &Env<'_>,
-    r: &mut Reading<'_>,
-) -> Vec<Span> {
+pub fn interpolate(node: &mut Node, text: &str, env: &Env<'_>, r: &mut Reading<'_>) -> Vec<Span> {
     let mut walk = Walk {
         text,
         env,

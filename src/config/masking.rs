@@ -21,7 +21,7 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 /// Adds the text of every field with a telling name, and URLs that hold a credential.
-pub(super) fn mask_by_name(node: &Node, masked: &mut Vec<Span>) {
+pub fn mask_by_name(node: &Node, masked: &mut Vec<Span>) {
     match &node.value {
         Value::List(items) => items.iter().for_each(|item| mask_by_name(item, masked)),
         Value::Table(entries) => {
@@ -38,7 +38,7 @@ pub(super) fn mask_by_name(node: &Node, masked: &mut Vec<Span>) {
 }
 
 /// The same for a text that is no tree: the rest of every line after a telling name and `=` or `:`.
-pub(super) fn mask_lines(text: &str, masked: &mut Vec<Span>) {
+pub fn mask_lines(text: &str, masked: &mut Vec<Span>) {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let telling = line.match_indices(['=', ':']).find(|(at, _)| {
@@ -67,7 +67,7 @@ pub(super) fn mask_lines(text: &str, masked: &mut Vec<Span>) {
 }
 
 /// Takes out what is one bare reference, `"${NAME}"`.
-pub(super) fn keep_references(text: &str, masked: &mut Vec<Span>) {
+pub fn keep_references(text: &str, masked: &mut Vec<Span>) {
     masked.retain(|span| {
         let typed = text.get(span.start..span.end).unwrap_or_default();
         let inner = typed

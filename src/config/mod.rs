@@ -43,10 +43,12 @@ pub use candidate::{Candidate, OfFile, Refused, Target, Use, patched};
 pub use diagnostic::Diagnostics;
 pub use documents::{Document, Documents, Unread, read as read_documents, tree};
 pub use fates::{Action, Fate};
-pub use interpolate::Env;
+pub use interpolate::{Env, interpolate};
 pub use kept::{Kept, take_kept};
 pub use kinds::{Model, Registered, ResourceKind};
+pub use masking::{keep_references, mask_by_name, mask_lines};
 pub use parse::parse;
+pub use raw::read as read_tree;
 pub use resource::{BESIDE, Mistake};
 pub use set::{Owner, Resource, Set, id_of, targets_of};
 pub use tollgate_sdk::document::{Format, Problem, ReadFile, Severity};
@@ -135,7 +137,8 @@ fn unreadable(name: &str, path: &Path, error: &Error) -> Diagnostics {
     Diagnostics::whole(name, &message, &help)
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+/// The text of a file that a document names; the error is a sentence.
+pub fn read_secret(path: &Path) -> Result<String, String> {
     let shown = path.display();
     fs::read_to_string(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no file {shown}"),

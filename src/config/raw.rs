@@ -13,7 +13,7 @@ use super::masking::is_secret_name;
 use super::yaml;
 
 /// Reads a text; `None` if its syntax is wrong, with the problems in `r`.
-pub(super) fn read(text: &str, format: Format, r: &mut Reading<'_>) -> Option<Node> {
+pub fn read(text: &str, format: Format, r: &mut Reading<'_>) -> Option<Node> {
     match format {
         Format::Toml => read_toml(text, r),
         Format::Yaml => yaml::read(text, r),

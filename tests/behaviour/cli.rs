@@ -56,6 +56,77 @@ fn usage_errors_exit_with_2() {
     }
 }
 
+/// The verbs that a help text lists.
+fn verbs(path: &[&str]) -> Vec<String> {
+    let help = text(&run(&[path, &["--help"]].concat()).stdout);
+    let listed = help
+        .split("Commands:\n")
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned();
+    let listed = listed.lines().take_while(|line| line.starts_with("  "));
+    let names = listed.filter(|line| !line.starts_with("   "));
+    names
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn every_verb_has_an_example() {
+    let mut paths: Vec<Vec<String>> = verbs(&[]).into_iter().map(|verb| vec![verb]).collect();
+    assert!(paths.len() >= 16, "{paths:?}");
+    let below = verbs(&["key"])
+        .into_iter()
+        .map(|verb| vec!["key".to_owned(), verb]);
+    paths.extend(below);
+    assert!(
+        paths.contains(&vec!["key".to_owned(), "rotate".to_owned()]),
+        "{paths:?}"
+    );
+    for path in paths {
+        let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
+        let call = format!("tollgate {}", path.join(" "));
+        arguments.push("--help");
+        let help = text(&run(&arguments).stdout);
+        let example = help.split("Example").nth(1).unwrap_or_default();
+        assert!(example.contains(&call), "{help}");
+    }
+}
+
+#[test]
+fn shells_and_readers_are_served() {
+    for (shell, sign) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef tollgate"),
+        ("fish", "complete -c tollgate"),
+    ] {
+        let output = run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        for word in [sign, "apply", "certificate", "rotate"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(run(&["completions", "cmd"]).status.code(), Some(2));
+    let page = text(&run(&["man"]).stdout);
+    assert!(
+        page.contains(".TH tollgate 1") && page.contains("apply"),
+        "{page}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("man1").display().to_string();
+    assert_eq!(run(&["man", &into]).status.code(), Some(0));
+    for name in ["tollgate", "tollgate-apply", "tollgate-key-rotate"] {
+        let page = std::fs::read_to_string(format!("{into}/{name}.1")).unwrap();
+        assert!(page.contains(".SH"), "{name}");
+    }
+    let taken = folder.path().join("file");
+    std::fs::write(&taken, "").unwrap();
+    let output = run(&["man", &taken.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("file"));
+}
+
 const GOOD: &str = "[[listener]]\naddress = \"127.0.0.1:8080\"\n[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\nauth = \"none\"\n[[service]]\nname = \"qwen\"\nmodels = [\"Qwen/Qwen3-8B\"]\ntargets = [\"http://127.0.0.1:8000\"]\n";
 
 #[test]

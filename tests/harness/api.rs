@@ -1,8 +1,9 @@
 //! The admin API and the command line that speaks to it.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -117,6 +118,16 @@ pub(crate) fn program(
     environment: &[(&str, &str)],
     folder: Option<&Path>,
 ) -> Ran {
+    program_with(arguments, environment, folder, "")
+}
+
+/// The same with this on its standard input.
+pub(crate) fn program_with(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    folder: Option<&Path>,
+    input: &str,
+) -> Ran {
     let mut command = Command::new(PROGRAM);
     for name in ["TOLLGATE_SERVER", "TOLLGATE_TOKEN", "RUST_LOG"] {
         command.env_remove(name);
@@ -125,7 +136,12 @@ pub(crate) fn program(
         command.current_dir(folder);
     }
     let environment = environment.iter().copied();
-    let output = command.args(arguments).envs(environment).output().unwrap();
+    let command = command.args(arguments).envs(environment);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // Who is refused early reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran {
         code: output.status.code().unwrap(),

@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps and hopes: what takes time is polled for, with a deadline.
 
+mod admin;
 mod api;
 mod client;
 mod footprint;
@@ -14,6 +15,7 @@ mod leaks;
 mod metrics;
 mod process;
 mod reply;
+mod terminal;
 mod upstream;
 mod web;
 
@@ -27,7 +29,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tollgate_bench::engine::{Engine, EngineConfig, EngineState};
 
-pub(crate) use api::{Api, Ran, bearer, program, request};
+pub(crate) use admin::Admin;
+pub(crate) use api::{Api, Ran, bearer, program, program_with, request};
 pub(crate) use client::{Client, chunked, get, post};
 pub(crate) use footprint::Footprint;
 pub(crate) use gateway::{Gateway, service};
@@ -40,6 +43,7 @@ pub(crate) use issuer::{
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{PROGRAM, Process};
 pub(crate) use reply::{Piece, Reply};
+pub(crate) use terminal::Terminal;
 pub(crate) use upstream::{Connection, Request, Upstream};
 pub(crate) use web::{Mood, Web};
 
