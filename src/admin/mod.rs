@@ -6,6 +6,7 @@ mod caller;
 mod keys;
 mod reload;
 mod reply;
+mod routes;
 mod usage;
 
 use std::io;
@@ -17,7 +18,6 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tollgate_sdk::secret::Secret;
 
@@ -44,22 +44,19 @@ pub async fn serve(
 const LARGEST: usize = 1 << 20;
 
 fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
-    let api = Router::new()
-        .route("/v1/keys", get(keys::list).post(keys::create))
-        .route("/v1/keys/{name}", get(keys::show).delete(keys::revoke))
-        .route("/v1/keys/{name}/rotate", post(keys::rotate))
-        .route("/v1/usage", get(usage::usage))
-        .route("/v1/reload", post(reload::reload))
+    let api = routes::router(false)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(from_fn_with_state(callers, caller::admit));
     Router::new()
         .merge(api)
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+        .merge(routes::router(true))
         .fallback(reply::no_page)
         .method_not_allowed_fallback(reply::no_method)
         .with_state(control)
+}
+
+async fn alive() -> &'static str {
+    "ok\n"
 }
 
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {

@@ -1,0 +1,325 @@
+//! The table of the admin listener's pages: the router and the OpenAPI document are both made from it, so that neither can say what the other does not.
+//!
+//! A page is one method of one path. What all pages of the API may answer besides (no token, a body that is too long, …) stands in one place, [`Route::refusals`].
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::{keys, reload, usage};
+use crate::control::Control;
+
+/// What every page knows.
+pub(super) type Shared = Arc<Control>;
+
+/// Bytes of the largest body, if a page says nothing else.
+const LARGEST: usize = 1 << 20;
+
+/// One page: what serves it, and what is documented of it.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// As axum and OpenAPI write it: `/v1/keys/{name}`.
+    pub(super) path: String,
+    /// A verb and what it is done to, unique: `rotateKey`.
+    pub(super) id: String,
+    /// One sentence.
+    pub(super) summary: String,
+    /// Parameters of the query.
+    pub(super) query: Vec<Parameter>,
+    /// Headers of the request that mean something, with what they mean.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+    /// The body: its content types, each with a schema.
+    pub(super) body: Vec<(&'static str, Value)>,
+    /// Whether a request without a body is refused.
+    pub(super) needs_body: bool,
+    /// Bytes of the largest body.
+    pub(super) largest: usize,
+    /// What it answers.
+    pub(super) answers: Vec<Answer>,
+    /// Whether it is for everybody, token or not.
+    pub(super) open: bool,
+    /// Whether it changes anything: such calls leave a line in the log.
+    pub(super) writes: bool,
+    router: MethodRouter<Shared>,
+}
+
+/// A parameter of the query.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) doc: &'static str,
+    pub(super) schema: Value,
+}
+
+/// What a page may answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) doc: String,
+    /// Its content type and schema, if it has a body.
+    pub(super) content: Option<(&'static str, Value)>,
+    /// Headers it carries, with what they mean.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+}
+
+impl Route {
+    /// A page that is served by `handler`. `id`: see the field.
+    pub(super) fn new<H, T>(
+        method: Method,
+        path: impl Into<String>,
+        id: impl Into<String>,
+        handler: H,
+    ) -> Route
+    where
+        H: Handler<T, Shared>,
+        T: 'static,
+    {
+        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
+        Route {
+            writes: method != Method::GET,
+            method,
+            path: path.into(),
+            id: id.into(),
+            summary: String::new(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            needs_body: false,
+            largest: LARGEST,
+            answers: Vec::new(),
+            open: false,
+            router: on(filter, handler),
+        }
+    }
+
+    /// What it does, as a sentence.
+    pub(super) fn says(mut self, summary: impl Into<String>) -> Route {
+        self.summary = summary.into();
+        self
+    }
+
+    /// A parameter of the query.
+    pub(super) fn query(mut self, name: &'static str, doc: &'static str, schema: Value) -> Route {
+        self.query.push(Parameter { name, doc, schema });
+        self
+    }
+
+    /// A header of the request.
+    pub(super) fn header(mut self, name: &'static str, doc: &'static str) -> Route {
+        self.headers.push((name, doc));
+        self
+    }
+
+    /// A JSON body it needs.
+    pub(super) fn takes(self, schema: Value) -> Route {
+        self.takes_as("application/json", schema)
+    }
+
+    /// A body of another content type that it takes as well.
+    pub(super) fn takes_as(mut self, content_type: &'static str, schema: Value) -> Route {
+        self.body.push((content_type, schema));
+        self.needs_body = true;
+        self
+    }
+
+    /// A JSON body it may have.
+    pub(super) fn may_take(mut self, schema: Value) -> Route {
+        self.body.push(("application/json", schema));
+        self
+    }
+
+    /// Bytes of the largest body, where it is not a mebibyte.
+    #[allow(
+        dead_code,
+        reason = "whole configurations are larger than one resource"
+    )]
+    pub(super) fn up_to(mut self, largest: usize) -> Route {
+        self.largest = largest;
+        self
+    }
+
+    /// An answer of JSON.
+    pub(super) fn answers(self, status: StatusCode, doc: &str, schema: Value) -> Route {
+        self.answers_as(status, doc, Some(("application/json", schema)))
+    }
+
+    /// An answer of another content type, or without a body.
+    pub(super) fn answers_as(
+        mut self,
+        status: StatusCode,
+        doc: &str,
+        content: Option<(&'static str, Value)>,
+    ) -> Route {
+        self.answers.push(Answer {
+            status,
+            doc: doc.to_owned(),
+            content,
+            headers: Vec::new(),
+        });
+        self
+    }
+
+    /// A header of the answer named last.
+    pub(super) fn with(mut self, name: &'static str, doc: &'static str) -> Route {
+        if let Some(answer) = self.answers.last_mut() {
+            answer.headers.push((name, doc));
+        }
+        self
+    }
+
+    /// An error.
+    pub(super) fn refuses(self, status: StatusCode, doc: &str) -> Route {
+        self.answers(status, doc, named("Error"))
+    }
+
+    /// It is for everybody, token or not.
+    pub(super) fn open(mut self) -> Route {
+        self.open = true;
+        self
+    }
+
+    /// It changes nothing, whatever its method.
+    #[allow(dead_code, reason = "plans are asked for by POST")]
+    pub(super) fn only_reads(mut self) -> Route {
+        self.writes = false;
+        self
+    }
+}
+
+/// A schema of the document's own, by name.
+pub(super) fn named(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// A list of what `item` describes, as lists are answered.
+pub(super) fn list_of(item: Value) -> Value {
+    json!({
+        "type": "object",
+        "required": ["items", "revision"],
+        "properties": {"items": {"type": "array", "items": item}, "revision": {"type": "integer", "minimum": 0}},
+    })
+}
+
+/// Every page.
+pub(super) fn routes() -> Vec<Route> {
+    let mut all = Vec::new();
+    all.extend(keys());
+    all.extend(process());
+    all
+}
+
+fn keys() -> Vec<Route> {
+    let one = || named("Key");
+    let made = || named("KeyWithSecret");
+    vec![
+        Route::new(Method::GET, "/v1/keys", "listKeys", keys::list)
+            .says("All keys.")
+            .answers(StatusCode::OK, "The keys.", list_of(one())),
+        Route::new(Method::POST, "/v1/keys", "createKey", keys::create)
+            .says("Makes a key. Its secret is in this answer and nowhere else.")
+            .takes(named("NewKey"))
+            .answers(StatusCode::CREATED, "The key, with its secret.", made())
+            .refuses(StatusCode::CONFLICT, "There is one of this name.")
+            .refuses(StatusCode::UNPROCESSABLE_ENTITY, "It has mistakes: all of them."),
+        Route::new(Method::GET, "/v1/keys/{name}", "getKey", keys::show)
+            .says("One key.")
+            .answers(StatusCode::OK, "The key.", one())
+            .refuses(StatusCode::NOT_FOUND, "There is none of this name."),
+        Route::new(Method::DELETE, "/v1/keys/{name}", "deleteKey", keys::revoke)
+            .says("Takes a key away, with all its secrets.")
+            .answers_as(StatusCode::NO_CONTENT, "It is gone.", None)
+            .refuses(StatusCode::NOT_FOUND, "There is none of this name.")
+            .refuses(StatusCode::CONFLICT, "It is the configuration file's."),
+        Route::new(Method::POST, "/v1/keys/{name}/rotate", "rotateKey", keys::rotate)
+            .says("Gives a key another secret. The old one goes on for the key's grace.")
+            .may_take(json!({
+                "type": "object",
+                "properties": {"grace": {"type": ["string", "null"], "description": "How long the old secret goes on: \"1h\"."}},
+            }))
+            .answers(StatusCode::OK, "The key, with its new secret.", made())
+            .refuses(StatusCode::NOT_FOUND, "There is none of this name.")
+            .refuses(StatusCode::CONFLICT, "It is the configuration file's."),
+    ]
+}
+
+fn process() -> Vec<Route> {
+    vec![
+        Route::new(Method::GET, "/v1/usage", "getUsage", usage::usage)
+            .says("What was used, in groups.")
+            .query(
+                "by",
+                "The groups; by default `key`.",
+                json!({"enum": ["key", "model", "service", "gateway", "day"]}),
+            )
+            .query(
+                "since",
+                "A duration back from now, or a time; by default `24h`.",
+                json!({"type": "string"}),
+            )
+            .query(
+                "until",
+                "A duration back from now, or a time; by default now.",
+                json!({"type": "string"}),
+            )
+            .query(
+                "gateway",
+                "Only what was used of this gateway.",
+                json!({"type": "string"}),
+            )
+            .query(
+                "key",
+                "Only what was used with this key.",
+                json!({"type": "string"}),
+            )
+            .answers(StatusCode::OK, "The groups.", list_of(named("Usage"))),
+        Route::new(Method::POST, "/v1/reload", "reload", reload::reload)
+            .says("Reads the configuration file again.")
+            .answers(StatusCode::OK, "It is in force.", named("Reloaded"))
+            .refuses(
+                StatusCode::CONFLICT,
+                "The process has no configuration file.",
+            )
+            .refuses(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The file has mistakes; nothing has changed.",
+            ),
+        Route::new(Method::GET, "/healthz", "isAlive", super::alive)
+            .says("Whether the process is alive.")
+            .open()
+            .answers_as(
+                StatusCode::OK,
+                "It is.",
+                Some(("text/plain", json!({"type": "string"}))),
+            ),
+        Route::new(Method::GET, "/readyz", "isReady", super::ready)
+            .says("Whether requests are taken.")
+            .open()
+            .answers_as(
+                StatusCode::OK,
+                "They are.",
+                Some(("text/plain", json!({"type": "string"}))),
+            )
+            .answers_as(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "It starts or drains.",
+                Some(("text/plain", json!({"type": "string"}))),
+            ),
+        Route::new(Method::GET, "/metrics", "getMetrics", super::metrics)
+            .says("Metrics in Prometheus' text format.")
+            .open()
+            .answers_as(
+                StatusCode::OK,
+                "The metrics.",
+                Some(("text/plain", json!({"type": "string"}))),
+            ),
+    ]
+}
+
+/// The pages of one side of the door: those for everybody, or the others.
+pub(super) fn router(open: bool) -> Router<Shared> {
+    let wanted = routes().into_iter().filter(|route| route.open == open);
+    wanted.fold(Router::new(), |router, route| {
+        router.route(&route.path, route.router)
+    })
+}
