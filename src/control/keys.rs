@@ -16,6 +16,7 @@ use serde_json::json;
 use tollgate_sdk::document::{Document, FromNode, Json};
 use tollgate_sdk::secret::Secret;
 
+use super::events::Events;
 use super::{Change, ChangeError, Control, State};
 use crate::config;
 use crate::model::{Key, KeyHash, Moment, Name, Previous};
@@ -147,7 +148,7 @@ impl Control {
         let present = SystemTime::now();
         let due: Vec<Arc<Key>> = {
             let mut state = self.state.lock().await;
-            state.tell_of_ends(present);
+            state.tell_of_ends(present, &self.events);
             let keys = state.config.keys.iter();
             keys.filter(|key| state.is_due(key, present))
                 .cloned()
@@ -258,7 +259,7 @@ impl State {
     }
 
     /// A line in the log for every key that ends soon, once.
-    fn tell_of_ends(&mut self, present: SystemTime) {
+    fn tell_of_ends(&mut self, present: SystemTime, events: &Events) {
         for key in &self.config.keys {
             let Some(end) = key.expires_at.map(Moment::time) else {
                 continue;
@@ -267,12 +268,7 @@ impl State {
                 .checked_sub(key.warn_before)
                 .is_none_or(|at| at <= present);
             if soon && self.told.insert((key.name.clone(), end)) {
-                let when = Moment::at(end).map_or(String::new(), |end| end.value().to_string());
-                let gateway = &key.gateway;
-                log::warn!(
-                    "the key {} of the gateway {gateway} ends at {when}",
-                    key.name
-                );
+                events.tell_of_end(key, end);
             }
         }
     }

@@ -4,15 +4,17 @@
 
 mod books;
 mod budgets;
+mod conditions;
+pub mod events;
 mod keys;
 mod probes;
 mod reload;
 mod resolve;
+mod status;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -28,9 +30,13 @@ use crate::store::{Change, Store, StoreError};
 use crate::telemetry::Metrics;
 
 use self::budgets::Budgets;
+use self::conditions::Book;
+use self::events::Events;
 
+pub use conditions::{Condition, ConditionKind, GatewayState, LastReload};
 pub use keys::Issued;
 pub use reload::{ReloadError, Reloaded};
+pub use status::{GatewayStatus, QueueStatus, ServiceStatus, Status, TargetStatus};
 
 /// Holds the configuration in force and everything that outlives it.
 pub struct Control {
@@ -45,7 +51,10 @@ pub struct Control {
     state: tokio::sync::Mutex<State>,
     /// The targets to be probed.
     probed: watch::Sender<Arc<[health::Watched]>>,
-    ready: AtomicBool,
+    /// What happens.
+    events: Arc<Events>,
+    /// What is remembered of gateways' conditions.
+    book: Book,
 }
 
 /// The configuration as resources.
@@ -125,7 +134,8 @@ impl Control {
             file,
             state: tokio::sync::Mutex::new(state),
             probed,
-            ready: AtomicBool::new(false),
+            events: Arc::default(),
+            book: Book::default(),
         })
     }
 
@@ -152,16 +162,6 @@ impl Control {
         &self.metrics
     }
 
-    /// Whether requests are taken: listeners are up and nothing is draining.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
-    }
-
-    /// Says that requests are taken now, or no longer.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-    }
-
     /// Keeps target addresses fresh. Runs until it is dropped.
     pub async fn keep_resolving(&self) {
         resolve::forever(self).await;
@@ -169,7 +169,9 @@ impl Control {
 
     /// Probes targets as they are configured. Runs until it is dropped.
     pub async fn keep_probing(&self) {
-        health::watch(self.probed.subscribe(), probes::turned).await;
+        let events = self.events.clone();
+        let turned = move |watched: &health::Watched, turn| probes::turned(&events, watched, turn);
+        health::watch(self.probed.subscribe(), turned).await;
     }
 
     fn observe_keys(&self, snapshot: &Snapshot) {

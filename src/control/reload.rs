@@ -59,21 +59,13 @@ impl Control {
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let changing = self.book.changing();
         let done = self.try_reload().await;
+        drop(changing);
         let result = if done.is_ok() { "ok" } else { "refused" };
         let counter = &self.metrics.config_reloads;
         counter.with_label_values(&[result]).inc();
-        match &done {
-            Ok(reloaded) if reloaded.changes.is_empty() => {
-                log::info!("the configuration was read again: nothing has changed");
-            }
-            Ok(reloaded) => log::info!(
-                "the configuration was read again; revision {}: {}",
-                reloaded.revision,
-                reloaded.changes.join(", ")
-            ),
-            Err(error) => log::error!("the configuration stays as it was: {error}"),
-        }
+        self.tell_of_reload(&done);
         if let Ok(Reloaded { after_restart, .. }) = &done
             && !after_restart.is_empty()
         {
