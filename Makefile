@@ -48,8 +48,9 @@ check: setup ## formatting and lints
 fmt: ## put the formatting right
 	$(CARGO) fmt --all
 
-schema: ## write conf/schema.json anew
+schema: ## write conf/schema.json and conf/openapi.json anew
 	$(CARGO) run --quiet --locked -- schema > conf/schema.json
+	$(CARGO) run --quiet --locked -- schema --openapi > conf/openapi.json
 
 bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
 	python3 bench/measure/run.py $(ARGS)

@@ -2,14 +2,19 @@
 //!
 //! A page is one method of one path. What all pages of the API may answer besides (no token, a body that is too long, …) stands in one place, [`Route::refusals`].
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-use super::{keys, reload, usage};
+use super::audit::{self, Writing};
+use super::caller::{self, Callers};
+use super::schemas::{list_of, named};
+use super::{body, events, keys, openapi, reload, status, usage};
 use crate::control::Control;
 
 /// What every page knows.
@@ -187,20 +192,6 @@ impl Route {
     }
 }
 
-/// A schema of the document's own, by name.
-pub(super) fn named(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-/// A list of what `item` describes, as lists are answered.
-pub(super) fn list_of(item: Value) -> Value {
-    json!({
-        "type": "object",
-        "required": ["items", "revision"],
-        "properties": {"items": {"type": "array", "items": item}, "revision": {"type": "integer", "minimum": 0}},
-    })
-}
-
 /// Every page.
 pub(super) fn routes() -> Vec<Route> {
     let mut all = Vec::new();
@@ -273,6 +264,17 @@ fn process() -> Vec<Route> {
                 json!({"type": "string"}),
             )
             .answers(StatusCode::OK, "The groups.", list_of(named("Usage"))),
+        Route::new(Method::GET, "/v1/status", "getStatus", status::status)
+            .says("How everything stands.")
+            .answers(StatusCode::OK, "It.", named("Status")),
+        Route::new(Method::GET, "/v1/events", "watchEvents", events::watch)
+            .says("What happens from now on, as server-sent events; the ring holds the last 1,024.")
+            .header("Last-Event-ID", "The number of the last event that was read: what came after it follows. If some of that is gone, `event: lost` says so.")
+            .answers_as(StatusCode::OK, "Events. `event` is `change`, `reload`, `target`, `breaker`, `key`, `store` or `lost`; `data` is a JSON object with `at`, `message` and the names concerned.",
+                Some(("text/event-stream", json!({"type": "string"})))),
+        Route::new(Method::GET, "/v1/openapi.json", "getDocument", openapi::document)
+            .says("This document.")
+            .answers(StatusCode::OK, "It.", json!({"type": "object"})),
         Route::new(Method::POST, "/v1/reload", "reload", reload::reload)
             .says("Reads the configuration file again.")
             .answers(StatusCode::OK, "It is in force.", named("Reloaded"))
@@ -316,10 +318,19 @@ fn process() -> Vec<Route> {
     ]
 }
 
-/// The pages of one side of the door: those for everybody, or the others.
-pub(super) fn router(open: bool) -> Router<Shared> {
-    let wanted = routes().into_iter().filter(|route| route.open == open);
-    wanted.fold(Router::new(), |router, route| {
-        router.route(&route.path, route.router)
+/// The router of all pages. Those that are not for everybody are kept from strangers before their body is read, and what changes anything leaves its line.
+pub(super) fn router(control: &Shared, callers: &Arc<Callers>) -> Router<Shared> {
+    routes().into_iter().fold(Router::new(), |router, route| {
+        let mut page = route.router;
+        if !route.open {
+            page = page
+                .route_layer(from_fn_with_state(route.largest, body::read))
+                .route_layer(from_fn_with_state(callers.clone(), caller::admit));
+        }
+        if route.writes {
+            let writing = Writing::new(control, callers, route.method.as_str(), &route.path);
+            page = page.route_layer(from_fn_with_state(writing, audit::record));
+        }
+        router.route(&route.path, page)
     })
 }

@@ -49,7 +49,7 @@ enum Verb {
     )]
     Convert(convert::Asked),
     /// Print the configuration's JSON Schema.
-    Schema,
+    Schema(schema::Asked),
     /// Print the version.
     Version,
 }
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
         Verb::Reload(asked) => reload::run(&asked),
         Verb::Usage(asked) => usage::run(&asked),
         Verb::Convert(asked) => convert::run(asked),
-        Verb::Schema => schema::run(),
+        Verb::Schema(asked) => schema::run(&asked),
         Verb::Version => version(),
     }
 }

@@ -170,7 +170,9 @@ impl Control {
     /// Probes targets as they are configured. Runs until it is dropped.
     pub async fn keep_probing(&self) {
         let events = self.events.clone();
-        let turned = move |watched: &health::Watched, turn| probes::turned(&events, watched, turn);
+        let turned = move |watched: &health::Watched, turn, why: Option<&str>| {
+            probes::turned(&events, watched, turn, why);
+        };
         health::watch(self.probed.subscribe(), turned).await;
     }
 

@@ -38,19 +38,22 @@ fn watched(upstream: &Upstream, target: &Target) -> Watched {
     }
 }
 
-/// A target turned: say so. Why is in the log of who asked it.
-pub(super) fn turned(events: &Events, watched: &Watched, turn: Turn) {
+/// A target turned: say so, and why if it is down.
+pub(super) fn turned(events: &Events, watched: &Watched, turn: Turn, why: Option<&str>) {
     let (upstream, target) = (&*watched.upstream, &*watched.target);
     let (level, word, message) = match turn {
         Turn::WentDown => (
             Level::Warn,
             "down",
-            format!("the target {target} of {upstream} does not answer its checks"),
+            format!(
+                "target {target} of upstream {upstream} is down: {}",
+                why.unwrap_or_default()
+            ),
         ),
         Turn::WentUp => (
             Level::Info,
             "up",
-            format!("the target {target} of {upstream} is up"),
+            format!("target {target} of upstream {upstream} is up"),
         ),
         // Those are requests' to tell.
         Turn::Opened | Turn::Closed => return,
