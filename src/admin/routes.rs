@@ -271,7 +271,8 @@ fn process() -> Vec<Route> {
             .says("What happens from now on, as server-sent events; the ring holds the last 1,024.")
             .header("Last-Event-ID", "The number of the last event that was read: what came after it follows. If some of that is gone, `event: lost` says so.")
             .answers_as(StatusCode::OK, "Events. `event` is `change`, `reload`, `target`, `breaker`, `key`, `store` or `lost`; `data` is a JSON object with `at`, `message` and the names concerned.",
-                Some(("text/event-stream", json!({"type": "string"})))),
+                Some(("text/event-stream", json!({"type": "string"}))))
+            .with("Cache-Control", "`no-cache`."),
         Route::new(Method::GET, "/v1/openapi.json", "getDocument", openapi::document)
             .says("This document.")
             .answers(StatusCode::OK, "It.", json!({"type": "object"})),

@@ -186,8 +186,7 @@ impl Events {
 
     /// Says which configuration is in force now. `by` is `file` or `api`.
     pub fn changed(&self, revision: u64, by: &str, changes: &[Touched]) {
-        let told: Vec<String> = changes.iter().map(Touched::to_string).collect();
-        let message = format!("revision {revision} is in force: {}", told.join(", "));
+        let message = format!("revision {revision} is in force: {}", told(changes));
         let names = json!({"revision": revision, "by": by, "changes": changes});
         self.announce(Level::Info, EventKind::Change, &message, names);
     }
@@ -274,7 +273,7 @@ impl Control {
                     false => format!(
                         "the configuration was read again; revision {}: {}",
                         reloaded.revision,
-                        reloaded.changes.join(", ")
+                        told(&reloaded.changes)
                     ),
                 };
                 let names = json!({
@@ -294,7 +293,19 @@ impl Control {
         self.book.reloaded(done.is_ok(), &message);
         self.events
             .announce(level, EventKind::Reload, &message, names);
+        if let Ok(Reloaded {
+            revision, changes, ..
+        }) = done
+            && !changes.is_empty()
+        {
+            self.events.changed(*revision, "file", changes);
+        }
     }
+}
+
+fn told(changes: &[Touched]) -> String {
+    let told: Vec<String> = changes.iter().map(Touched::to_string).collect();
+    told.join(", ")
 }
 
 /// The present, as it is shown.

@@ -16,7 +16,7 @@ use serde_json::json;
 use tollgate_sdk::document::{Document, FromNode, Json};
 use tollgate_sdk::secret::Secret;
 
-use super::events::Events;
+use super::events::{Events, Touched};
 use super::{Change, ChangeError, Control, State};
 use crate::config;
 use crate::model::{Key, KeyHash, Moment, Name, Previous};
@@ -66,7 +66,7 @@ impl Control {
             return Err(ChangeError::Exists(key.name));
         }
         state.config.keys.push(Arc::new(key.clone()));
-        match self.keep_key(&mut state, &key).await {
+        match self.keep_key(&mut state, &key, "created").await {
             Ok(()) => Ok(Issued { key, secret }),
             Err(error) => {
                 state.config.keys.pop();
@@ -140,6 +140,7 @@ impl Control {
         self.keep(&mut state, change).await?;
         state.config.keys.remove(index);
         self.swap(&mut state);
+        self.tell_of_key(&state, &key, "deleted");
         Ok(())
     }
 
@@ -180,14 +181,19 @@ impl Control {
             return Err(ChangeError::Missing(key.name.to_string()));
         };
         let old = std::mem::replace(place, Arc::new(key.clone()));
-        let kept = self.keep_key(state, &key).await;
+        let kept = self.keep_key(state, &key, "updated").await;
         if let (Err(_), Some(place)) = (&kept, state.config.keys.get_mut(index)) {
             *place = old;
         }
         kept
     }
 
-    async fn keep_key(&self, state: &mut State, key: &Key) -> Result<(), ChangeError> {
+    async fn keep_key(
+        &self,
+        state: &mut State,
+        key: &Key,
+        action: &'static str,
+    ) -> Result<(), ChangeError> {
         let change = Change::Put {
             kind: "key".into(),
             name: key.name.to_string(),
@@ -196,7 +202,17 @@ impl Control {
         };
         self.keep(state, change).await?;
         self.swap(state);
+        self.tell_of_key(state, key, action);
         Ok(())
+    }
+
+    fn tell_of_key(&self, state: &State, key: &Key, action: &'static str) {
+        let touched = Touched {
+            kind: "key".to_owned(),
+            name: key.name.to_string(),
+            action,
+        };
+        self.events.changed(state.revision, "api", &[touched]);
     }
 
     async fn keep(&self, state: &mut State, change: Change) -> Result<(), ChangeError> {

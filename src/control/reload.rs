@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::events::Touched;
 use super::{Control, State, probes, resolve};
 use crate::config::{self, Loaded};
 use crate::model::Config;
@@ -27,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Reloaded {
     /// The revision in force.
     pub revision: u64,
-    /// What is different, as `service qwen: updated`.
-    pub changes: Vec<String>,
+    /// What is different.
+    pub changes: Vec<Touched>,
     /// What only a restart brings into force.
     pub after_restart: Vec<String>,
     /// What the file's author should look at.
@@ -187,10 +188,10 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
 }
 
 /// What is different, resource by resource.
-fn changes(old: &Config, new: &Config) -> Vec<String> {
+fn changes(old: &Config, new: &Config) -> Vec<Touched> {
     let mut told = Vec::new();
     if old.server != new.server {
-        told.push("server: updated".to_owned());
+        told.push(touched("server", "", "updated"));
     }
     compare(
         "gateway",
@@ -235,7 +236,7 @@ fn compare<T: PartialEq>(
     old: &[T],
     new: &[T],
     name: impl Fn(&T) -> &str,
-    told: &mut Vec<String>,
+    told: &mut Vec<Touched>,
 ) {
     let known: std::collections::HashMap<&str, &T> = old.iter().map(|o| (name(o), o)).collect();
     let mut kept = 0;
@@ -250,11 +251,19 @@ fn compare<T: PartialEq>(
                 "updated"
             }
         };
-        told.push(format!("{kind} {}: {what}", name(resource)));
+        told.push(touched(kind, name(resource), what));
     }
     if kept < old.len() {
         let now: std::collections::HashSet<&str> = new.iter().map(&name).collect();
         let gone = old.iter().map(&name).filter(|name| !now.contains(name));
-        told.extend(gone.map(|name| format!("{kind} {name}: deleted")));
+        told.extend(gone.map(|name| touched(kind, name, "deleted")));
+    }
+}
+
+fn touched(kind: &str, name: &str, action: &'static str) -> Touched {
+    Touched {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        action,
     }
 }

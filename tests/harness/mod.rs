@@ -14,6 +14,7 @@ mod metrics;
 mod process;
 mod reply;
 mod upstream;
+mod watch;
 mod web;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -38,6 +39,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use process::{PROGRAM, Process};
 pub(crate) use reply::{Piece, Reply};
 pub(crate) use upstream::{Connection, Request, Upstream};
+pub(crate) use watch::{Told, Watch};
 pub(crate) use web::{Mood, Web};
 
 /// How long anything that should happen may take before a test gives up on it.
