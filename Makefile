@@ -48,8 +48,9 @@ check: setup ## formatting and lints
 fmt: ## put the formatting right
 	$(CARGO) fmt --all
 
-schema: ## write conf/schema.json anew
+schema: ## write conf/schema.json and conf/openapi.json anew
 	$(CARGO) run --quiet --locked -- schema > conf/schema.json
+	$(CARGO) run --quiet --locked -- schema --openapi > conf/openapi.json
 
 docs: ## write the pages of docs/ that are made from the code anew
 	UPDATE_GOLDEN=1 $(CARGO) test --quiet --locked --package tollgate --test integration documents::reference

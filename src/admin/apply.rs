@@ -2,29 +2,23 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use tollgate_sdk::document::Format;
 
 use super::reply;
 use super::resources::{expected, media_type, tagged, text};
 use crate::config::foreign::{Note, Options};
-use crate::config::{Documents, Fate, Mistake, Unread, read_documents};
+use crate::config::{Difference, Documents, Fate, Mistake, Unread, read_documents};
 use crate::control::{Changed, Control, Edit, What};
 
-pub(super) fn routes() -> Router<Arc<Control>> {
-    Router::new()
-        .route("/v1/plan", post(plan))
-        .route("/v1/apply", post(apply))
-}
-
-async fn plan(
+/// What documents would change.
+pub(super) async fn plan(
     State(control): State<Arc<Control>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -40,7 +34,8 @@ async fn plan(
     }
 }
 
-async fn apply(
+/// Brings documents into force, all or none.
+pub(super) async fn apply(
     State(control): State<Arc<Control>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -130,9 +125,7 @@ fn options(query: &str) -> Result<Options, String> {
 fn answer(changed: &Changed, told: Told) -> Response {
     let announced = &changed.announced;
     let change = |fate: &Fate| {
-        let fields: Vec<Value> = { fate.fields.iter() }
-            .map(|field| json!({"path": field.path, "from": field.from, "to": field.to}))
-            .collect();
+        let fields: Vec<Value> = fate.fields.iter().map(Difference::shown).collect();
         let mut change = json!({
             "kind": fate.kind.word(),
             "name": &*fate.name,

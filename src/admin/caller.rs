@@ -1,12 +1,13 @@
-//! Who may use the admin API: whoever has its token or, where there is none, whoever is on this machine.
+//! Who may use the admin API: whoever has its token or, where there is none, whoever is on this machine. Who comes by the unix socket was let in by its mode.
 //!
 //! A browser is on this machine, too, and does what any page tells it: requests that come from a page of another origin are refused either way.
 //! Whose name has been made to lead here is of our own origin to a browser: where there is no token, only names that nobody else can give are answered to.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::Extension;
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
@@ -15,6 +16,7 @@ use axum::response::Response;
 use tollgate_sdk::secret::Secret;
 
 use super::reply;
+use super::serve::Peer;
 
 /// Who may.
 pub(super) struct Callers {
@@ -28,11 +30,19 @@ impl Callers {
         }
     }
 
-    fn refuse(&self, peer: SocketAddr, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    /// The token a request presents, if there is one to present.
+    pub(super) fn presented(&self, headers: &HeaderMap) -> Option<Secret<String>> {
+        self.token.as_ref().and_then(|_| bearer(headers))
+    }
+
+    fn refuse(&self, peer: &Peer, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
         if is_foreign(headers) {
             let why = "Pages of other origins may not use the admin API.";
             return Some((StatusCode::FORBIDDEN, why));
         }
+        let Peer::Address(peer) = peer else {
+            return None;
+        };
         match &self.token {
             None if peer.ip().to_canonical().is_loopback() && !is_led_here(headers) => None,
             None if peer.ip().to_canonical().is_loopback() => {
@@ -55,11 +65,11 @@ impl Callers {
 /// Lets a request pass, or answers it.
 pub(super) async fn admit(
     State(callers): State<Arc<Callers>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    match callers.refuse(peer, request.headers()) {
+    match callers.refuse(&peer, request.headers()) {
         None => next.run(request).await,
         Some((status, why)) => {
             let code = match status {
@@ -106,6 +116,8 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use axum::http::HeaderValue;
 
     use super::*;
@@ -118,8 +130,8 @@ mod tests {
                 Some((name, HeaderValue::from_str(value).ok()?))
             })
             .collect();
-        let peer = SocketAddr::new(peer.parse().unwrap_or(IpAddr::from([192, 0, 2, 1])), 1);
-        let refused = callers.refuse(peer, &headers);
+        let peer = Peer::Address(SocketAddr::new(peer.parse().unwrap(), 1));
+        let refused = callers.refuse(&peer, &headers);
         refused.map_or(200, |(status, _)| status.as_u16())
     }
 
@@ -145,5 +157,15 @@ mod tests {
             assert_eq!(status(Some("t"), far, &[]), 401, "{far}");
             assert_eq!(status(Some("t"), far, &token), 200, "{far}");
         }
+    }
+
+    #[test]
+    fn who_comes_by_the_socket_needs_no_token() {
+        let callers = Callers::new(Some(Secret::new("t".to_owned())));
+        let peer = Peer::Socket { uid: Some(0) };
+        let mut headers = HeaderMap::new();
+        assert!(callers.refuse(&peer, &headers).is_none());
+        headers.insert(ORIGIN, HeaderValue::from_static("http://evil.example"));
+        assert!(callers.refuse(&peer, &headers).is_some());
     }
 }

@@ -3,11 +3,21 @@
 //! What changes anything goes through [`Control`]; what is shown holds no secret but the one a caller has just been issued.
 
 mod apply;
+mod audit;
+mod body;
 mod caller;
+mod events;
 mod keys;
+mod openapi;
+mod pages;
 mod reload;
 mod reply;
 mod resources;
+mod routes;
+mod schemas;
+mod serve;
+mod socket;
+mod status;
 mod targets;
 mod usage;
 
@@ -15,57 +25,63 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tollgate_sdk::secret::Secret;
 
 use self::caller::Callers;
+use self::serve::Limits;
 use crate::control::Control;
 use crate::store::Health;
+
+pub use openapi::text as openapi;
+pub use socket::Socket;
 
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves until it is dropped.
+/// Serves at `address`, and on `socket` if there is one, until it is dropped.
+///
+/// # Errors
+/// When it cannot listen.
 pub async fn serve(
     address: SocketAddr,
+    socket: Option<&Socket>,
     token: Option<Secret<String>>,
     control: Arc<Control>,
 ) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    let callers = Arc::new(Callers::new(token));
-    let service = router(control, callers).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).await
+    let router = router(control, token);
+    let on_socket = async {
+        match socket.map(Socket::listen).transpose()? {
+            Some(socket) => serve::serve(&socket, router.clone(), Limits::default()).await,
+            None => std::future::pending().await,
+        }
+        Ok(())
+    };
+    let on_address = async {
+        serve::serve(&listener, router.clone(), Limits::default()).await;
+        Ok(())
+    };
+    tokio::try_join!(on_address, on_socket).map(drop)
 }
 
-/// Bytes of the largest document.
-const LARGEST: usize = 1 << 20;
-/// Bytes of the most that is applied at once.
-const LARGEST_OF_MANY: usize = 32 << 20;
-
-fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
-    let api = Router::new()
-        .merge(resources::routes())
-        .merge(targets::routes())
-        .route("/v1/keys/{name}/rotate", post(keys::rotate))
-        .route("/v1/usage", get(usage::usage))
-        .route("/v1/reload", post(reload::reload))
-        .layer(DefaultBodyLimit::max(LARGEST))
-        .merge(apply::routes().layer(DefaultBodyLimit::max(LARGEST_OF_MANY)))
-        .layer(from_fn_with_state(callers, caller::admit));
-    Router::new()
-        .merge(api)
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+fn router(control: Arc<Control>, token: Option<Secret<String>>) -> Router {
+    let callers = Arc::new(Callers::new(token));
+    routes::router(&control, &callers)
         .fallback(reply::no_page)
         .method_not_allowed_fallback(reply::no_method)
+        .layer(Extension(events::Watchers::default()))
+        // Bodies have been measured by then.
+        .layer(DefaultBodyLimit::disable())
         .with_state(control)
+}
+
+async fn alive() -> &'static str {
+    "ok\n"
 }
 
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {

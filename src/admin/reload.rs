@@ -9,17 +9,21 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::reply;
+use crate::control::events::Touched;
 use crate::control::{Control, ReloadError};
 
 pub(super) async fn reload(State(control): State<Arc<Control>>) -> Response {
     match control.reload().await {
-        Ok(reloaded) => Json(json!({
-            "revision": reloaded.revision,
-            "changes": reloaded.changes,
-            "after_restart": reloaded.after_restart,
-            "warnings": reloaded.warnings,
-        }))
-        .into_response(),
+        Ok(reloaded) => {
+            let changes: Vec<String> = reloaded.changes.iter().map(Touched::to_string).collect();
+            Json(json!({
+                "revision": reloaded.revision,
+                "changes": changes,
+                "after_restart": reloaded.after_restart,
+                "warnings": reloaded.warnings,
+            }))
+            .into_response()
+        }
         Err(error) => {
             let (status, code) = match &error {
                 ReloadError::NoFile => (StatusCode::CONFLICT, "no_file"),

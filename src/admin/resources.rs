@@ -9,8 +9,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use tollgate_sdk::document::{Format, Node};
 use tollgate_sdk::secret::Secret;
@@ -29,19 +28,8 @@ pub(super) const KINDS: [ResourceKind; 5] = [
     ResourceKind::Key,
 ];
 
-pub(super) fn routes() -> Router<Arc<Control>> {
-    KINDS.into_iter().fold(Router::new(), |router, kind| {
-        let all = format!("/v1/{}s", kind.word());
-        let one = format!("{all}/{{name}}");
-        let of_kind = Router::new()
-            .route(&all, get(list).post(create))
-            .route(&one, get(show).put(replace).patch(patch).delete(remove))
-            .layer(Extension(kind));
-        router.merge(of_kind)
-    })
-}
-
-async fn list(
+/// All resources of a kind that are wanted.
+pub(super) async fn list(
     State(control): State<Arc<Control>>,
     Extension(kind): Extension<ResourceKind>,
     RawQuery(query): RawQuery,
@@ -59,7 +47,8 @@ async fn list(
     ([(ETAG, tag(set.revision))], body).into_response()
 }
 
-async fn show(
+/// One resource.
+pub(super) async fn show(
     State(control): State<Arc<Control>>,
     Extension(kind): Extension<ResourceKind>,
     Path(name): Path<String>,
@@ -70,7 +59,8 @@ async fn show(
     }
 }
 
-async fn create(
+/// A new resource.
+pub(super) async fn create(
     State(control): State<Arc<Control>>,
     Extension(kind): Extension<ResourceKind>,
     headers: HeaderMap,
@@ -85,7 +75,8 @@ async fn create(
     put(changed, kind, name.as_deref().unwrap_or_default())
 }
 
-async fn replace(
+/// A resource, made or replaced.
+pub(super) async fn replace(
     State(control): State<Arc<Control>>,
     Extension(kind): Extension<ResourceKind>,
     Path(name): Path<String>,
@@ -107,7 +98,8 @@ async fn replace(
     )
 }
 
-async fn patch(
+/// Some fields of a resource.
+pub(super) async fn patch(
     State(control): State<Arc<Control>>,
     Extension(kind): Extension<ResourceKind>,
     Path(name): Path<String>,
@@ -129,7 +121,8 @@ async fn patch(
     )
 }
 
-async fn remove(
+/// The end of a resource.
+pub(super) async fn remove(
     State(control): State<Arc<Control>>,
     Extension(kind): Extension<ResourceKind>,
     Path(name): Path<String>,

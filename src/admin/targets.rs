@@ -5,13 +5,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use tollgate_sdk::document::Document;
 
@@ -23,14 +22,11 @@ use crate::health::{BreakerState, Standing};
 use crate::model::Target;
 use crate::snapshot::{self, Snapshot};
 
-pub(super) fn routes() -> Router<Arc<Control>> {
-    let one = get(show).put(register).delete(leave);
-    Router::new()
-        .route("/v1/upstreams/{name}/targets", get(list))
-        .route("/v1/upstreams/{name}/targets/{id}", one)
-}
-
-async fn list(State(control): State<Arc<Control>>, Path(name): Path<String>) -> Response {
+/// How the targets of an upstream stand.
+pub(super) async fn list(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+) -> Response {
     let set = control.resources();
     match items(&set, &control.snapshot(), &name) {
         Some(items) => {
@@ -41,7 +37,8 @@ async fn list(State(control): State<Arc<Control>>, Path(name): Path<String>) -> 
     }
 }
 
-async fn show(
+/// How one stands.
+pub(super) async fn show(
     State(control): State<Arc<Control>>,
     Path((name, id)): Path<(String, String)>,
 ) -> Response {
@@ -59,7 +56,8 @@ async fn show(
     }
 }
 
-async fn register(
+/// A target that joins.
+pub(super) async fn register(
     State(control): State<Arc<Control>>,
     Path((name, id)): Path<(String, String)>,
     headers: HeaderMap,
@@ -86,7 +84,8 @@ async fn register(
 }
 
 /// No request is sent there any more; those that are open come to their end.
-async fn leave(
+/// A target that leaves: open requests end, new ones do not come.
+pub(super) async fn leave(
     State(control): State<Arc<Control>>,
     Path((name, id)): Path<(String, String)>,
     headers: HeaderMap,

@@ -100,7 +100,7 @@ enum Verb {
     Convert(convert::Asked),
     /// Print the configuration's JSON Schema.
     #[command(after_help = "Example: tollgate schema > tollgate.schema.json")]
-    Schema,
+    Schema(schema::Asked),
     /// Print a script that completes commands in a shell.
     #[command(after_help = "Example: tollgate completions bash > /etc/bash_completion.d/tollgate")]
     Completions(shell::Completions),
@@ -140,7 +140,7 @@ pub fn main() -> ExitCode {
         Verb::Top(asked) => top::run(&asked),
         Verb::Usage(asked) => usage::run(&asked),
         Verb::Convert(asked) => convert::run(&asked),
-        Verb::Schema => schema::run(),
+        Verb::Schema(asked) => schema::run(&asked),
         Verb::Completions(asked) => shell::completions(&asked, Arguments::command()),
         Verb::Man(asked) => shell::man(&asked, Arguments::command()),
         Verb::Version => version(),

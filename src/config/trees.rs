@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Map;
+use serde_json::{Map, json};
 use tollgate_sdk::document::{At, Json, Node, Reading, Span, Value};
 
 /// What stands for a secret.
@@ -17,6 +17,13 @@ pub struct Difference {
     pub from: Json,
     /// What it is; null if it is not there any more.
     pub to: Json,
+}
+
+impl Difference {
+    /// `{"path","from","to"}`.
+    pub fn shown(&self) -> Json {
+        json!({"path": self.path, "from": self.from, "to": self.to})
+    }
 }
 
 /// Merges a patch into a document: RFC 7396.

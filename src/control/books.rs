@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use log::Level;
+use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Control;
+use super::events::EventKind;
 use crate::store::anomaly::{Anomaly, What, anomalies};
 
 /// How often budgets are written down. So much of what was counted is lost with a process that is killed.
@@ -24,7 +27,8 @@ impl Control {
         tokio::join!(
             self.keep_budgets(),
             self.keep_tending(),
-            self.keep_looking()
+            self.keep_looking(),
+            self.keep_watching()
         );
     }
 
@@ -121,11 +125,19 @@ impl Control {
             let gauge = self.metrics.key_anomaly.with_label_values(labels);
             gauge.set(anomaly.score);
         }
-        log::warn!(
+        let message = format!(
             "the key {key:?} of the gateway \"{gateway}\" left its usual {what} in the last hour: {:.2} instead of about {:.2} (score {:.1})",
-            anomaly.value,
-            anomaly.usual,
-            anomaly.score
+            anomaly.value, anomaly.usual, anomaly.score
         );
+        let names = json!({
+            "gateway": gateway,
+            "key": key,
+            "left": what,
+            "value": anomaly.value,
+            "usual": anomaly.usual,
+            "score": anomaly.score,
+        });
+        self.events
+            .announce(Level::Warn, EventKind::Key, &message, names);
     }
 }

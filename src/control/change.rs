@@ -78,10 +78,18 @@ pub enum Expected {
 pub enum Source {
     /// The admin API.
     Api,
-    /// The configuration file, read again.
-    File,
     /// A key that rotated by itself.
     Rotation,
+}
+
+impl Source {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Rotation => "rotation",
+        }
+    }
 }
 
 /// A change that is in force.
@@ -93,7 +101,7 @@ pub struct Announced {
     pub before: u64,
     /// The revision in force.
     pub revision: u64,
-    /// What became of each resource that was named; of the file only of those that changed, without their fields.
+    /// What became of each resource that was named.
     pub fates: Vec<Fate>,
 }
 
@@ -224,19 +232,13 @@ impl Control {
         let announced = asked.announced(source, revision);
         let secrets = secrets.clone();
         self.bring(asked.candidate.finish(revision), PATIENCE).await;
-        self.announce(announced.clone());
+        self.announce_change(&announced);
         Ok(Changed {
             announced,
             resources: self.resources(),
             secrets,
             warnings,
         })
-    }
-
-    /// Tells whoever wants to know. The only place where that is done.
-    pub(super) fn announce(&self, announced: Arc<Announced>) {
-        // Nobody may be listening.
-        let _ = self.announced.send(announced);
     }
 }
 

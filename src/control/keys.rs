@@ -15,6 +15,7 @@ use tollgate_sdk::document::{FromNode, Json, JsonTable, Node, json};
 use tollgate_sdk::secret::Secret;
 
 use super::change::Asked;
+use super::events::Events;
 use super::{ChangeError, Changed, Control, Edit, Expected, Source, What};
 use crate::config::{Mistake, Owner, Resource, ResourceKind, Set};
 use crate::model::{Key, KeyHash, Moment, Name, Previous};
@@ -150,7 +151,7 @@ impl Control {
         let due: Vec<Arc<Key>> = {
             let mut tended = self.tended.lock().await;
             let set = self.resources();
-            tended.tell_of_ends(&set, present);
+            tended.tell_of_ends(&set, present, &self.events);
             let keys = set.all(ResourceKind::Key).iter();
             let due = keys.filter(|key| tended.is_due(key, present));
             due.filter_map(|key| key.model.key().cloned()).collect()
@@ -262,7 +263,7 @@ impl Tended {
     }
 
     /// A line in the log for every key that ends soon, once.
-    fn tell_of_ends(&mut self, set: &Set, present: SystemTime) {
+    fn tell_of_ends(&mut self, set: &Set, present: SystemTime, events: &Events) {
         let keys = set.all(ResourceKind::Key).iter();
         for key in keys.filter_map(|resource| resource.model.key()) {
             let Some(end) = key.expires_at.map(Moment::time) else {
@@ -272,12 +273,7 @@ impl Tended {
                 .checked_sub(key.warn_before)
                 .is_none_or(|at| at <= present);
             if soon && self.told.insert((key.name.clone(), end)) {
-                let when = Moment::at(end).map_or(String::new(), |end| end.value().to_string());
-                let gateway = &key.gateway;
-                log::warn!(
-                    "the key {} of the gateway {gateway} ends at {when}",
-                    key.name
-                );
+                events.tell_of_end(key, end);
             }
         }
     }

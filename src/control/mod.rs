@@ -5,18 +5,20 @@
 mod books;
 mod budgets;
 mod change;
+mod conditions;
+pub mod events;
 mod keys;
 mod probes;
 mod reload;
 mod resolve;
+mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tollgate_sdk::plugin::Http;
 
 use crate::auth::Authority;
@@ -30,9 +32,14 @@ use crate::telemetry::Metrics;
 use self::budgets::Budgets;
 use self::keys::Tended;
 
+use self::conditions::Book;
+use self::events::Events;
 pub use change::{Announced, ChangeError, Changed, Edit, Expected, Source, What};
+
+pub use conditions::{Condition, ConditionKind, GatewayState, LastReload};
 pub use keys::Issued;
 pub use reload::{ReloadError, Reloaded};
+pub use status::{GatewayStatus, QueueStatus, ServiceStatus, Status, TargetStatus};
 
 /// Holds the configuration in force and everything that outlives it.
 pub struct Control {
@@ -47,15 +54,13 @@ pub struct Control {
     file: Option<PathBuf>,
     /// Held while a change is made, so that there is one at a time.
     tended: tokio::sync::Mutex<Tended>,
-    /// Who wants to know of changes.
-    announced: broadcast::Sender<Arc<Announced>>,
     /// The targets to be probed.
     probed: watch::Sender<Arc<[health::Watched]>>,
-    ready: AtomicBool,
+    /// What happens.
+    events: Arc<Events>,
+    /// What is remembered of gateways' conditions.
+    book: Book,
 }
-
-/// How many announcements wait for whoever is slow to read them.
-const ANNOUNCED: usize = 256;
 
 impl Control {
     /// Compiles a first configuration, with what the store has, and resolves its targets' names, each at most for `patience`. A name that
@@ -99,9 +104,9 @@ impl Control {
             budgets: Budgets::default(),
             file,
             tended: tokio::sync::Mutex::default(),
-            announced: broadcast::channel(ANNOUNCED).0,
             probed,
-            ready: AtomicBool::new(false),
+            events: Arc::default(),
+            book: Book::default(),
         })
     }
 
@@ -120,11 +125,6 @@ impl Control {
         self.present.load_full()
     }
 
-    /// Every change from now on, once it is in force. Who reads too slowly misses the oldest.
-    pub fn announcements(&self) -> broadcast::Receiver<Arc<Announced>> {
-        self.announced.subscribe()
-    }
-
     /// Where state is kept.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
@@ -140,16 +140,6 @@ impl Control {
         &self.metrics
     }
 
-    /// Whether requests are taken: listeners are up and nothing is draining.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
-    }
-
-    /// Says that requests are taken now, or no longer.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-    }
-
     /// Keeps target addresses fresh. Runs until it is dropped.
     pub async fn keep_resolving(&self) {
         resolve::forever(self).await;
@@ -157,7 +147,11 @@ impl Control {
 
     /// Probes targets as they are configured. Runs until it is dropped.
     pub async fn keep_probing(&self) {
-        health::watch(self.probed.subscribe(), probes::turned).await;
+        let events = self.events.clone();
+        let turned = move |watched: &health::Watched, turn, why: Option<&str>| {
+            probes::turned(&events, watched, turn, why);
+        };
+        health::watch(self.probed.subscribe(), turned).await;
     }
 
     fn observe_keys(&self, snapshot: &Snapshot) {

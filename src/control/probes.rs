@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use log::Level;
+use serde_json::json;
+
+use super::events::{EventKind, Events};
 use crate::health::{Place, Turn, Watched};
 use crate::snapshot::{Snapshot, Target, Upstream};
 
@@ -34,14 +38,26 @@ fn watched(upstream: &Upstream, target: &Target) -> Watched {
     }
 }
 
-/// A target turned: say so.
-pub(super) fn turned(watched: &Watched, turn: Turn) {
-    let (upstream, target) = (&watched.upstream, &watched.target);
-    match turn {
-        Turn::WentDown => {
-            log::warn!("the target {target} of {upstream} does not answer its checks")
-        }
-        Turn::WentUp => log::info!("the target {target} of {upstream} is up"),
-        Turn::Opened | Turn::Closed => {}
-    }
+/// A target turned: say so, and why if it is down.
+pub(super) fn turned(events: &Events, watched: &Watched, turn: Turn, why: Option<&str>) {
+    let (upstream, target) = (&*watched.upstream, &*watched.target);
+    let (level, word, message) = match turn {
+        Turn::WentDown => (
+            Level::Warn,
+            "down",
+            format!(
+                "target {target} of upstream {upstream} is down: {}",
+                why.unwrap_or_default()
+            ),
+        ),
+        Turn::WentUp => (
+            Level::Info,
+            "up",
+            format!("target {target} of upstream {upstream} is up"),
+        ),
+        // Those are requests' to tell.
+        Turn::Opened | Turn::Closed => return,
+    };
+    let names = json!({"upstream": upstream, "target": target, "health": word});
+    events.announce(level, EventKind::Target, &message, names);
 }

@@ -6,15 +6,15 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Control;
-use super::change::{self, Announced, Source};
-use crate::config::{self, Action, Fate, Loaded, Set, take_kept};
+use super::change;
+use super::events::Touched;
+use crate::config::{self, Loaded, Set, take_kept};
 use crate::model::Config;
 
 /// How often the file is looked at.
@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Reloaded {
     /// The revision in force.
     pub revision: u64,
-    /// What is different, as `service qwen: updated`.
-    pub changes: Vec<String>,
+    /// What is different.
+    pub changes: Vec<Touched>,
     /// What only a restart brings into force.
     pub after_restart: Vec<String>,
     /// What the file's author should look at.
@@ -59,21 +59,13 @@ impl Control {
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let changing = self.book.changing();
         let done = self.try_reload().await;
+        drop(changing);
         let result = if done.is_ok() { "ok" } else { "refused" };
         let counter = &self.metrics.config_reloads;
         counter.with_label_values(&[result]).inc();
-        match &done {
-            Ok(reloaded) if reloaded.changes.is_empty() => {
-                log::info!("the configuration was read again: nothing has changed");
-            }
-            Ok(reloaded) => log::info!(
-                "the configuration was read again; revision {}: {}",
-                reloaded.revision,
-                reloaded.changes.join(", ")
-            ),
-            Err(error) => log::error!("the configuration stays as it was: {error}"),
-        }
+        self.tell_of_reload(&done);
         if let Ok(Reloaded { after_restart, .. }) = &done
             && !after_restart.is_empty()
         {
@@ -102,9 +94,9 @@ impl Control {
             log::warn!("{told}");
         }
         let fates = change::different(&present, &next);
-        let mut changes: Vec<String> = fates.iter().map(told).collect();
+        let mut changes: Vec<Touched> = fates.iter().filter_map(Touched::of).collect();
         if present.config().server != config.server {
-            changes.insert(0, "server: updated".to_owned());
+            changes.insert(0, Touched::server());
         }
         if changes.is_empty() {
             return Ok(Reloaded {
@@ -117,12 +109,6 @@ impl Control {
         let revision = self.next_revision(next.revision).await;
         next.renumber(revision);
         self.bring(next, PATIENCE).await;
-        self.announce(Arc::new(Announced {
-            source: Source::File,
-            before: present.revision,
-            revision,
-            fates,
-        }));
         Ok(Reloaded {
             revision,
             changes,
@@ -215,15 +201,4 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
     new.log = old.log.clone();
     new.listeners = old.listeners.clone();
     waiting
-}
-
-/// As `service qwen: updated`.
-fn told(fate: &Fate) -> String {
-    let what = match fate.action {
-        Action::Create => "created",
-        Action::Update => "updated",
-        Action::Unchanged => "unchanged",
-        Action::Delete => "deleted",
-    };
-    format!("{} {}: {what}", fate.kind.word(), fate.name)
 }

@@ -18,6 +18,6 @@ mod watch;
 
 pub use check::Place;
 pub use standing::{
-    BreakerState, Failure, Standing, TargetHealth, Thresholds, Ticket, Turn, least_bad,
+    BreakerState, Failure, Report, Standing, TargetHealth, Thresholds, Ticket, Turn, least_bad,
 };
 pub use watch::{Watched, watch};

@@ -146,6 +146,27 @@ pub enum BreakerState {
     Open,
 }
 
+impl From<State> for BreakerState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Closed => BreakerState::Closed,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+            State::Open { .. } => BreakerState::Open,
+        }
+    }
+}
+
+/// What is known of a target, one by one, for whoever wants to see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether it answers when it is asked; `None` if it is not asked, or was not yet.
+    pub answers: Option<bool>,
+    /// How its breaker stands.
+    pub breaker: BreakerState,
+    /// How long it is still to be left alone because it said so.
+    pub cooling: Option<Duration>,
+}
+
 /// All that is known of a target's health.
 #[derive(Debug)]
 pub struct TargetHealth {
@@ -222,10 +243,23 @@ impl TargetHealth {
         if self.calm.load(Ordering::Acquire) != 0 {
             return BreakerState::Closed;
         }
-        match self.lock().breaker.state(now) {
-            State::Closed => BreakerState::Closed,
-            State::HalfOpen { .. } => BreakerState::HalfOpen,
-            State::Open { .. } => BreakerState::Open,
+        self.lock().breaker.state(now).into()
+    }
+
+    /// What is known of it, one by one.
+    pub fn report(&self, now: Instant) -> Report {
+        let mut known = self.lock();
+        Report {
+            answers: match known.probes {
+                Probes::Up => Some(true),
+                Probes::Down => Some(false),
+                Probes::Off | Probes::Unchecked => None,
+            },
+            breaker: known.breaker.state(now).into(),
+            cooling: known
+                .cooling
+                .map(|until| until.saturating_duration_since(now))
+                .filter(|left| !left.is_zero()),
         }
     }
 

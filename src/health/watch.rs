@@ -59,10 +59,10 @@ impl fmt::Debug for Watched {
 }
 
 /// Asks the targets of the latest set for as long as it is polled and there may be another set. Targets that are in
-/// the next set as they were go on undisturbed. `turned` hears of every turn, after it is noted.
+/// the next set as they were go on undisturbed. `turned` hears of every turn, after it is noted, and why.
 pub async fn watch<F>(mut sets: Receiver<Arc<[Watched]>>, turned: F)
 where
-    F: Fn(&Watched, Turn) + Send + Sync + 'static,
+    F: Fn(&Watched, Turn, Option<&str>) + Send + Sync + 'static,
 {
     let mut asking = Asking {
         tools: Tools::default(),
@@ -86,7 +86,7 @@ struct Asking<F> {
 
 impl<F> Asking<F>
 where
-    F: Fn(&Watched, Turn) + Send + Sync + 'static,
+    F: Fn(&Watched, Turn, Option<&str>) + Send + Sync + 'static,
 {
     fn follow(&mut self, set: &[Watched]) {
         let mut before = std::mem::take(&mut self.tasks);
@@ -128,7 +128,7 @@ impl Drop for Task {
 async fn keep_asking(
     watched: Watched,
     check: Arc<dyn HealthCheck + Send + Sync>,
-    turned: Arc<impl Fn(&Watched, Turn)>,
+    turned: Arc<impl Fn(&Watched, Turn, Option<&str>)>,
 ) {
     let settings = &watched.settings;
     let thresholds = Thresholds {
@@ -147,12 +147,8 @@ async fn keep_asking(
         let answer = ask(&watched, &*check).await;
         let now = std::time::Instant::now();
         if let Some(turn) = watched.health.probed(answer.is_ok(), &thresholds, now) {
-            let (target, upstream) = (&watched.target, &watched.upstream);
-            match answer {
-                Ok(()) => log::info!("target {target} of upstream {upstream} is up"),
-                Err(error) => log::warn!("target {target} of upstream {upstream} is down: {error}"),
-            }
-            turned(&watched, turn);
+            let why = answer.err().map(|error| error.to_string());
+            turned(&watched, turn, why.as_deref());
         }
         sleep_until(next).await;
     }

@@ -44,6 +44,9 @@ document! {
         /// The token of the admin API; if empty, only clients on this machine may use it.
         #[example = "${TOLLGATE_TOKEN:-}"]
         token: Option<Secret<String>>,
+        /// A unix socket with the same pages, for its owner alone; whoever can open it needs no token.
+        #[example = "/run/tollgate/admin.sock"]
+        socket: Option<SocketPath>,
     }
 }
 
@@ -121,6 +124,38 @@ impl FromText for AccessLog {
 }
 
 text_in_document!(AccessLog);
+
+/// Where a unix socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath(pub PathBuf);
+
+impl FromText for SocketPath {
+    const EXPECTED: &'static str = "the path of a unix socket";
+    const EXAMPLE: &'static str = "/run/tollgate/admin.sock";
+
+    fn from_text(text: &str) -> Result<Self, Invalid> {
+        /// The system takes 107 bytes; for a moment the name is longer.
+        const LONGEST: usize = 90;
+        match text {
+            "" => Err(Invalid::new("an empty path").help("leave the field out for none")),
+            long if long.len() > LONGEST => Err(Invalid::new(format!(
+                "a path of {} bytes is too long for a socket",
+                long.len()
+            ))
+            .help(format!("{LONGEST} at most: \"/run/tollgate/admin.sock\""))),
+            dirty if dirty.contains('\0') => Err(Invalid::new("not a path")),
+            folder if folder.ends_with('/') => Err(Invalid::new("a folder, not a socket")
+                .help("add a name: \"/run/tollgate/admin.sock\"")),
+            path => Ok(Self(path.into())),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+text_in_document!(SocketPath);
 
 /// Where state is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

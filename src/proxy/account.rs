@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::plugins::{self, Afterwards};
+use crate::control::Control;
+use crate::control::events::Events;
 use crate::store::{Store, UsageRecord};
 use crate::telemetry::{AccessLog, Metrics, logger};
 
@@ -19,18 +21,22 @@ pub(crate) struct Account {
     metrics: Arc<Metrics>,
     access: AccessLog,
     store: Arc<dyn Store>,
+    /// Where turns of targets are told.
+    pub(super) events: Arc<Events>,
     afterwards: Afterwards,
     /// Exchanges that have not ended.
     pub(super) open: Arc<AtomicUsize>,
 }
 
 impl Account {
-    pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog, store: Arc<dyn Store>) -> Account {
+    pub(crate) fn new(access: AccessLog, control: &Control) -> Account {
+        let metrics = control.metrics().clone();
         Account {
             afterwards: Afterwards::new(metrics.plugins_dropped.clone()),
             metrics,
             access,
-            store,
+            store: control.store().clone(),
+            events: control.events().clone(),
             open: Arc::default(),
         }
     }

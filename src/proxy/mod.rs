@@ -69,7 +69,7 @@ impl Proxy {
         Proxy {
             copies: Arc::new(Copies::new(metrics.clone())),
             bodies: BodyMemory::new(body_memory, metrics.body_memory.clone()),
-            account: Arc::new(Account::new(metrics, access, control.store().clone())),
+            account: Arc::new(Account::new(access, &control)),
             road: Arc::new(Road::new(threads)),
             control,
         }

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use log::Level;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use crate::control::events::EventKind;
 use crate::health::{Failure, Turn};
 use crate::model::RetryOn;
 
@@ -67,11 +70,12 @@ pub(super) fn blame(x: &mut Exchange, failure: Failure) {
         .as_mut()
         .and_then(|attempt| attempt.ticket.failed(failure, Instant::now().into_std()));
     if turn == Some(Turn::Opened) {
-        log::warn!(
+        let message = format!(
             "the breaker of {} opened: {}",
             x.attempt_label(),
             reason(failure)
         );
+        tell(x, Level::Warn, "open", &message);
     }
 }
 
@@ -82,8 +86,22 @@ pub(super) fn praise(x: &mut Exchange) {
         .as_mut()
         .and_then(|attempt| attempt.ticket.succeeded(Instant::now().into_std()));
     if turn == Some(Turn::Closed) {
-        log::info!("the breaker of {} closed", x.attempt_label());
+        let message = format!("the breaker of {} closed", x.attempt_label());
+        tell(x, Level::Info, "closed", &message);
     }
+}
+
+/// A breaker turned: rare, and told without waiting.
+fn tell(x: &Exchange, level: Level, breaker: &str, message: &str) {
+    let mut names = json!({"breaker": breaker});
+    if let Some((upstream, index)) = super::peer::target(x)
+        && let Some(target) = upstream.targets.get(index)
+    {
+        names = json!({"upstream": &*upstream.name, "target": &*target.label, "breaker": breaker});
+    }
+    x.account
+        .events
+        .announce(level, EventKind::Breaker, message, names);
 }
 
 /// The target asked for patience: nobody asks it before that is over.

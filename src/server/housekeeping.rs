@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
 use tollgate_sdk::secret::Secret;
 
-use crate::admin;
+use crate::admin::{self, Socket};
 use crate::control::Control;
 use crate::model::Config;
 
@@ -21,6 +21,7 @@ pub(super) struct Housekeeping {
     control: Arc<Control>,
     listeners: Vec<SocketAddr>,
     admin: SocketAddr,
+    socket: Option<Arc<Socket>>,
     token: Option<Secret<String>>,
     // Taken once, when the service starts.
     phases: Mutex<Option<Receiver<ExecutionPhase>>>,
@@ -32,6 +33,7 @@ impl Housekeeping {
     pub(super) fn new(
         control: Arc<Control>,
         config: &Config,
+        socket: Option<Arc<Socket>>,
         phases: Receiver<ExecutionPhase>,
         open: Arc<AtomicUsize>,
         drained: Option<fn()>,
@@ -44,6 +46,7 @@ impl Housekeeping {
                 .map(|listener| listener.address)
                 .collect(),
             admin: config.admin.address,
+            socket,
             token: config.admin.token.clone(),
             phases: Mutex::new(Some(phases)),
             open,
@@ -82,6 +85,9 @@ impl Housekeeping {
         self.control.clone().settle().await;
         // The access log's writer flushes within 200 ms.
         tokio::time::sleep(Duration::from_millis(300)).await;
+        if let Some(socket) = &self.socket {
+            socket.remove();
+        }
         log::info!("drained");
         drained();
     }
@@ -102,8 +108,13 @@ impl BackgroundService for Housekeeping {
             }
         };
         let admin = async {
-            if let Err(error) =
-                admin::serve(self.admin, self.token.clone(), self.control.clone()).await
+            if let Err(error) = admin::serve(
+                self.admin,
+                self.socket.as_deref(),
+                self.token.clone(),
+                self.control.clone(),
+            )
+            .await
             {
                 log::error!("the admin listener on {} failed: {error}", self.admin);
             }

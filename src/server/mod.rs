@@ -5,7 +5,7 @@
 mod housekeeping;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +18,10 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::housekeeping::Housekeeping;
+use crate::admin::Socket;
 use crate::calls::Calls;
 use crate::control::Control;
-use crate::model::{AccessLog as Destination, Config, StateStore};
+use crate::model::{AccessLog as Destination, Config, SocketPath, StateStore};
 use crate::proxy::{self, Proxy};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
@@ -39,6 +40,14 @@ pub enum StartError {
         /// Whose it is: `listener NAME` or `admin`.
         what: String,
         /// What the system says.
+        error: std::io::Error,
+    },
+    /// The admin API's unix socket cannot be had.
+    #[error("cannot use admin.socket {}: {error}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What is in the way.
         error: std::io::Error,
     },
     /// The access log cannot be opened.
@@ -76,6 +85,7 @@ pub fn run(config: &Config, file: Option<&Path>, ending: Ending) -> Result<(), S
     install_tls_provider();
     outlive_file_limits();
     check_addresses(config)?;
+    let socket = open_socket(config)?;
     let metrics = Arc::new(Metrics::new());
     metrics
         .started
@@ -98,7 +108,14 @@ pub fn run(config: &Config, file: Option<&Path>, ending: Ending) -> Result<(), S
         threads,
     );
     let books = control.clone();
-    let housekeeping = Housekeeping::new(control, config, phases, proxy.open(), ending.drained);
+    let housekeeping = Housekeeping::new(
+        control,
+        config,
+        socket.clone(),
+        phases,
+        proxy.open(),
+        ending.drained,
+    );
     server.add_service(background_service("housekeeping", housekeeping));
     for http2 in [true, false] {
         let mut service = proxy::serve(
@@ -131,6 +148,9 @@ pub fn run(config: &Config, file: Option<&Path>, ending: Ending) -> Result<(), S
     });
     drop(writing);
     books.close_books();
+    if let Some(socket) = socket {
+        socket.remove();
+    }
     Ok(())
 }
 
@@ -176,6 +196,19 @@ fn check_addresses(config: &Config) -> Result<(), StartError> {
         })?;
     }
     Ok(())
+}
+
+fn open_socket(config: &Config) -> Result<Option<Arc<Socket>>, StartError> {
+    let Some(SocketPath(path)) = &config.admin.socket else {
+        return Ok(None);
+    };
+    match Socket::bind(path) {
+        Ok(socket) => Ok(Some(Arc::new(socket))),
+        Err(error) => Err(StartError::Socket {
+            path: path.clone(),
+            error,
+        }),
+    }
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {

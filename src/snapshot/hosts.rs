@@ -42,6 +42,19 @@ impl Hosts {
         self.default.get_or_insert(entry);
     }
 
+    /// Every name that leads to a gateway as a whole, with the gateway's index; in no order.
+    pub fn names(&self) -> impl Iterator<Item = (String, usize)> {
+        let exact = self.exact.iter().map(|(name, e)| (name.to_string(), e));
+        let wildcard = self
+            .wildcard
+            .iter()
+            .map(|(name, e)| (format!("*.{name}"), e));
+        let any = self.any.iter().map(|e| ("*".to_owned(), e));
+        let all = exact.chain(wildcard).chain(any);
+        all.filter(|(_, entry)| entry.service.is_none())
+            .map(|(name, entry)| (name, entry.gateway))
+    }
+
     /// `host` as it stands in a request: any case, with or without port.
     pub fn find(&self, host: &str) -> Option<HostEntry> {
         if self.exact.is_empty() && self.wildcard.is_empty() {

@@ -268,6 +268,11 @@ impl Router {
         }
     }
 
+    /// The gateway's services.
+    pub fn offers(&self) -> &[Arc<Offer>] {
+        &self.offers
+    }
+
     /// One of the gateway's services.
     pub fn offer(&self, index: usize) -> Option<&Arc<Offer>> {
         self.offers.get(index)

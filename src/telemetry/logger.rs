@@ -33,6 +33,8 @@ pub fn install(level: LevelFilter, format: Format) {
         builder.filter(Some(module), level.min(LevelFilter::Warn));
     }
     builder.filter_level(level);
+    // Who changed what is not a question of how much is told.
+    builder.filter(Some("audit"), level.max(LevelFilter::Info));
     // It takes a pooled connection that closes while it is being asked for to be an error; it just opens another.
     builder.filter(Some("pingora_core::connectors"), LevelFilter::Off);
     if let Ok(directives) = std::env::var("RUST_LOG") {
@@ -59,8 +61,9 @@ fn json(record: &Record<'_>) -> Value {
     line.insert("message".into(), record.args().to_string().into());
     let _ = record
         .key_values()
-        .visit(&mut Keys(|key: String, value: String| {
-            line.entry(key).or_insert(Value::String(value));
+        .visit(&mut Keys(|key: String, value: log::kv::Value<'_>| {
+            let shown = || serde_json::to_value(&value).unwrap_or(value.to_string().into());
+            line.entry(key).or_insert_with(shown);
         }));
     Value::Object(line)
 }
@@ -75,7 +78,7 @@ fn text(record: &Record<'_>) -> String {
     );
     let _ = record
         .key_values()
-        .visit(&mut Keys(|key: String, value: String| {
+        .visit(&mut Keys(|key: String, value: log::kv::Value<'_>| {
             line.push_str(&format!(" {key}={value}"));
         }));
     line
@@ -88,13 +91,13 @@ pub fn now() -> String {
 
 struct Keys<F>(F);
 
-impl<'kvs, F: FnMut(String, String)> log::kv::VisitSource<'kvs> for Keys<F> {
+impl<'kvs, F: FnMut(String, log::kv::Value<'kvs>)> log::kv::VisitSource<'kvs> for Keys<F> {
     fn visit_pair(
         &mut self,
         key: log::kv::Key<'kvs>,
         value: log::kv::Value<'kvs>,
     ) -> Result<(), log::kv::Error> {
-        (self.0)(key.to_string(), value.to_string());
+        (self.0)(key.to_string(), value);
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! Label values come from configuration only, never from clients. A request looks nothing up by label: an
 //! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them.
 
+use std::collections::HashMap;
+
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
@@ -388,6 +390,17 @@ impl Metrics {
         self.requests
             .with_label_values(&[gateway, "", status_label(status).as_str()])
             .inc();
+    }
+
+    /// Requests being served, by service; only of services that were ever asked.
+    pub fn in_flight_by_service(&self) -> HashMap<String, i64> {
+        let families = self.in_flight.collect();
+        let series = families.iter().flat_map(|family| family.get_metric());
+        let shown = series.filter_map(|series| {
+            let service = series.get_label().first()?.value().to_owned();
+            Some((service, series.get_gauge().get_value() as i64))
+        });
+        shown.collect()
     }
 }
 

@@ -213,3 +213,8 @@ fn full_toml_names_every_field() {
 fn the_schema_is_current() {
     compare("conf/schema.json", &tollgate::config::schema::text());
 }
+
+#[test]
+fn the_openapi_document_is_current() {
+    compare("conf/openapi.json", &tollgate::admin::openapi());
+}

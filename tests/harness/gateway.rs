@@ -13,7 +13,7 @@ use tollgate::model::{Config, StateStore};
 use tollgate::server::{self, Ending, ShutdownSignal, StartError};
 
 use super::{
-    Api, Client, H2Client, Metrics, PATIENCE, Reply, free_port, get, leaks, runtime, until,
+    Api, Client, H2Client, Metrics, PATIENCE, Reply, Watch, free_port, get, leaks, runtime, until,
 };
 
 /// Panics on the gateway's own threads since the process started.
@@ -152,6 +152,11 @@ impl Gateway {
     /// A connection to the admin listener.
     pub(crate) fn admin_client(&self) -> Client {
         Client::connect(self.admin)
+    }
+
+    /// Begins to watch what happens.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch::open(self.admin, "")
     }
 
     pub(crate) fn api(&self) -> Api {

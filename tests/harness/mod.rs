@@ -17,6 +17,7 @@ mod process;
 mod reply;
 mod terminal;
 mod upstream;
+mod watch;
 mod web;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -45,6 +46,7 @@ pub(crate) use process::{PROGRAM, Process};
 pub(crate) use reply::{Piece, Reply};
 pub(crate) use terminal::Terminal;
 pub(crate) use upstream::{Connection, Request, Upstream};
+pub(crate) use watch::{Told, Watch};
 pub(crate) use web::{Mood, Web};
 
 /// How long anything that should happen may take before a test gives up on it.

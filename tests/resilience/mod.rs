@@ -8,6 +8,7 @@ mod identity_services;
 mod issuers;
 mod killed;
 mod shutdown;
+mod slow_admin;
 mod slow_readers;
 mod storm;
 mod timeouts;

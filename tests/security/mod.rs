@@ -1,6 +1,8 @@
 //! What must never happen.
 
 mod admin_access;
+mod admin_socket;
+mod audit;
 mod forbidden_frames;
 mod injection;
 mod secrets;

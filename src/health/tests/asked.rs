@@ -61,7 +61,7 @@ impl Asking {
     fn start(set: Vec<Watched>) -> Asking {
         let (sets, receiver) = channel(Arc::from(set));
         let (tell, turns) = unbounded_channel();
-        let task = tokio::spawn(watch(receiver, move |watched, turn| {
+        let task = tokio::spawn(watch(receiver, move |watched, turn, _| {
             let _ = tell.send((watched.target.clone(), turn, Instant::now()));
         }));
         Asking { sets, turns, task }

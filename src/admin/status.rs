@@ -1,0 +1,114 @@
+//! `/v1/status`: how everything stands.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use tollgate_sdk::document::FromNode;
+
+use crate::control::{
+    Condition, Control, GatewayStatus, LastReload, ServiceStatus, Status, TargetStatus,
+};
+use crate::health::BreakerState;
+use crate::store::Health;
+
+pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
+    Json(shown(&control.status()))
+}
+
+fn shown(status: &Status) -> Value {
+    let gateways: Vec<Value> = status.gateways.iter().map(gateway).collect();
+    let services: Vec<Value> = status.services.iter().map(service).collect();
+    let targets: Vec<Value> = status.targets.iter().map(target).collect();
+    let queues = status.queues.iter().map(|queue| {
+        json!({
+            "service": &*queue.service,
+            "depth": queue.depth,
+            "waiting_for_target": queue.waiting_for_target,
+        })
+    });
+    json!({
+        "version": status.version,
+        "revision": status.revision,
+        "started_at": status.started_at.value(),
+        "ready": status.ready,
+        "file": status.file,
+        "last_reload": status.last_reload.as_ref().map(reload),
+        "gateways": gateways,
+        "services": services,
+        "targets": targets,
+        "queues": queues.collect::<Vec<_>>(),
+        "store": store(&status.store),
+    })
+}
+
+fn reload(last: &LastReload) -> Value {
+    json!({
+        "at": last.at.value(),
+        "result": if last.ok { "ok" } else { "refused" },
+        "message": last.message,
+    })
+}
+
+fn gateway(gateway: &GatewayStatus) -> Value {
+    let conditions: Vec<Value> = gateway.conditions.iter().map(condition).collect();
+    let services: Vec<&str> = gateway.services.iter().map(|name| &**name).collect();
+    json!({
+        "name": &*gateway.name,
+        "status": gateway.state.as_str(),
+        "conditions": conditions,
+        "hosts": gateway.hosts,
+        "services": services,
+    })
+}
+
+fn condition(condition: &Condition) -> Value {
+    json!({
+        "type": condition.kind.as_str(),
+        "status": condition.status(),
+        "reason": condition.reason,
+        "message": condition.message,
+        "updated_at": condition.updated_at(),
+    })
+}
+
+fn service(service: &ServiceStatus) -> Value {
+    json!({
+        "name": &*service.name,
+        "upstream": &*service.upstream,
+        "in_flight": service.in_flight,
+        "targets": service.targets,
+        "serving": service.serving,
+    })
+}
+
+fn target(target: &TargetStatus) -> Value {
+    json!({
+        "upstream": &*target.upstream,
+        "id": target.id,
+        "url": &*target.url,
+        "health": match target.answers {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "unknown",
+        },
+        "breaker": match target.breaker {
+            BreakerState::Closed => "closed",
+            BreakerState::HalfOpen => "half_open",
+            BreakerState::Open => "open",
+        },
+        "in_flight": target.in_flight,
+        "weight": target.weight,
+        "cooling_ms": target.cooling.map_or(0, |left| left.as_millis() as u64),
+    })
+}
+
+fn store(health: &Health) -> Value {
+    json!({
+        "ok": health.ok,
+        "reason": health.reason,
+        "buffered": health.buffered,
+        "dropped": health.dropped,
+    })
+}
