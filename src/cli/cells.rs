@@ -248,9 +248,17 @@ impl Thing<'_> {
         }
     }
 
+    /// A label of this name; a conversion puts the other system's name and a dot before it.
     fn label(&self, name: &str) -> String {
-        let label = self.value.get("labels").and_then(|labels| labels.get(name));
-        shown(label.unwrap_or(&Value::Null))
+        let labels = self.value.get("labels").and_then(Value::as_object);
+        let is_meant = |label: &str| label.rsplit('.').next() == Some(name);
+        let mut meant = labels
+            .into_iter()
+            .flatten()
+            .filter(|(label, _)| is_meant(label));
+        meant
+            .next()
+            .map_or_else(|| "-".to_owned(), |(_, value)| shown(value))
     }
 
     /// A list of texts, or of tables that have a name or a URL.
@@ -335,7 +343,7 @@ mod tests {
     #[test]
     fn columns_without_content_are_left_out() {
         let plain = json!({"name": "a", "hosts": ["*"]});
-        let labelled = json!({"name": "b", "labels": {"region": "eu"}, "subdomain": "b", "domain": "example.com"});
+        let labelled = json!({"name": "b", "labels": {"dstack.region": "eu"}, "subdomain": "b", "domain": "example.com"});
         let (heads, rows) = cells(Kind::Gateway, &[plain, labelled], false);
         assert_eq!(
             heads,

@@ -103,7 +103,7 @@ fn shells_and_readers_are_served() {
         let output = run(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let script = text(&output.stdout);
-        for word in [sign, "apply", "certificate", "rotate"] {
+        for word in [sign, "apply", "dry-run", "rotate"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }

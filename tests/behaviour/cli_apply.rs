@@ -375,7 +375,7 @@ fn every_mistake_is_told_at_its_place() {
             "a.yaml:10:7: kind: listeners are not applied",
             "b.toml:3:12: upstream[0].api_key: the environment variable UNSET_HERE is not set",
             "b.toml:6:",
-            "there is no file ./nowhere.txt",
+            "there is no file nowhere.txt",
             "upstream[2]: missing field `name`",
             "gatway: unknown section",
             "c.json:1:",
@@ -454,12 +454,16 @@ fn foreign_documents_are_converted_with_a_report() {
         "{}",
         ran.stderr
     );
-    assert!(ran.done().contains("3 to create"));
+    assert!(ran.done().contains("5 to create"));
     assert_eq!(admin.resource("gateway", "edge")["domain"], "example.com");
     assert_eq!(admin.resource("service", "own")["weight"], 1);
+    assert_eq!(
+        admin.resource("service", "chat")["gateways"],
+        json!(["edge"])
+    );
     assert!(
         admin
-            .resource("service", "chat")
+            .resource("upstream", "chat")
             .to_string()
             .contains("http://10.0.0.1:8000")
     );

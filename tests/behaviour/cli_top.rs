@@ -76,21 +76,18 @@ fn the_view_lives_is_sorted_and_ends_with_q() {
         terminal.wait(text);
     }
     // The second look brings the first rates.
-    terminal.wait("200ms");
+    terminal.wait_redrawn("200ms", 120);
     terminal.press("n");
-    terminal.wait("SERVICE▼");
+    terminal.wait_redrawn("SERVICE▼", 120);
     terminal.press("l");
-    terminal.wait("P99▼");
-    let drawn = terminal.shown().matches("q quit").count();
-    terminal.resize(70);
-    terminal.wait_times("q quit", drawn + 1);
+    terminal.wait_redrawn("P99▼", 70);
 
     // A gateway that does not answer is waited for.
     admin.set(Mood::Gone);
-    terminal.wait("no answer, asking again");
+    terminal.wait_redrawn("no answer, asking again", 120);
     admin.change(|state| state.status["version"] = json!("9.9.9"));
     admin.set(Mood::Well);
-    terminal.wait("9.9.9");
+    terminal.wait_redrawn("9.9.9", 120);
     terminal.press("q");
     assert_eq!(terminal.end(), 0);
     assert!(

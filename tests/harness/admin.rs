@@ -154,7 +154,7 @@ impl State {
         let wrong = |(index, (_, _, fields)): (usize, &(String, String, Map<String, Value>))| {
             let weight = fields.get("weight").filter(|weight| !weight.is_u64())?;
             let message = format!("expected a whole number, found {weight}; for example: 100");
-            Some(json!({"path": format!("items[{index}].weight"), "message": message}))
+            Some(json!({"path": format!("documents[{index}].weight"), "message": message}))
         };
         let details: Vec<Value> = items(request)
             .iter()

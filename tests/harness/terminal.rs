@@ -76,6 +76,22 @@ impl Terminal {
         })
     }
 
+    /// Waits for a text on a screen of which only what changes is drawn: it is drawn anew again and again, at this width or one less.
+    #[track_caller]
+    pub(crate) fn wait_redrawn(&self, text: &str, columns: u16) {
+        let mut narrower = 0;
+        until(&format!("`{text}` on the screen"), || {
+            let before = self.shown().len();
+            narrower = 1 - narrower;
+            self.resize(columns - narrower);
+            until("it to be drawn anew", || {
+                (self.shown().len() > before).then_some(())
+            });
+            let shown = self.shown();
+            shown[before..].contains(text).then_some(())
+        });
+    }
+
     /// Waits until a text has been shown so often.
     #[track_caller]
     pub(crate) fn wait_times(&self, text: &str, times: usize) {

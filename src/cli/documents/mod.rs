@@ -62,22 +62,9 @@ impl Files {
         let mut resources = Vec::new();
         let mut failed = false;
         for source in source::find(&self.files) {
-            let read = source.and_then(|source| {
-                let parts = source.parts();
-                Ok(parts
-                    .iter()
-                    .map(|text| source.read(text, &options))
-                    .collect::<Vec<_>>())
-            });
-            match read {
-                Ok(parts) => {
-                    for part in parts {
-                        match part {
-                            Ok(mut found) => resources.append(&mut found),
-                            Err(Told) => failed = true,
-                        }
-                    }
-                }
+            match source.map(|source| source.read(&options)) {
+                Ok(Ok(mut found)) => resources.append(&mut found),
+                Ok(Err(Told)) => failed = true,
                 Err(wrong) => {
                     eprintln!("{wrong}");
                     failed = true;
@@ -123,9 +110,9 @@ impl Given {
         Ended::Failed(refused.message().to_owned())
     }
 
-    /// A mistake in `items[3].weight`, shown where it was typed.
+    /// A mistake in `documents[3].weight`, shown where it was typed.
     fn place(&self, path: &str, message: &str) -> Option<String> {
-        let rest = path.strip_prefix("items").unwrap_or(path);
+        let rest = path.strip_prefix("documents")?;
         let (index, rest) = rest.strip_prefix('[')?.split_once(']')?;
         let resource = self.resources.get(index.parse::<usize>().ok()?)?;
         let inside = rest.strip_prefix('.').unwrap_or(rest);

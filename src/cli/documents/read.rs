@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
-use tollgate_sdk::document::{At, Key, Node, Reading, Span, Value as Typed, suggest};
+use tollgate_sdk::document::{At, FromText, Key, Node, Reading, Span, Value as Typed, suggest};
 
 use super::fill::Fill;
 use super::source::Source;
@@ -14,7 +14,7 @@ use crate::config::foreign::{self, Options};
 use crate::config::{
     Diagnostics, interpolate, keep_references, mask_by_name, mask_lines, read_secret, read_tree,
 };
-use crate::model::{KINDS, Name, TABLES};
+use crate::model::{KINDS, KeyHash, Name, TABLES};
 
 /// A resource of a native document.
 struct Found {
@@ -33,21 +33,45 @@ pub(super) struct Text {
 }
 
 impl Source {
-    /// Reads one of its documents.
-    pub(super) fn read(&self, text: &str, options: &Options) -> Result<Vec<Resource>, Told> {
-        if let Ok(document) = foreign::read(&self.name, text, self.format)
-            && let Some(converted) = foreign::convert(&document, options)
-        {
-            report(&self.name, &converted);
-            return match converted.is_refused() {
-                true => Err(Told),
-                false => Ok(converted
-                    .resources
-                    .into_iter()
-                    .filter_map(of_foreign)
-                    .collect()),
-            };
+    /// Reads all its documents.
+    pub(super) fn read(&self, options: &Options) -> Result<Vec<Resource>, Told> {
+        let parts = self.parts();
+        if let Some(converted) = self.foreign(&parts, options) {
+            return converted;
         }
+        // All of them, so that every mistake is told.
+        let read = |part: &String| match self.foreign(std::slice::from_ref(part), options) {
+            Some(converted) => converted,
+            None => self.native(part),
+        };
+        let read: Vec<_> = parts.iter().map(read).collect();
+        let mut resources = Vec::new();
+        for part in read {
+            resources.append(&mut part?);
+        }
+        Ok(resources)
+    }
+
+    /// These documents, if all of them are another system's: they may refer to each other.
+    fn foreign(&self, parts: &[String], options: &Options) -> Option<Result<Vec<Resource>, Told>> {
+        let read = |part: &String| foreign::read(&self.name, part, self.format);
+        let mut documents: Vec<Value> = parts.iter().map(read).collect::<Result<_, _>>().ok()?;
+        documents.retain(|document| document.as_object().is_none_or(|fields| !fields.is_empty()));
+        let document = match documents.len() {
+            1 => documents.pop()?,
+            _ => documents.into(),
+        };
+        let converted = foreign::convert(&document, options)?;
+        report(&self.name, &converted);
+        Some(match converted.is_refused() {
+            true => Err(Told),
+            false => Ok({ converted.resources.into_iter() }
+                .filter_map(of_foreign)
+                .collect()),
+        })
+    }
+
+    fn native(&self, text: &str) -> Result<Vec<Resource>, Told> {
         let read_file = |file: &str| read_secret(&self.folder.join(file));
         let mut r = Reading::new(self.format, &read_file);
         let found = native(text, &mut r);
@@ -77,11 +101,19 @@ impl Source {
 }
 
 fn of_foreign(resource: foreign::Resource) -> Option<Resource> {
-    let name = resource.body.get("name")?.as_str()?.to_owned();
+    let kind = Kind::of_resource(resource.kind)?;
+    let mut body = resource.body;
+    // Who brings keys along from elsewhere goes on using them; the gateway needs only the hash.
+    if kind == Kind::Key
+        && let Some(Value::String(secret)) = body.remove("secret")
+    {
+        let hash = KeyHash::of(secret.as_bytes()).to_text();
+        body.insert("hash".into(), hash.into());
+    }
     Some(Resource {
-        kind: Kind::of_resource(resource.kind)?,
-        name,
-        body: resource.body,
+        kind,
+        name: body.get("name")?.as_str()?.to_owned(),
+        body,
         typed: None,
     })
 }
