@@ -5,6 +5,7 @@
 mod books;
 mod budgets;
 mod keys;
+mod observe;
 mod probes;
 mod reload;
 mod resolve;
@@ -19,9 +20,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tollgate_sdk::plugin::Http;
 
-use crate::auth::Authority;
 use crate::config::Mistake;
-use crate::health::{self, BreakerState};
+use crate::health;
 use crate::model::{Config, Name};
 use crate::snapshot::{Registry, Snapshot, compile};
 use crate::store::{Change, Store, StoreError};
@@ -44,7 +44,7 @@ pub struct Control {
     /// What was compiled last. Held while a change is made, so that there is one at a time.
     state: tokio::sync::Mutex<State>,
     /// The targets to be probed.
-    probed: watch::Sender<Arc<[health::Watched]>>,
+    probed: watch::Sender<Arc<[health::Group]>>,
     ready: AtomicBool,
 }
 
@@ -111,7 +111,7 @@ impl Control {
         let mut state = State::of(config.clone(), 1);
         state.take_stored(store.list("key")?);
         budgets::restore(&*store, &*registry.offers.quota)?;
-        let snapshot = compile(&state.config, state.revision, &registry, &metrics);
+        let snapshot = compile(&state.config, state.revision, &registry, &metrics, None);
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(1);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
@@ -131,9 +131,25 @@ impl Control {
 
     /// Compiles what `state` says now, and brings it into force.
     fn swap(&self, state: &mut State) {
-        let snapshot = compile(&state.config, state.revision, &self.registry, &self.metrics);
+        let snapshot = self.compile(&state.config, state.revision);
+        self.bring_into_force(snapshot);
+    }
+
+    /// Compiles a configuration that is to come into force next.
+    fn compile(&self, config: &Config, revision: u64) -> Snapshot {
+        let before = self.snapshot();
+        compile(
+            config,
+            revision,
+            &self.registry,
+            &self.metrics,
+            Some(&before),
+        )
+    }
+
+    fn bring_into_force(&self, snapshot: Snapshot) {
         let _ = self.probed.send(probes::of(&snapshot));
-        self.metrics.config_revision.set(state.revision as i64);
+        self.metrics.config_revision.set(snapshot.revision as i64);
         self.current.store(Arc::new(snapshot));
     }
 
@@ -170,75 +186,5 @@ impl Control {
     /// Probes targets as they are configured. Runs until it is dropped.
     pub async fn keep_probing(&self) {
         health::watch(self.probed.subscribe(), probes::turned).await;
-    }
-
-    fn observe_keys(&self, snapshot: &Snapshot) {
-        let now = SystemTime::now();
-        self.metrics.key_expiry.reset();
-        for gateway in &snapshot.gateways {
-            let keys = gateway.authority.as_ref().and_then(Authority::keys);
-            for key in keys.iter().flat_map(|keys| keys.iter()) {
-                let Some(end) = key.expires_at.filter(|_| !key.replaced) else {
-                    continue;
-                };
-                let left = match end.duration_since(now) {
-                    Ok(left) => left.as_secs_f64(),
-                    Err(over) => -over.duration().as_secs_f64(),
-                };
-                let labels = &[&*gateway.name, &*key.principal.name];
-                self.metrics.key_expiry.with_label_values(labels).set(left);
-            }
-        }
-    }
-
-    /// Brings the gauges that are read from live state up to date, before a scrape.
-    pub fn observe(&self) {
-        let kept = self.store.health();
-        self.metrics.store_up.set(i64::from(kept.ok));
-        self.metrics.usage_buffered.set(kept.buffered as i64);
-        let lost = kept
-            .dropped
-            .saturating_sub(self.metrics.usage_dropped.get());
-        self.metrics.usage_dropped.inc_by(lost);
-        let now = Instant::now();
-        let metrics = &self.metrics;
-        metrics.target_up.reset();
-        metrics.target_in_flight.reset();
-        metrics.breaker_state.reset();
-        let snapshot = self.snapshot();
-        for upstream in &snapshot.upstreams {
-            for target in &upstream.targets {
-                let labels = &[&*upstream.name, &*target.label];
-                let reachable = target.url.is_local() || target.state.resolved();
-                let takes = reachable && target.health.standing(now).share().is_some();
-                metrics
-                    .target_up
-                    .with_label_values(labels)
-                    .set(i64::from(takes));
-                let in_flight = target.state.in_flight() as i64;
-                metrics
-                    .target_in_flight
-                    .with_label_values(labels)
-                    .set(in_flight);
-                let breaker = match target.health.breaker(now) {
-                    BreakerState::Closed => 0,
-                    BreakerState::HalfOpen => 1,
-                    BreakerState::Open => 2,
-                };
-                metrics.breaker_state.with_label_values(labels).set(breaker);
-            }
-        }
-        self.observe_keys(&snapshot);
-        for service in snapshot
-            .services
-            .iter()
-            .filter(|service| service.queue.is_some())
-        {
-            let depth = service.state.queue.depth() + service.state.room.depth();
-            metrics
-                .queue_depth
-                .with_label_values(&[&*service.name])
-                .set(depth as i64);
-        }
     }
 }

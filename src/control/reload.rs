@@ -3,6 +3,7 @@
 //! What the new file says is compiled and its names are looked up before anything is swapped; a file with a mistake changes nothing. What only a new
 //! process can change (listeners, threads, where state is kept) stays as it was, and is told of.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,10 +13,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Control, State, probes, resolve};
+use super::{Control, State, resolve};
 use crate::config::{self, Loaded};
 use crate::model::Config;
-use crate::snapshot::compile;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -98,7 +98,7 @@ impl Control {
         let after_restart = keep_process(&state.config, &mut config);
         let mut next = State::of(config, state.revision + 1);
         next.take_stored(stored);
-        let changes = changes(&state.config, &next.config);
+        let changes = changes(&state.config, &mut next.config);
         if changes.is_empty() {
             return Ok(Reloaded {
                 revision: state.revision,
@@ -108,11 +108,9 @@ impl Control {
             });
         }
         std::mem::swap(&mut next.told, &mut state.told);
-        let snapshot = compile(&next.config, next.revision, &self.registry, &self.metrics);
-        resolve::new(&snapshot, PATIENCE).await;
-        let _ = self.probed.send(probes::of(&snapshot));
-        self.metrics.config_revision.set(next.revision as i64);
-        self.current.store(Arc::new(snapshot));
+        let snapshot = self.compile(&next.config, next.revision);
+        resolve::new(&snapshot, &self.snapshot(), PATIENCE).await;
+        self.bring_into_force(snapshot);
         *state = next;
         Ok(Reloaded {
             revision: state.revision,
@@ -194,8 +192,8 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
     waiting
 }
 
-/// What is different, resource by resource.
-fn changes(old: &Config, new: &Config) -> Vec<String> {
+/// What is different, resource by resource. What is not different is shared from then on, so that it need not be compiled again.
+fn changes(old: &Config, new: &mut Config) -> Vec<String> {
     let mut told = Vec::new();
     if old.server != new.server {
         told.push("server: updated".to_owned());
@@ -203,35 +201,35 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     compare(
         "gateway",
         &old.gateways,
-        &new.gateways,
+        &mut new.gateways,
         |g| g.name.as_str(),
         &mut told,
     );
     compare(
         "service",
         &old.services,
-        &new.services,
+        &mut new.services,
         |s| s.name.as_str(),
         &mut told,
     );
     compare(
         "upstream",
         &old.upstreams,
-        &new.upstreams,
+        &mut new.upstreams,
         |u| u.name.as_str(),
         &mut told,
     );
     compare(
         "rule",
         &old.rules,
-        &new.rules,
+        &mut new.rules,
         |rule| rule.name.as_str(),
         &mut told,
     );
     compare(
         "key",
         &old.keys,
-        &new.keys,
+        &mut new.keys,
         |key| key.name.as_str(),
         &mut told,
     );
@@ -240,19 +238,20 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
 
 fn compare<T: PartialEq>(
     kind: &str,
-    old: &[T],
-    new: &[T],
+    old: &[Arc<T>],
+    new: &mut [Arc<T>],
     name: impl Fn(&T) -> &str,
     told: &mut Vec<String>,
 ) {
-    let known: std::collections::HashMap<&str, &T> = old.iter().map(|o| (name(o), o)).collect();
+    let known: HashMap<&str, &Arc<T>> = old.iter().map(|o| (name(o), o)).collect();
     let mut kept = 0;
-    for resource in new {
+    for resource in &mut *new {
         let what = match known.get(name(resource)) {
             None => "created",
             Some(before) => {
                 kept += 1;
-                if *before == resource {
+                if **before == *resource {
+                    *resource = (*before).clone();
                     continue;
                 }
                 "updated"
@@ -261,8 +260,11 @@ fn compare<T: PartialEq>(
         told.push(format!("{kind} {}: {what}", name(resource)));
     }
     if kept < old.len() {
-        let now: std::collections::HashSet<&str> = new.iter().map(&name).collect();
-        let gone = old.iter().map(&name).filter(|name| !now.contains(name));
+        let now: HashSet<&str> = new.iter().map(|n| name(n)).collect();
+        let gone = old
+            .iter()
+            .map(|o| name(o))
+            .filter(|name| !now.contains(name));
         told.extend(gone.map(|name| format!("{kind} {name}: deleted")));
     }
 }

@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use super::plugins::{self, Afterwards};
 use crate::store::{Store, UsageRecord};
-use crate::telemetry::{AccessLog, Metrics, logger};
+use crate::telemetry::{AccessLog, GatewayMetrics, Metrics, Owned, logger};
 
 /// Where exchanges are accounted.
 pub(crate) struct Account {
     metrics: Arc<Metrics>,
+    /// Of requests to hosts that no gateway has.
+    stray: Owned<GatewayMetrics>,
     access: AccessLog,
     store: Arc<dyn Store>,
     afterwards: Afterwards,
@@ -28,6 +30,7 @@ impl Account {
     pub(crate) fn new(metrics: Arc<Metrics>, access: AccessLog, store: Arc<dyn Store>) -> Account {
         Account {
             afterwards: Afterwards::new(metrics.plugins_dropped.clone()),
+            stray: GatewayMetrics::of(&metrics, &"".into()),
             metrics,
             access,
             store,
@@ -67,13 +70,14 @@ impl Account {
         plugins::finish(x);
         plugins::after(x, &self.afterwards);
         let now = Instant::now();
-        let gateway = x.gateway.as_ref().map_or("", |gateway| &gateway.name);
+        let gateway = x.gateway.as_ref();
+        let gateway = gateway.map_or(&self.stray, |gateway| &gateway.metrics);
         match &x.offer {
             Some(offer) => self.count(x, &offer.metrics, now),
-            None => self.metrics.unserved(gateway, x.status),
+            None => gateway.unserved(x.status),
         }
         if let Some(code) = x.error_code {
-            self.metrics.rejected(gateway, code);
+            gateway.rejected(code);
         }
         // Strangers leave no records: there is no end to them.
         if x.key.is_some() || x.offer.is_some() {
