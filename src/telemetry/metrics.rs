@@ -4,7 +4,7 @@
 //! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them. What bears names of gateways and services is
 //! counted only through its owner in `offer.rs`, which takes it away again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -12,7 +12,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::offer::{GatewayMetrics, OfferMetrics, ServiceMetrics};
+use super::offer::{FallenBack, GatewayMetrics, OfferMetrics, ServiceMetrics};
 use super::owned::Owners;
 use super::page::Page;
 
@@ -52,6 +52,7 @@ pub struct Metrics {
     pub(super) rejections: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) fallbacks: IntCounterVec,
+    pub(super) fallen_back: Mutex<FallenBack>,
     pub(super) queue_wait: HistogramVec,
     pub(super) panics: IntCounterVec,
     /// Requests waiting in a service's queue. This one and the others that a [`Page`] shows are declared here and hold nothing.
@@ -356,6 +357,7 @@ impl Metrics {
                     "Unix time at which the process started",
                 ))),
             ),
+            fallen_back: Mutex::default(),
             offers: Arc::default(),
             services: Arc::default(),
             gateways: Arc::default(),

@@ -3,8 +3,8 @@
 //! Each exists once for its names, whatever the number of revisions that hold it, and takes its series with it when the last of them is gone. Nothing is
 //! resolved before it is first used: a configuration may hold ten thousand services of which few are asked.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -94,8 +94,10 @@ impl OfferMetrics {
         let labels = &[&**from, &**into, &**why];
         self.metrics.fallbacks.with_label_values(labels).inc();
         // It tells of two services, and is gone with either.
-        for service in [&self.service, &to.service] {
-            locked(&service.fallbacks).insert(fallback.clone());
+        let mut known = locked(&self.metrics.fallen_back);
+        for name in [from, into] {
+            let own = known.entry(name.clone()).or_default();
+            own.insert(fallback.clone());
         }
     }
 
@@ -156,9 +158,10 @@ pub(super) struct ServiceMetrics {
     panics: OnceLock<IntCounter>,
     retries: Counters<&'static str>,
     copies: Counters<&'static str>,
-    /// From, to and why, where this service is one of the two.
-    fallbacks: Mutex<BTreeSet<[Arc<str>; 3]>>,
 }
+
+/// What is counted of fallbacks: from, to and why, by each of the two services.
+pub(super) type FallenBack = HashMap<Arc<str>, BTreeSet<[Arc<str>; 3]>>;
 
 impl ServiceMetrics {
     fn of(metrics: &Arc<Metrics>, name: &Arc<str>) -> Owned<Self> {
@@ -170,7 +173,6 @@ impl ServiceMetrics {
             panics: OnceLock::new(),
             retries: Counters::new(&metrics.retries, &[name]),
             copies: Counters::new(&metrics.copies, &[name]),
-            fallbacks: Mutex::default(),
             metrics: metrics.clone(),
         })
     }
@@ -189,8 +191,14 @@ impl Owner for ServiceMetrics {
         let _ = m.panics.remove_label_values(own);
         self.retries.withdraw();
         self.copies.withdraw();
-        for [from, to, why] in std::mem::take(&mut *locked(&self.fallbacks)) {
-            let _ = m.fallbacks.remove_label_values(&[&*from, &*to, &*why]);
+        let mut known = locked(&m.fallen_back);
+        for fallback in known.remove(&self.name).unwrap_or_default() {
+            let [from, to, why] = &fallback;
+            let _ = m.fallbacks.remove_label_values(&[&**from, &**to, &**why]);
+            let other = if *from == self.name { to } else { from };
+            if let Some(own) = known.get_mut(other) {
+                own.remove(&fallback);
+            }
         }
     }
 }
@@ -294,6 +302,11 @@ mod tests {
             assert!(metrics.render().contains(&counted));
         }
         assert!(!metrics.render().contains("fallbacks_total{"));
+        assert!(
+            locked(&metrics.fallen_back)
+                .values()
+                .all(BTreeSet::is_empty)
+        );
     }
 
     /// Some give an owner up while others take it: nobody counts with series that are no longer shown.

@@ -9,6 +9,7 @@ mod killed;
 mod shutdown;
 mod slow_readers;
 mod storm;
+mod storms_of_changes;
 mod timeouts;
 
 use crate::harness::Reply;
