@@ -112,6 +112,10 @@ async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(control): State<Arc<Control>>) -> impl IntoResponse {
-    control.observe();
-    ([(header::CONTENT_TYPE, TEXT)], control.metrics().render())
+    // Of very many targets it takes long enough to be in others' way.
+    let page = tokio::task::spawn_blocking(move || control.metrics_page()).await;
+    match page {
+        Ok(page) => ([(header::CONTENT_TYPE, TEXT)], page).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

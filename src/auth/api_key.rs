@@ -14,11 +14,10 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of this gateway.
-    pub fn of(gateway: &model::Name, keys: &[Arc<model::Key>]) -> Keys {
-        let own = keys.iter().filter(|key| key.gateway == *gateway);
+    /// A gateway's keys.
+    pub fn of<'k>(keys: impl IntoIterator<Item = &'k model::Key>) -> Keys {
         let mut by_hash = HashMap::new();
-        for key in own {
+        for key in keys {
             for previous in &key.previous {
                 let end = previous.until.time();
                 let end = key.expires_at.map_or(end, |own| end.min(own.time()));
@@ -28,6 +27,7 @@ impl Keys {
                 by_hash.insert(hash, Arc::new(Key::configured(key, None)));
             }
         }
+        by_hash.shrink_to_fit();
         Keys { by_hash }
     }
 

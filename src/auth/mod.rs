@@ -78,17 +78,16 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// Who decides for this gateway; nobody if it is for everybody. Does no I/O. Of the same settings, or of settings that differ only in how
+    /// Who decides for the gateway of these keys; nobody if it is for everybody. Does no I/O. Of the same settings, or of settings that differ only in how
     /// long things hold, it knows what an earlier revision knew, for as long as that still stands.
-    pub fn of(
+    pub fn of<'k>(
         auth: &model::Auth,
-        gateway: &model::Name,
-        keys: &[Arc<model::Key>],
+        keys: impl IntoIterator<Item = &'k model::Key>,
         outside: &Outside,
     ) -> Option<Authority> {
         match &auth.by {
             AuthBy::None => None,
-            AuthBy::ApiKey => Some(Self::Keys(Keys::of(gateway, keys))),
+            AuthBy::ApiKey => Some(Self::Keys(Keys::of(keys))),
             AuthBy::Jwt(jwt) => Some(Self::Jwt(Jwt::new(jwt, outside))),
             AuthBy::Http(http) => Some(Self::Http(Introspection::new(http, outside))),
         }

@@ -129,8 +129,7 @@ pub(super) fn authority(auth: serde_json::Value, outside: &Outside) -> Authority
     let mut r = tollgate_sdk::document::Reading::new(format, &no_file);
     let auth = model::Auth::read(&node(&auth), &tollgate_sdk::document::At::ROOT, &mut r);
     assert!(r.problems.is_empty(), "{:?}", r.problems);
-    let gateway = model::Name::new("main").unwrap();
-    Authority::of(&auth.unwrap(), &gateway, &[], outside).unwrap()
+    Authority::of(&auth.unwrap(), [], outside).unwrap()
 }
 
 /// A server that answers each request of each connection with what is made of its head and body.

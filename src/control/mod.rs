@@ -8,6 +8,7 @@ mod change;
 mod conditions;
 pub mod events;
 mod keys;
+mod observe;
 mod probes;
 mod reload;
 mod resolve;
@@ -15,15 +16,14 @@ mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tollgate_sdk::plugin::Http;
 
-use crate::auth::Authority;
 use crate::config::{Set, take_kept};
-use crate::health::{self, BreakerState};
+use crate::health;
 use crate::model::Config;
 use crate::snapshot::{Registry, Snapshot, compile};
 use crate::store::{Store, StoreError};
@@ -55,7 +55,7 @@ pub struct Control {
     /// Held while a change is made, so that there is one at a time.
     tended: tokio::sync::Mutex<Tended>,
     /// The targets to be probed.
-    probed: watch::Sender<Arc<[health::Watched]>>,
+    probed: watch::Sender<Arc<[health::Group]>>,
     /// What happens.
     events: Arc<Events>,
     /// What is remembered of gateways' conditions.
@@ -90,7 +90,7 @@ impl Control {
             log::error!("{told}");
         }
         budgets::restore(&*store, &*registry.offers.quota)?;
-        let snapshot = compile(set.config(), revision, &registry, &metrics);
+        let snapshot = compile(set.config(), revision, &registry, &metrics, None);
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(revision as i64);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
@@ -112,8 +112,15 @@ impl Control {
 
     /// Compiles a set, lets the names of its new targets be looked up, and brings it into force.
     async fn bring(&self, set: Set, patience: Duration) {
-        let snapshot = compile(set.config(), set.revision, &self.registry, &self.metrics);
-        resolve::new(&snapshot, patience).await;
+        let before = self.snapshot();
+        let snapshot = compile(
+            set.config(),
+            set.revision,
+            &self.registry,
+            &self.metrics,
+            Some(&before),
+        );
+        resolve::new(&snapshot, &before, patience).await;
         let _ = self.probed.send(probes::of(&snapshot));
         self.metrics.config_revision.set(set.revision as i64);
         self.present.store(Arc::new(set));
@@ -152,75 +159,5 @@ impl Control {
             probes::turned(&events, watched, turn, why);
         };
         health::watch(self.probed.subscribe(), turned).await;
-    }
-
-    fn observe_keys(&self, snapshot: &Snapshot) {
-        let now = SystemTime::now();
-        self.metrics.key_expiry.reset();
-        for gateway in &snapshot.gateways {
-            let keys = gateway.authority.as_ref().and_then(Authority::keys);
-            for key in keys.iter().flat_map(|keys| keys.iter()) {
-                let Some(end) = key.expires_at.filter(|_| !key.replaced) else {
-                    continue;
-                };
-                let left = match end.duration_since(now) {
-                    Ok(left) => left.as_secs_f64(),
-                    Err(over) => -over.duration().as_secs_f64(),
-                };
-                let labels = &[&*gateway.name, &*key.principal.name];
-                self.metrics.key_expiry.with_label_values(labels).set(left);
-            }
-        }
-    }
-
-    /// Brings the gauges that are read from live state up to date, before a scrape.
-    pub fn observe(&self) {
-        let kept = self.store.health();
-        self.metrics.store_up.set(i64::from(kept.ok));
-        self.metrics.usage_buffered.set(kept.buffered as i64);
-        let lost = kept
-            .dropped
-            .saturating_sub(self.metrics.usage_dropped.get());
-        self.metrics.usage_dropped.inc_by(lost);
-        let now = Instant::now();
-        let metrics = &self.metrics;
-        metrics.target_up.reset();
-        metrics.target_in_flight.reset();
-        metrics.breaker_state.reset();
-        let snapshot = self.snapshot();
-        for upstream in &snapshot.upstreams {
-            for target in &upstream.targets {
-                let labels = &[&*upstream.name, &*target.label];
-                let reachable = target.url.is_local() || target.state.resolved();
-                let takes = reachable && target.health.standing(now).share().is_some();
-                metrics
-                    .target_up
-                    .with_label_values(labels)
-                    .set(i64::from(takes));
-                let in_flight = target.state.in_flight() as i64;
-                metrics
-                    .target_in_flight
-                    .with_label_values(labels)
-                    .set(in_flight);
-                let breaker = match target.health.breaker(now) {
-                    BreakerState::Closed => 0,
-                    BreakerState::HalfOpen => 1,
-                    BreakerState::Open => 2,
-                };
-                metrics.breaker_state.with_label_values(labels).set(breaker);
-            }
-        }
-        self.observe_keys(&snapshot);
-        for service in snapshot
-            .services
-            .iter()
-            .filter(|service| service.queue.is_some())
-        {
-            let depth = service.state.queue.depth() + service.state.room.depth();
-            metrics
-                .queue_depth
-                .with_label_values(&[&*service.name])
-                .set(depth as i64);
-        }
     }
 }

@@ -6,36 +6,13 @@ use log::Level;
 use serde_json::json;
 
 use super::events::{EventKind, Events};
-use crate::health::{Place, Turn, Watched};
-use crate::snapshot::{Snapshot, Target, Upstream};
+use crate::health::{Group, Turn, Watched};
+use crate::snapshot::Snapshot;
 
-/// The targets of a revision, each once.
-pub(super) fn of(snapshot: &Snapshot) -> Arc<[Watched]> {
-    let all = snapshot.upstreams.iter().flat_map(|upstream| {
-        upstream
-            .targets
-            .iter()
-            .map(move |target| watched(upstream, target))
-    });
-    all.collect()
-}
-
-fn watched(upstream: &Upstream, target: &Target) -> Watched {
-    let state = target.state.clone();
-    Watched {
-        upstream: upstream.name.clone(),
-        target: target.label.clone(),
-        settings: upstream.health.clone(),
-        place: Place {
-            url: target.url.clone(),
-            authority: target.authority.clone(),
-            server_name: target.server_name.clone(),
-            verify: upstream.tls.verify,
-            http2: upstream.http2,
-        },
-        address: Arc::new(move || state.address()),
-        health: target.health.clone(),
-    }
+/// The targets of a revision, by upstream.
+pub(super) fn of(snapshot: &Snapshot) -> Arc<[Group]> {
+    let upstreams = snapshot.upstreams.iter();
+    upstreams.map(|upstream| upstream.watched.clone()).collect()
 }
 
 /// A target turned: say so, and why if it is down.

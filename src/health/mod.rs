@@ -20,4 +20,4 @@ pub use check::Place;
 pub use standing::{
     BreakerState, Failure, Report, Standing, TargetHealth, Thresholds, Ticket, Turn, least_bad,
 };
-pub use watch::{Watched, watch};
+pub use watch::{Group, Watched, watch};

@@ -2,7 +2,8 @@
 //!
 //! Targets are asked at once, give or take a tenth of the interval, and from then on every 90 to 100 % of it, so
 //! that many are not asked at the same moment and none later than promised. Time counts from the start of one check to
-//! the start of the next.
+//! the start of the next. Very many new ones are first asked over a longer time, up to their interval; and so many checks are under way at
+//! most that there are sockets left for requests.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
 use pingora_load_balancing::health_check::HealthCheck;
+use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -23,6 +25,15 @@ use crate::model::Health;
 /// A target first asked is asked within this.
 const FIRST: Duration = Duration::from_secs(1);
 
+/// So many new targets are first asked in a second.
+const FIRST_A_SECOND: f64 = 2_000.0;
+
+/// So many checks are under way at most.
+const AT_ONCE: usize = 1_000;
+
+/// The targets of one upstream. A group that is the very same in the next set is not looked into.
+pub type Group = Arc<[Arc<Watched>]>;
+
 /// A target to ask, and where to note what it answers.
 #[derive(Clone)]
 pub struct Watched {
@@ -31,7 +42,7 @@ pub struct Watched {
     /// Its URL.
     pub target: Arc<str>,
     /// How it is asked.
-    pub settings: Health,
+    pub settings: Arc<Health>,
     /// Where it is.
     pub place: Place,
     /// Where its name leads now; not asked of unix sockets.
@@ -60,18 +71,20 @@ impl fmt::Debug for Watched {
 
 /// Asks the targets of the latest set for as long as it is polled and there may be another set. Targets that are in
 /// the next set as they were go on undisturbed. `turned` hears of every turn, after it is noted, and why.
-pub async fn watch<F>(mut sets: Receiver<Arc<[Watched]>>, turned: F)
+pub async fn watch<F>(mut sets: Receiver<Arc<[Group]>>, turned: F)
 where
     F: Fn(&Watched, Turn, Option<&str>) + Send + Sync + 'static,
 {
     let mut asking = Asking {
         tools: Tools::default(),
         turned: Arc::new(turned),
-        tasks: HashMap::new(),
+        places: Arc::new(Semaphore::new(AT_ONCE)),
+        groups: HashMap::new(),
     };
     loop {
         let set = sets.borrow_and_update().clone();
         asking.follow(&set);
+        drop(set);
         if sets.changed().await.is_err() {
             return;
         }
@@ -81,41 +94,94 @@ where
 struct Asking<F> {
     tools: Tools,
     turned: Arc<F>,
-    tasks: HashMap<(Arc<str>, Arc<str>), Task>,
+    places: Arc<Semaphore>,
+    /// By the upstream's name, and how many of this name came before it in the set.
+    groups: HashMap<(Arc<str>, usize), Asked>,
+}
+
+/// A group, and who asks its targets.
+struct Asked {
+    group: Group,
+    tasks: Vec<Task>,
 }
 
 impl<F> Asking<F>
 where
     F: Fn(&Watched, Turn, Option<&str>) + Send + Sync + 'static,
 {
-    fn follow(&mut self, set: &[Watched]) {
-        let mut before = std::mem::take(&mut self.tasks);
-        for watched in set {
-            let identity = (watched.upstream.clone(), watched.target.clone());
-            let task = match before.remove(&identity) {
-                Some(task) if task.watched.is_as(watched) && !task.handle.is_finished() => task,
-                // What it is asked may have changed; what is known of it has not.
-                _ => match self.tools.check(&watched.settings, &watched.place) {
-                    Some(check) => self.spawn(watched, check),
-                    None => continue,
-                },
+    fn follow(&mut self, set: &[Group]) {
+        let mut before = std::mem::take(&mut self.groups);
+        let mut groups = HashMap::with_capacity(set.len());
+        let mut fresh = Vec::new();
+        for group in set {
+            let Some(first) = group.first() else { continue };
+            let mut identity = (first.upstream.clone(), 0);
+            while groups.contains_key(&identity) {
+                identity.1 += 1;
+            }
+            let asked = match before.remove(&identity) {
+                Some(asked) if Arc::ptr_eq(&asked.group, group) => asked,
+                known => {
+                    let (asked, others) = carry_over(known, group);
+                    fresh.extend(others.into_iter().map(|other| (identity.clone(), other)));
+                    asked
+                }
             };
-            self.tasks.insert(identity, task);
+            groups.insert(identity, asked);
         }
+        let many = fresh.len() as f64 / FIRST_A_SECOND;
+        for (identity, watched) in fresh {
+            let task = self.spawn(watched, many);
+            if let (Some(task), Some(asked)) = (task, groups.get_mut(&identity)) {
+                asked.tasks.push(task);
+            }
+        }
+        self.groups = groups;
     }
 
-    fn spawn(&self, watched: &Watched, check: Arc<dyn HealthCheck + Send + Sync>) -> Task {
-        let asked = keep_asking(watched.clone(), check, self.turned.clone());
-        Task {
-            watched: watched.clone(),
+    /// Begins to ask a target, within `many` seconds where that is longer than what one waits anyway.
+    fn spawn(&self, watched: Arc<Watched>, many: f64) -> Option<Task> {
+        let check = self.tools.check(&watched.settings, &watched.place)?;
+        let interval = watched.settings.interval;
+        let usual = interval.min(FIRST * 10).mul_f64(0.1);
+        let within = usual.max(interval.min(Duration::from_secs_f64(many)));
+        let asked = keep_asking(
+            watched.clone(),
+            check,
+            self.turned.clone(),
+            self.places.clone(),
+            within.mul_f64(rand::random::<f64>()),
+        );
+        Some(Task {
+            watched,
             handle: tokio::spawn(asked).abort_handle(),
+        })
+    }
+}
+
+/// The tasks that go on for a group, and the targets that need another: what is asked may have changed; what is known of the target has not.
+fn carry_over(known: Option<Asked>, group: &Group) -> (Asked, Vec<Arc<Watched>>) {
+    let known = known.map(|asked| asked.tasks).unwrap_or_default();
+    let mut known: HashMap<Arc<str>, Task> = known
+        .into_iter()
+        .map(|task| (task.watched.target.clone(), task))
+        .collect();
+    let (mut tasks, mut fresh) = (Vec::with_capacity(group.len()), Vec::new());
+    for watched in &**group {
+        match known.remove(&watched.target) {
+            Some(task) if task.watched.is_as(watched) && !task.handle.is_finished() => {
+                tasks.push(task);
+            }
+            _ => fresh.push(watched.clone()),
         }
     }
+    let group = group.clone();
+    (Asked { group, tasks }, fresh)
 }
 
 /// Ends with its value.
 struct Task {
-    watched: Watched,
+    watched: Arc<Watched>,
     handle: AbortHandle,
 }
 
@@ -126,25 +192,26 @@ impl Drop for Task {
 }
 
 async fn keep_asking(
-    watched: Watched,
+    watched: Arc<Watched>,
     check: Arc<dyn HealthCheck + Send + Sync>,
     turned: Arc<impl Fn(&Watched, Turn, Option<&str>)>,
+    places: Arc<Semaphore>,
+    first: Duration,
 ) {
     let settings = &watched.settings;
     let thresholds = Thresholds {
         unhealthy_after: settings.unhealthy_after,
         healthy_after: settings.healthy_after,
     };
-    sleep(
-        settings
-            .interval
-            .min(FIRST * 10)
-            .mul_f64(rand::random::<f64>() * 0.1),
-    )
-    .await;
+    sleep(first).await;
     loop {
+        // It is closed only when nobody is asked any more.
+        let Ok(place) = places.acquire().await else {
+            return;
+        };
         let next = Instant::now() + settings.interval.mul_f64(1.0 - rand::random::<f64>() * 0.1);
         let answer = ask(&watched, &*check).await;
+        drop(place);
         let now = std::time::Instant::now();
         if let Some(turn) = watched.health.probed(answer.is_ok(), &thresholds, now) {
             let why = answer.err().map(|error| error.to_string());

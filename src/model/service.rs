@@ -153,6 +153,10 @@ impl Document for Pool {
         ]
     }
 
+    fn names() -> Vec<&'static str> {
+        vec![Self::UPSTREAM.name, Self::TARGETS.name]
+    }
+
     fn later() -> Vec<&'static str> {
         Vec::new()
     }

@@ -14,11 +14,13 @@ use super::plugins::{self, Afterwards};
 use crate::control::Control;
 use crate::control::events::Events;
 use crate::store::{Store, UsageRecord};
-use crate::telemetry::{AccessLog, Metrics, logger};
+use crate::telemetry::{AccessLog, GatewayMetrics, Metrics, Owned, logger};
 
 /// Where exchanges are accounted.
 pub(crate) struct Account {
     metrics: Arc<Metrics>,
+    /// Of requests to hosts that no gateway has.
+    stray: Owned<GatewayMetrics>,
     access: AccessLog,
     store: Arc<dyn Store>,
     /// Where turns of targets are told.
@@ -33,6 +35,7 @@ impl Account {
         let metrics = control.metrics().clone();
         Account {
             afterwards: Afterwards::new(metrics.plugins_dropped.clone()),
+            stray: GatewayMetrics::of(&metrics, &"".into()),
             metrics,
             access,
             store: control.store().clone(),
@@ -73,13 +76,14 @@ impl Account {
         plugins::finish(x);
         plugins::after(x, &self.afterwards);
         let now = Instant::now();
-        let gateway = x.gateway.as_ref().map_or("", |gateway| &gateway.name);
+        let gateway = x.gateway.as_ref();
+        let gateway = gateway.map_or(&self.stray, |gateway| &gateway.metrics);
         match &x.offer {
             Some(offer) => self.count(x, &offer.metrics, now),
-            None => self.metrics.unserved(gateway, x.status),
+            None => gateway.unserved(x.status),
         }
         if let Some(code) = x.error_code {
-            self.metrics.rejected(gateway, code);
+            gateway.rejected(code);
         }
         // Strangers leave no records: there is no end to them.
         if x.key.is_some() || x.offer.is_some() {

@@ -359,10 +359,7 @@ async fn take_route(
 
 /// A body that passes unread is still held to its limit, where it announces its length.
 fn check_streamed(session: &mut Session, x: &mut Exchange) -> Result<(), Rejection> {
-    let limit = x
-        .snapshot
-        .as_ref()
-        .map_or(u64::MAX, |snapshot| snapshot.max_body);
+    let limit = x.bounds.as_ref().map_or(u64::MAX, |bounds| bounds.max_body);
     match body::length(&session.req_header().headers) {
         Length::Known(bytes) if bytes > limit => return Err(Rejection::TooLarge(limit)),
         _ => {}
@@ -371,8 +368,8 @@ fn check_streamed(session: &mut Session, x: &mut Exchange) -> Result<(), Rejecti
         // Either side may be quiet for as long as it likes; `idle` bounds the silence of both.
         session.set_read_timeout(None);
         x.unbounded = true;
-    } else if let Some(snapshot) = &x.snapshot {
-        session.set_read_timeout(Some(snapshot.body_timeout));
+    } else if let Some(bounds) = &x.bounds {
+        session.set_read_timeout(Some(bounds.body_timeout));
     }
     Ok(())
 }

@@ -122,15 +122,15 @@ pub(super) async fn read(
     memory: &Arc<BodyMemory>,
     peek: bool,
 ) -> Result<(), Stop> {
-    let Some(snapshot) = x.snapshot.clone() else {
+    let Some(bounds) = x.bounds.clone() else {
         return Ok(());
     };
     let head = session.req_header();
     let length = length(&head.headers);
     if let Length::Known(bytes) = length
-        && bytes > snapshot.max_body
+        && bytes > bounds.max_body
     {
-        return Err(Rejection::TooLarge(snapshot.max_body).into());
+        return Err(Rejection::TooLarge(bounds.max_body).into());
     }
     let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let strict = is_json(&head.headers);
@@ -157,11 +157,11 @@ pub(super) async fn read(
         failed: None,
         started: Instant::now(),
         read: 0,
-        allowed: snapshot.body_timeout,
+        allowed: bounds.body_timeout,
     };
     while let Some(chunk) = reader.next(session).await? {
-        if reader.read > snapshot.max_body {
-            return Err(Rejection::TooLarge(snapshot.max_body).into());
+        if reader.read > bounds.max_body {
+            return Err(Rejection::TooLarge(bounds.max_body).into());
         }
         // Counted as it comes: a head that only announces a body takes nothing from others.
         if let Some(permit) = &mut x.body_permit {

@@ -89,7 +89,7 @@ impl Exchange {
     }
 
     /// Goes on to the next service that may be able to serve. `reason` is the metric's.
-    pub(super) fn fall_back(&mut self, reason: &str) -> bool {
+    pub(super) fn fall_back(&mut self, reason: &'static str) -> bool {
         if !self.replayable {
             return false;
         }
@@ -97,7 +97,7 @@ impl Exchange {
             return false;
         };
         if let Some(from) = &self.offer {
-            from.metrics.fell_back(&offer.service.name, reason);
+            from.metrics.fell_back(&offer.metrics, reason);
         }
         self.passed = passed;
         let total = self.timeouts.total;

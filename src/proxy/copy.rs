@@ -43,40 +43,34 @@ impl Copies {
     pub(super) fn send(&self, session: &Session, x: &mut Exchange, road: &Arc<Road>, tls: bool) {
         for name in std::mem::take(&mut x.edits.copies) {
             let gateway = x.gateway.as_ref();
-            let offer = gateway.and_then(|gateway| gateway.router.offer_named(&name));
+            let Some(offer) = gateway.and_then(|gateway| gateway.router.offer_named(&name)) else {
+                self.metrics.copy_without_service();
+                continue;
+            };
             // A body that passes unread exists once.
-            let whole = x.body.is_whole() || x.replayable;
-            let Some(offer) = offer.filter(|_| whole) else {
-                self.count(&name, "skipped");
+            if !x.body.is_whole() && !x.replayable {
+                offer.metrics.copied("skipped");
                 continue;
-            };
+            }
             let Ok(place) = self.places.clone().try_acquire_owned() else {
-                self.count(&name, "dropped");
+                offer.metrics.copied("dropped");
                 continue;
             };
+            let offer = offer.clone();
             let copy = copy_of(x, offer.clone());
-            let head = session.req_header().clone();
-            let (road, metrics) = (road.clone(), self.metrics.clone());
+            let (head, road) = (session.req_header().clone(), road.clone());
             tokio::spawn(async move {
                 let carried = timeout(PATIENCE, carry(copy, head, &road, tls, place)).await;
-                let result = carried.unwrap_or("timeout");
-                metrics.copies.with_label_values(&[&*name, result]).inc();
+                offer.metrics.copied(carried.unwrap_or("timeout"));
             });
         }
-    }
-
-    fn count(&self, service: &str, result: &str) {
-        self.metrics
-            .copies
-            .with_label_values(&[service, result])
-            .inc();
     }
 }
 
 /// The exchange of the copy. It is in nobody's books.
 fn copy_of(x: &Exchange, offer: Arc<Offer>) -> Exchange {
     let mut copy = Exchange::new(x.account.clone());
-    copy.snapshot.clone_from(&x.snapshot);
+    copy.bounds.clone_from(&x.bounds);
     copy.gateway.clone_from(&x.gateway);
     copy.request_id = x.request_id.clone();
     (copy.peer, copy.client) = (x.peer, x.client);

@@ -28,7 +28,7 @@ use crate::auth::Key;
 use crate::balance;
 use crate::health;
 use crate::model;
-use crate::snapshot::{Chain, Gateway, Offer, Snapshot};
+use crate::snapshot::{Bounds, Chain, Gateway, Offer};
 
 const CLIENT_CLOSED: u16 = 499;
 
@@ -39,7 +39,8 @@ pub struct Exchange {
 
     // What it is (identify.rs).
     pub(super) started: Instant,
-    pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// What it is held to. The snapshot itself is not kept: a stream may last for many revisions.
+    pub(super) bounds: Option<Arc<Bounds>>,
     pub(super) gateway: Option<Arc<Gateway>>,
     /// The one service of the host asked.
     pub(super) host_service: Option<usize>,
@@ -289,7 +290,7 @@ impl Exchange {
             account,
             accounted: false,
             started: Instant::now(),
-            snapshot: None,
+            bounds: None,
             gateway: None,
             host_service: None,
             request_id: RequestId(HeaderValue::from_static("-")),
@@ -421,9 +422,9 @@ impl Exchange {
     pub(super) fn streamed(&mut self, bytes: usize) -> pingora_core::Result<()> {
         self.streamed += bytes as u64;
         let limit = self
-            .snapshot
+            .bounds
             .as_ref()
-            .map_or(u64::MAX, |snapshot| snapshot.max_body);
+            .map_or(u64::MAX, |bounds| bounds.max_body);
         if self.streamed <= limit || self.unbounded {
             return Ok(());
         }

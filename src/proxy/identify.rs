@@ -14,13 +14,11 @@ use super::exchange::{Exchange, RequestId};
 use super::forward::REQUEST_ID;
 use super::front;
 use super::reply::Rejection;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Bounds, Snapshot};
 
 /// Fills in what the head and the connection tell.
-pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
-    let Some(snapshot) = x.snapshot.clone() else {
-        return;
-    };
+pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snapshot) {
+    let bounds = x.bounds.insert(snapshot.bounds.clone());
     forget_other_upgrades(session);
     x.alarm = alarm(session);
     if let Some(alarm) = &x.alarm {
@@ -30,9 +28,9 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
     let peer = peer_address(session);
     let head = session.req_header();
     x.peer = peer;
-    x.trusted_peer = is_trusted(&snapshot, peer);
+    x.trusted_peer = is_trusted(bounds, peer);
     x.client = if x.trusted_peer {
-        client_behind(&snapshot, &head.headers, peer)
+        client_behind(bounds, &head.headers, peer)
     } else {
         peer
     };
@@ -41,7 +39,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange) {
         .headers
         .get(CONTENT_TYPE)
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    if let Err(rejection) = find_gateway(session, x, &snapshot) {
+    if let Err(rejection) = find_gateway(session, x, snapshot) {
         x.refusal = Some(rejection);
     }
     if let Err(rejection) = check_framing(session) {
@@ -135,16 +133,13 @@ fn peer_address(session: &Session) -> IpAddr {
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-fn is_trusted(snapshot: &Snapshot, address: IpAddr) -> bool {
-    !snapshot.trusted_proxies.is_empty()
-        && snapshot
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&address))
+fn is_trusted(bounds: &Bounds, address: IpAddr) -> bool {
+    let mut trusted = bounds.trusted_proxies.iter();
+    trusted.any(|net| net.contains(&address))
 }
 
 /// The nearest address in `X-Forwarded-For` that no trusted proxy vouches for by being one itself.
-fn client_behind(snapshot: &Snapshot, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+fn client_behind(bounds: &Bounds, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
     let mut client = peer;
     let lines: Vec<&str> = headers
         .get_all("x-forwarded-for")
@@ -156,7 +151,7 @@ fn client_behind(snapshot: &Snapshot, headers: &HeaderMap, peer: IpAddr) -> IpAd
             break;
         };
         client = address.to_canonical();
-        if !is_trusted(snapshot, client) {
+        if !is_trusted(bounds, client) {
             break;
         }
     }

@@ -86,9 +86,7 @@ impl ProxyHttp for Proxy {
     type CTX = Box<Exchange>;
 
     fn new_ctx(&self) -> Self::CTX {
-        let mut x = Exchange::new(self.account.clone());
-        x.snapshot = Some(self.control.snapshot());
-        Box::new(x)
+        Box::new(Exchange::new(self.account.clone()))
     }
 
     /// No modules: compression is the upstream's business, and each costs every request.
@@ -105,7 +103,7 @@ impl ProxyHttp for Proxy {
             x.method = head.method.to_string();
             x.path = head.uri.path().to_owned();
         }
-        identify::identify(session, x);
+        identify::identify(session, x, &self.control.snapshot());
         Ok(())
     }
 

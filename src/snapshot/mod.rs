@@ -1,17 +1,23 @@
 //! The configuration in force, compiled: immutable, shared, swapped as a whole.
 //!
 //! A request takes one [`Snapshot`] at its start and sees nothing else until its end. What lives longer than a
-//! revision (load, addresses) hangs on the targets' states, which the [`Registry`] keeps by identity.
-//! Compiling does no I/O.
+//! revision (load, addresses) hangs on the targets' states, which the [`Registry`] keeps by identity. What a change does not touch is shared with the
+//! revision before. Compiling does no I/O.
 
 mod chain;
 mod compile;
+mod gateway;
 mod hosts;
+mod models;
 mod paths;
 mod rates;
 mod registry;
 mod router;
+mod rules;
 mod split;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,12 +30,13 @@ use ipnet::IpNet;
 
 use crate::auth::Authority;
 use crate::balance;
-use crate::health::TargetHealth;
+use crate::health::{TargetHealth, Watched};
 use crate::model;
-use crate::telemetry::OfferMetrics;
+use crate::telemetry::{GatewayMetrics, OfferMetrics, Owned};
 
 pub use chain::{Chain, Link};
-pub use compile::{compile, list_models};
+pub use compile::compile;
+pub use gateway::list_models;
 pub use hosts::{HostEntry, Hosts};
 pub use paths::join_target_path;
 pub use rates::Rates;
@@ -42,27 +49,48 @@ pub use split::Split;
 pub struct Snapshot {
     /// Counts up with every change.
     pub revision: u64,
+    /// What every request is held to.
+    pub bounds: Arc<Bounds>,
+    /// Which gateway a host belongs to.
+    pub hosts: Arc<Hosts>,
+    /// All gateways.
+    pub gateways: Vec<Arc<Gateway>>,
+    /// All upstreams: the named ones, then those in place.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// All services.
+    pub services: Vec<Arc<Service>>,
+}
+
+impl Snapshot {
+    fn named_upstreams(&self) -> &[Arc<Upstream>] {
+        let named = self
+            .upstreams
+            .partition_point(|upstream| upstream.document.is_some());
+        self.upstreams.get(..named).unwrap_or_default()
+    }
+}
+
+/// What every request is held to, whichever gateway it is for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Largest request body, bytes.
     pub max_body: u64,
     /// How long a request body may take to arrive.
     pub body_timeout: Duration,
-    /// Which gateway a host belongs to.
-    pub hosts: Hosts,
-    /// All gateways.
-    pub gateways: Vec<Arc<Gateway>>,
-    /// All upstreams, named and in place.
-    pub upstreams: Vec<Arc<Upstream>>,
-    /// All services.
-    pub services: Vec<Arc<Service>>,
 }
 
 /// A tenant: hosts, rules and services.
-#[derive(Debug)]
 pub struct Gateway {
     /// Its name.
     pub name: Arc<str>,
+    /// What it was compiled from, beside its services.
+    pub document: Arc<model::Gateway>,
+    rules: Vec<Arc<model::Rule>>,
+    keys: Vec<Arc<model::Key>>,
+    /// What is counted of requests that reach no service.
+    pub metrics: Owned<GatewayMetrics>,
     /// Where requests name their model.
     pub routing: model::Routing,
     /// Addresses that may ask; empty: all.
@@ -72,7 +100,7 @@ pub struct Gateway {
     /// Refuses everything with 503.
     pub paused: bool,
     /// Who decides who asks, if anybody does.
-    pub authority: Option<Authority>,
+    pub authority: Option<Arc<Authority>>,
     /// Everybody may use it, also who is not known.
     pub open: bool,
     /// A header for keys besides the usual ones.
@@ -80,7 +108,7 @@ pub struct Gateway {
     /// What every request passes before it is routed.
     pub chain: Arc<Chain>,
     /// What the requests of a key pass before that, by the key's id; none for keys without limits.
-    pub key_chains: HashMap<Arc<str>, Arc<Chain>>,
+    pub key_chains: Arc<HashMap<Arc<str>, Arc<Chain>>>,
     /// Some of its services are for everybody although it has keys.
     pub publishes: bool,
     /// Rules and models.
@@ -89,6 +117,12 @@ pub struct Gateway {
     pub models_list: Bytes,
     /// The answers to `GET /v1/models/{id}`, by id, and who serves them.
     pub models: std::collections::BTreeMap<Box<str>, ListedModel>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gateway").field(&self.name).finish()
+    }
 }
 
 /// A model as it is listed.
@@ -114,7 +148,7 @@ pub struct Offer {
     /// What is offered.
     pub service: Arc<Service>,
     /// Where it is counted.
-    pub metrics: OfferMetrics,
+    pub metrics: Owned<OfferMetrics>,
     /// Who serves when it cannot: indexes of the gateway's offers, the service's list before the gateway's.
     pub fallback: Vec<usize>,
 }
@@ -130,6 +164,8 @@ impl std::fmt::Debug for Offer {
 pub struct Service {
     /// Its name.
     pub name: Arc<str>,
+    /// What it was compiled from.
+    pub document: Arc<model::Service>,
     /// Its name as a header value.
     pub header: HeaderValue,
     /// What it speaks.
@@ -174,6 +210,8 @@ impl Service {
 pub struct Upstream {
     /// Its name; for targets given in place, the service's.
     pub name: Arc<str>,
+    /// What it was compiled from; none of its own for targets given in place.
+    pub document: Option<Arc<model::Upstream>>,
     /// The targets.
     pub targets: Vec<Target>,
     /// The targets as a policy sees them, in the same order.
@@ -183,7 +221,9 @@ pub struct Upstream {
     /// What of a request ties it to others, for policies with affinity.
     pub affinity: Option<model::HashKey>,
     /// How its targets are probed.
-    pub health: model::Health,
+    pub health: Arc<model::Health>,
+    /// The targets as probes see them, in the same order.
+    pub watched: Arc<[Arc<Watched>]>,
     /// Credential and other headers added to requests.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Speak HTTP/2.

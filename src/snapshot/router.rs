@@ -11,9 +11,11 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use regex::Regex;
 
-use super::{Chain, Offer, Split, paths};
+use super::models::Models;
+use super::rules::Rules;
+use super::{Chain, Offer, Split};
 use crate::auth::Key;
-use crate::model::{self, By, HeaderMatch, ModelPattern, PathPattern, RewritePiece, Segment};
+use crate::model::{self, By, HeaderMatch, PathPattern, RewritePiece, Segment};
 
 /// What rules look at before the body.
 #[derive(Clone, Copy, Debug)]
@@ -101,33 +103,28 @@ pub struct Route {
 /// A gateway's rules and models, compiled.
 #[derive(Debug)]
 pub struct Router {
-    rules: Vec<Rule>,
+    rules: Rules,
     models: Models,
     by: By,
     offers: Vec<Arc<Offer>>,
+    /// Where offers stand, by their services' names.
+    places: HashMap<Arc<str>, usize>,
 }
 
 #[derive(Debug)]
 pub(super) struct Rule {
-    pub(super) rule: model::Rule,
+    pub(super) rule: Arc<model::Rule>,
     name: Arc<str>,
-    chain: Option<Arc<Chain>>,
+    pub(super) chain: Option<Arc<Chain>>,
     pub(super) split: Option<Split>,
     fallback: Vec<usize>,
-    headers: Vec<(http::HeaderName, Predicate)>,
+    headers: Arc<[(http::HeaderName, Predicate)]>,
 }
 
 #[derive(Debug)]
 enum Predicate {
     Is(String),
     Matches(Regex),
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Models {
-    exact: HashMap<Box<str>, Split>,
-    /// Longest first.
-    prefixes: Vec<(Box<str>, Split)>,
 }
 
 /// How a path matched: how much of it the pattern took, and its parameters.
@@ -137,25 +134,18 @@ struct Match<'p> {
 }
 
 impl Rule {
-    /// `split`: the services, or `None` to go by model.
+    /// `split`: the services, or `None` to go by model. `known`: what came of the same document before.
     pub(super) fn new(
-        rule: model::Rule,
+        rule: Arc<model::Rule>,
+        known: Option<&Rule>,
         split: Option<Split>,
         fallback: Vec<usize>,
         chain: Option<Arc<Chain>>,
     ) -> Rule {
-        let headers = rule
-            .headers
-            .iter()
-            .filter_map(|(name, want)| {
-                let predicate = match want {
-                    HeaderMatch::Exact(value) => Predicate::Is(value.clone()),
-                    // It was compiled once when the document was read.
-                    HeaderMatch::Regex(source) => Predicate::Matches(Regex::new(source).ok()?),
-                };
-                Some((name.clone(), predicate))
-            })
-            .collect();
+        let headers = match known {
+            Some(known) => known.headers.clone(),
+            None => rule.headers.iter().filter_map(predicate).collect(),
+        };
         Rule {
             name: rule.name.clone().into(),
             chain,
@@ -166,7 +156,7 @@ impl Rule {
         }
     }
 
-    fn precedence(&self) -> impl Ord + use<> {
+    pub(super) fn precedence(&self) -> impl Ord + use<> {
         let (class, length) = match &self.rule.path {
             Some(PathPattern::Exact(path)) => (0, path.len()),
             Some(PathPattern::Params { segments, .. }) => (1, literal_length(segments)),
@@ -221,56 +211,41 @@ impl Rule {
     }
 }
 
-impl Models {
-    /// Every model name and prefix with the offers that answer to it.
-    pub(super) fn new(patterns: Vec<(ModelPattern, Vec<(Arc<Offer>, u64)>)>) -> Models {
-        let mut models = Models::default();
-        for (pattern, offers) in patterns {
-            let Some(split) = Split::new(offers) else {
-                continue;
-            };
-            match pattern {
-                ModelPattern::Exact(name) => {
-                    models.exact.insert(name.into(), split);
-                }
-                ModelPattern::Prefix(prefix) => models.prefixes.push((prefix.into(), split)),
-            }
-        }
-        models
-            .prefixes
-            .sort_by_key(|(prefix, _)| Reverse(prefix.len()));
-        models
-    }
-
-    fn find(&self, model: &str) -> Option<&Split> {
-        self.exact.get(model).or_else(|| {
-            self.prefixes
-                .iter()
-                .find(|(prefix, _)| model.starts_with(&**prefix))
-                .map(|(_, split)| split)
-        })
-    }
+fn predicate(
+    (name, want): &(http::HeaderName, HeaderMatch),
+) -> Option<(http::HeaderName, Predicate)> {
+    let predicate = match want {
+        HeaderMatch::Exact(value) => Predicate::Is(value.clone()),
+        // It was compiled once when the document was read.
+        HeaderMatch::Regex(source) => Predicate::Matches(Regex::new(source).ok()?),
+    };
+    Some((name.clone(), predicate))
 }
 
 impl Router {
     pub(super) fn new(
-        mut rules: Vec<Rule>,
+        rules: Vec<Rule>,
         models: Models,
         by: By,
         offers: Vec<Arc<Offer>>,
+        places: HashMap<Arc<str>, usize>,
     ) -> Router {
-        rules.sort_by_key(|rule| rule.precedence());
         Router {
-            rules,
+            rules: Rules::new(rules),
             models,
             by,
             offers,
+            places,
         }
     }
 
-    /// The gateway's services.
+    /// The gateway's services, in the order of the configuration.
     pub fn offers(&self) -> &[Arc<Offer>] {
         &self.offers
+    }
+
+    pub(super) fn rules(&self) -> &[Rule] {
+        self.rules.all()
     }
 
     /// One of the gateway's services.
@@ -280,15 +255,13 @@ impl Router {
 
     /// The gateway's service of this name.
     pub fn offer_named(&self, name: &str) -> Option<&Arc<Offer>> {
-        self.offers
-            .iter()
-            .find(|offer| *offer.service.name == *name)
+        self.offers.get(*self.places.get(name)?)
     }
 
     /// Decides from the head and what is known of the model.
     pub fn decide(&self, head: Head<'_>, model: ModelName<'_>) -> Decision {
         let mut allow: Vec<&Method> = Vec::new();
-        for rule in &self.rules {
+        for rule in self.rules.candidates(head.path) {
             let matched = match &rule.rule.path {
                 Some(pattern) => match match_path(pattern, head.path) {
                     Some(matched) => matched,
@@ -406,9 +379,6 @@ pub fn model_in_path(path: &str) -> Option<(Cow<'_, str>, &str)> {
 }
 
 fn match_path<'p>(pattern: &'p PathPattern, path: &'p str) -> Option<Match<'p>> {
-    if paths::has_dot_segments(path) {
-        return None;
-    }
     match pattern {
         PathPattern::Exact(exact) => (exact == path).then(|| Match {
             taken: path.len(),

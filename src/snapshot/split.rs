@@ -95,7 +95,7 @@ fn stride(total: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::compile::tests::offer;
+    use crate::snapshot::tests::offer;
 
     fn counts(weights: &[u64], picks: usize) -> Vec<usize> {
         let offers: Vec<_> = weights

@@ -1,7 +1,10 @@
 //! Every metric, declared once, and the handles the hot path uses.
 //!
 //! Label values come from configuration only, never from clients. A request looks nothing up by label: an
-//! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them.
+//! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them. What bears names of gateways and services is
+//! counted only through its owner in `offer.rs`, which takes it away again.
+
+use std::sync::{Arc, Mutex};
 
 use std::collections::HashMap;
 
@@ -11,6 +14,10 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+
+use super::offer::{FallenBack, GatewayMetrics, OfferMetrics, ServiceMetrics};
+use super::owned::Owners;
+use super::page::Page;
 
 /// Statuses that have a slot of their own; others are looked up when they occur.
 pub(super) const COMMON: [u16; 24] = [
@@ -36,6 +43,9 @@ const INTER_TOKEN: &[f64] = &[
 pub struct Metrics {
     registry: Registry,
     declared: Vec<Declared>,
+    pub(super) offers: Arc<Owners<OfferMetrics>>,
+    pub(super) services: Arc<Owners<ServiceMetrics>>,
+    pub(super) gateways: Arc<Owners<GatewayMetrics>>,
     pub(super) requests: IntCounterVec,
     pub(super) duration: HistogramVec,
     pub(super) overhead: HistogramVec,
@@ -43,12 +53,13 @@ pub struct Metrics {
     pub(super) inter_token: HistogramVec,
     pub(super) tokens: IntCounterVec,
     pub(super) in_flight: IntGaugeVec,
-    rejections: IntCounterVec,
+    pub(super) rejections: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) fallbacks: IntCounterVec,
+    pub(super) fallen_back: Mutex<FallenBack>,
     pub(super) queue_wait: HistogramVec,
     pub(super) panics: IntCounterVec,
-    /// Requests waiting in a service's queue.
+    /// Requests waiting in a service's queue. This one and the others that a [`Page`] shows are declared here and hold nothing.
     pub queue_depth: IntGaugeVec,
     /// A target's breaker: 0 closed, 1 half open, 2 open.
     pub breaker_state: IntGaugeVec,
@@ -80,8 +91,8 @@ pub struct Metrics {
     pub usage_dropped: IntCounter,
     /// How far a key's last hour left its usual: the robust z-score, 0 when it did not.
     pub key_anomaly: GaugeVec,
-    /// Copies of requests sent to other services, by service and result.
-    pub copies: IntCounterVec,
+    /// Copies of requests sent to other services, by result and service; none if the gateway does not offer it.
+    pub(super) copies: IntCounterVec,
     /// Exchanges whose `post_response` stage was left out, because too many were in it.
     pub plugins_dropped: IntCounter,
     /// Unix time at which the process started, seconds.
@@ -363,6 +374,10 @@ impl Metrics {
                     "Unix time at which the process started",
                 ))),
             ),
+            fallen_back: Mutex::default(),
+            offers: Arc::default(),
+            services: Arc::default(),
+            gateways: Arc::default(),
             registry: declarations.registry,
             declared: declarations.declared,
         }
@@ -380,16 +395,14 @@ impl Metrics {
             .unwrap_or_default()
     }
 
-    /// Counts an answer of ours. `code` is one of the closed set of error codes.
-    pub fn rejected(&self, gateway: &str, code: &str) {
-        self.rejections.with_label_values(&[gateway, code]).inc();
+    /// Counts a copy for a service that the request's gateway does not offer.
+    pub fn copy_without_service(&self) {
+        self.copies.with_label_values(&["", "skipped"]).inc();
     }
 
-    /// Counts a request that reached no service.
-    pub fn unserved(&self, gateway: &str, status: u16) {
-        self.requests
-            .with_label_values(&[gateway, "", status_label(status).as_str()])
-            .inc();
+    /// The same, to go on with gauges of what is live.
+    pub fn page(&self) -> Page {
+        Page::after(self.render())
     }
 
     /// Requests being served, by service; only of services that were ever asked.
@@ -402,10 +415,6 @@ impl Metrics {
         });
         shown.collect()
     }
-}
-
-pub(super) fn status_label(status: u16) -> String {
-    status.to_string()
 }
 
 #[derive(Default)]
@@ -467,20 +476,19 @@ fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Histo
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::telemetry::OfferMetrics;
 
     #[test]
     fn every_metric_registers_and_renders() {
         let metrics = Arc::new(Metrics::new());
-        let offer = OfferMetrics::new(metrics.clone(), "main".into(), "qwen".into());
+        let gateway = Arc::from("main");
+        let offer = OfferMetrics::of(&metrics, &gateway, &"qwen".into());
+        let own = GatewayMetrics::of(&metrics, &gateway);
         offer.answered(200);
         offer.answered(418);
         offer.handles().input.inc_by(7);
         offer.handles().duration.observe(0.2);
-        metrics.rejected("main", "model_not_found");
+        own.rejected("model_not_found");
         let text = metrics.render();
         for line in [
             "tollgate_requests_total{code=\"200\",gateway=\"main\",service=\"qwen\"} 1",

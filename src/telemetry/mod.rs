@@ -6,7 +6,11 @@ pub mod access;
 pub mod logger;
 pub mod metrics;
 mod offer;
+mod owned;
+mod page;
 
 pub use access::AccessLog;
 pub use metrics::{Declared, Metrics};
-pub use offer::{Handles, OfferMetrics};
+pub use offer::{GatewayMetrics, Handles, OfferMetrics};
+pub use owned::Owned;
+pub use page::{Gauges, Page};

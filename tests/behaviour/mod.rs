@@ -31,6 +31,7 @@ mod key_rotation;
 mod keys;
 mod large_bodies;
 mod limits;
+mod many_gateways;
 mod mirrored;
 mod models;
 mod pages;

@@ -122,6 +122,15 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// Bytes it has in memory.
+    pub(crate) fn resident(&self) -> usize {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let mut lines = status.lines();
+        let resident = lines.find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
+        resident.unwrap().trim().parse::<usize>().unwrap() * 1024
+    }
+
     /// Lets its files grow to this many bytes only; `None` is for ever.
     pub(crate) fn limit_files(&self, bytes: Option<u64>) {
         let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());

@@ -11,6 +11,7 @@ mod shutdown;
 mod slow_admin;
 mod slow_readers;
 mod storm;
+mod storms_of_changes;
 mod timeouts;
 
 use crate::harness::Reply;

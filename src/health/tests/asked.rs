@@ -34,7 +34,7 @@ fn watched(url: &str, probe: Probe) -> Watched {
     Watched {
         upstream: "pool".into(),
         target: url.to_string().into(),
-        settings: settings(probe),
+        settings: Arc::new(settings(probe)),
         place: Place {
             authority: HeaderValue::from_static("engine.internal"),
             server_name: "engine.internal".into(),
@@ -51,15 +51,20 @@ fn http() -> Probe {
     Probe::Http(HttpProbe::default())
 }
 
+/// All in one group.
+fn together(set: Vec<Watched>) -> Arc<[Group]> {
+    [set.into_iter().map(Arc::new).collect()].into()
+}
+
 struct Asking {
-    sets: Sender<Arc<[Watched]>>,
+    sets: Sender<Arc<[Group]>>,
     turns: UnboundedReceiver<(Arc<str>, Turn, Instant)>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Asking {
     fn start(set: Vec<Watched>) -> Asking {
-        let (sets, receiver) = channel(Arc::from(set));
+        let (sets, receiver) = channel(together(set));
         let (tell, turns) = unbounded_channel();
         let task = tokio::spawn(watch(receiver, move |watched, turn, _| {
             let _ = tell.send((watched.target.clone(), turn, Instant::now()));
@@ -254,7 +259,7 @@ async fn one_that_hangs_times_out_and_delays_nobody() {
         &format!("http://127.0.0.1:{}", hanging.address.port()),
         http(),
     );
-    slow.settings.timeout = Duration::from_secs(2);
+    Arc::make_mut(&mut slow.settings).timeout = Duration::from_secs(2);
     let mut set = vec![slow.clone()];
     set.push(watched(
         &format!("http://127.0.0.1:{}", server.address.port()),
@@ -286,7 +291,7 @@ async fn a_new_set_leaves_who_is_unchanged_alone() {
     let other = Manner::of(200);
     let changed = Server::start(other.clone(), Tongue::Http).await;
     let mut first = watched(&format!("http://127.0.0.1:{}", kept.address.port()), http());
-    first.settings.interval = Duration::from_secs(60);
+    Arc::make_mut(&mut first.settings).interval = Duration::from_secs(60);
     let mut second = watched(
         &format!("http://127.0.0.1:{}", changed.address.port()),
         http(),
@@ -295,7 +300,7 @@ async fn a_new_set_leaves_who_is_unchanged_alone() {
     // The first of a long interval may come after a second.
     asking.turn().await;
     asking.turn().await;
-    let Probe::Http(probe) = &mut second.settings.probe else {
+    let Probe::Http(probe) = &mut Arc::make_mut(&mut second.settings).probe else {
         unreachable!()
     };
     probe.path = "/other".into();
@@ -306,7 +311,7 @@ async fn a_new_set_leaves_who_is_unchanged_alone() {
     });
     asking
         .sets
-        .send(Arc::from(vec![first.clone(), second]))
+        .send(together(vec![first.clone(), second]))
         .unwrap();
     timeout(Duration::from_secs(5), async {
         while !other.last.lock().unwrap().contains("/other") {
@@ -317,7 +322,7 @@ async fn a_new_set_leaves_who_is_unchanged_alone() {
     .expect("asked in its new way");
     tokio::time::sleep(INTERVAL).await;
     assert_eq!(manner.asked.load(Ordering::SeqCst), 1, "not started again");
-    asking.sets.send(Arc::from(vec![first])).unwrap();
+    asking.sets.send(together(vec![first])).unwrap();
     tokio::time::sleep(INTERVAL).await;
     let asked = other.asked.load(Ordering::SeqCst);
     tokio::time::sleep(INTERVAL * 2).await;

@@ -115,7 +115,7 @@ fn pass(x: &mut Exchange, chunk: Bytes, end: bool) -> Result<Bytes> {
     let Some(mut running) = x.plugins.take() else {
         return Ok(chunk);
     };
-    let limit = x.snapshot.as_ref().map_or(u64::MAX, |s| s.max_body);
+    let limit = x.bounds.as_ref().map_or(u64::MAX, |b| b.max_body);
     let passed = through(&mut running, chunk, end, limit as usize);
     x.plugins = Some(running);
     passed.map_err(|rejection| stop(x, rejection))

@@ -77,6 +77,13 @@ macro_rules! document {
                 fields
             }
 
+            fn names() -> Vec<&'static str> {
+                #[allow(unused_mut)]
+                let mut names = vec![$($crate::document!(@name $field $($written)?)),*];
+                $($(names.extend(<$with_ty as $crate::document::Document>::names());)*)?
+                names
+            }
+
             fn later() -> Vec<&'static str> {
                 vec![$($($later),*)?]
             }
@@ -182,7 +189,7 @@ macro_rules! document {
             name: $crate::document!(@name $field $($written)?),
             default: $crate::document!(@make $ty $(= $default)?),
             range: $crate::document!(@option $(($min, $max))?),
-            example: $crate::document!(@option $($crate::document::json!($example))?),
+            example: $crate::document!(@option $(|| $crate::document::json!($example))?),
         }
     };
 

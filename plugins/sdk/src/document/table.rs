@@ -34,6 +34,11 @@ pub trait Document: Sized {
     /// Its fields, in the order of declaration.
     fn fields() -> Vec<Field>;
 
+    /// The names of its fields, without what else is known of them: asked for every table that is read.
+    fn names() -> Vec<&'static str> {
+        Self::fields().iter().map(|field| field.name).collect()
+    }
+
     /// Fields a later version will accept.
     fn later() -> Vec<&'static str>;
 
@@ -115,8 +120,8 @@ pub struct Declared<T> {
     pub default: Option<fn() -> T>,
     /// The least and the greatest value of a number.
     pub range: Option<(i64, i64)>,
-    /// A value to show, if the type's is not good enough.
-    pub example: Option<Json>,
+    /// Makes a value to show, if the type's is not good enough.
+    pub example: Option<fn() -> Json>,
 }
 
 impl<T> Declared<Option<T>> {
@@ -145,6 +150,7 @@ impl<T: FromNode> Declared<T> {
             required: self.default.is_none() && T::absent().is_none(),
             example: self
                 .example
+                .map(|make| make())
                 .or_else(|| default.clone())
                 .unwrap_or_else(T::example),
             default: default.filter(|value| !value.is_null()),
@@ -185,7 +191,7 @@ impl<'n> Table<'n> {
         let Some(node) = self.entry(field.name) else {
             let value = fallback();
             if value.is_none() {
-                let example = field.example.clone().unwrap_or_else(T::example);
+                let example = field.example.map_or_else(T::example, |make| make());
                 self.report_missing(field.name, &example, T::missing(), at, r);
             }
             return value;
@@ -238,8 +244,7 @@ fn refuse_unknown<T: Document>(
     at: &At<'_>,
     r: &mut Reading<'_>,
 ) -> Vec<&'static str> {
-    let (fields, later) = (T::fields(), T::later());
-    let known: Vec<_> = fields.iter().map(|field| field.name).collect();
+    let (known, later) = (T::names(), T::later());
     let mut meant = Vec::new();
     for (key, value) in entries {
         let name = key.text.as_str();
@@ -264,7 +269,7 @@ fn refuse_unknown<T: Document>(
         };
         r.error(key.span, &at, "unknown field", help);
         // A mistyped secret is a secret still.
-        if fields
+        if T::fields()
             .iter()
             .any(|field| field.secret && Some(field.name) == near)
         {

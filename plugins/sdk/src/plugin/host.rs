@@ -37,7 +37,25 @@ impl Host {
 #[derive(Default)]
 pub struct Kept {
     // Only locked while a configuration is compiled.
-    values: Mutex<HashMap<Arc<str>, Weak<dyn Any + Send + Sync>>>,
+    values: Mutex<Values>,
+}
+
+#[derive(Default)]
+struct Values {
+    by_identity: HashMap<Arc<str>, Weak<dyn Any + Send + Sync>>,
+    /// How many were still held when those that are not were forgotten last.
+    held: usize,
+}
+
+impl Values {
+    /// Forgets what nobody holds whenever there are twice as many as there were held: looking at all of them with every new one would cost
+    /// their square.
+    fn sweep(&mut self) {
+        if self.by_identity.len() > 2 * self.held + 16 {
+            self.by_identity.retain(|_, value| value.strong_count() > 0);
+            self.held = self.by_identity.len();
+        }
+    }
 }
 
 impl Kept {
@@ -48,14 +66,16 @@ impl Kept {
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = values.get(identity).and_then(Weak::upgrade);
+        let known = values.by_identity.get(identity).and_then(Weak::upgrade);
         if let Some(Ok(known)) = known.map(|known| known.downcast()) {
             return known;
         }
         let made = Arc::new(make());
-        values.retain(|_, value| value.strong_count() > 0);
+        values.sweep();
         let held: Arc<dyn Any + Send + Sync> = made.clone();
-        values.insert(identity.clone(), Arc::downgrade(&held));
+        values
+            .by_identity
+            .insert(identity.clone(), Arc::downgrade(&held));
         made
     }
 }
@@ -127,5 +147,19 @@ mod tests {
         assert_eq!(*kept.keep(&a, || "text"), "text");
         drop(first);
         assert_eq!(*kept.keep(&a, || 4_u32), 4);
+    }
+
+    #[test]
+    fn names_that_come_and_go_are_forgotten() {
+        let kept = Kept::default();
+        let identity = |n: usize| Arc::from(format!("owner-{n}"));
+        let lasting: Vec<Arc<usize>> = (0..10).map(|n| kept.keep(&identity(n), || n)).collect();
+        for n in 10..10_000 {
+            assert_eq!(*kept.keep(&identity(n), || n), n);
+        }
+        assert!(kept.values.lock().unwrap().by_identity.len() < 64);
+        for (n, value) in lasting.iter().enumerate() {
+            assert!(Arc::ptr_eq(value, &kept.keep(&identity(n), || 0)));
+        }
     }
 }

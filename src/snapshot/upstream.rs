@@ -1,0 +1,145 @@
+//! Upstreams and their targets, compiled: settings from the document, live state from the registry by identity.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+
+use super::registry::Known;
+use super::{Registry, Target, Upstream};
+use crate::balance::{
+    self, ConsistentHash, LeastConnections, Policy, PowerOfTwo, Random, RoundRobin, stable_hash,
+};
+use crate::health::{Place, Watched};
+use crate::model::{self, Host, Scheme};
+
+/// Compiles one upstream; `document` is what it came from, if it has one of its own.
+pub(super) fn compile(
+    upstream: &model::Upstream,
+    document: Option<&Arc<model::Upstream>>,
+    registry: &Registry,
+) -> Arc<Upstream> {
+    let name: Arc<str> = upstream.name.clone().into();
+    let health = Arc::new(upstream.health.clone());
+    let targets: Vec<Target> = upstream
+        .targets
+        .iter()
+        .map(|target| compile_target(target, &name, upstream, registry))
+        .collect();
+    let view = targets
+        .iter()
+        .zip(&upstream.targets)
+        .map(|(target, document)| balance::Target {
+            weight: document.weight,
+            id: stable_hash(target.label.as_bytes()),
+            state: target.state.clone(),
+        })
+        .collect();
+    let affinity = match &upstream.policy {
+        model::Policy::ConsistentHash(key) => Some(key.clone()),
+        _ => None,
+    };
+    let watched = targets
+        .iter()
+        .map(|target| Arc::new(watched(target, &name, upstream, &health)))
+        .collect();
+    Arc::new(Upstream {
+        document: document.cloned(),
+        watched,
+        targets,
+        view,
+        policy: policy(&upstream.policy),
+        affinity,
+        health,
+        headers: headers(upstream),
+        http2: upstream.http2,
+        tls: upstream.tls.clone(),
+        name,
+    })
+}
+
+fn policy(policy: &model::Policy) -> Box<dyn Policy> {
+    match policy {
+        model::Policy::RoundRobin => Box::new(RoundRobin::default()),
+        model::Policy::Random => Box::new(Random),
+        model::Policy::LeastConnections => Box::new(LeastConnections::default()),
+        model::Policy::PowerOfTwo => Box::new(PowerOfTwo),
+        model::Policy::ConsistentHash(_) => Box::new(ConsistentHash),
+    }
+}
+
+/// The credential before what else is sent.
+fn headers(upstream: &model::Upstream) -> Vec<(http::HeaderName, HeaderValue)> {
+    let mut headers = upstream.headers.clone();
+    if let Some(key) = &upstream.api_key
+        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+    {
+        value.set_sensitive(true);
+        headers.insert(0, (AUTHORIZATION, value));
+    }
+    headers
+}
+
+fn compile_target(
+    target: &model::Target,
+    upstream: &Arc<str>,
+    settings: &model::Upstream,
+    registry: &Registry,
+) -> Target {
+    let url = &target.url;
+    let label: Arc<str> = url.to_string().into();
+    let Known { state, health } = registry.target(upstream, &label);
+    state.set_limit(settings.limit_of(target).map_or(0, |limit| limit as usize));
+    let probed = !matches!(settings.health.probe, model::Probe::Off);
+    health.configure(probed, settings.breaker.on(), Instant::now());
+    if let Host::Ip(address) = url.host {
+        state.set_addresses(vec![(address, url.port).into()]);
+    }
+    let default_port = match url.scheme {
+        Scheme::Https => 443,
+        _ => 80,
+    };
+    let authority = match url.scheme {
+        Scheme::Unix => "localhost".to_owned(),
+        _ if url.port == default_port => url.host.to_string(),
+        _ => format!("{}:{}", url.host, url.port),
+    };
+    let host = match &url.host {
+        Host::Ip(address) => address.to_string(),
+        Host::Name(name) => name.clone(),
+    };
+    Target {
+        url: url.clone(),
+        label,
+        authority: HeaderValue::from_str(&authority)
+            .unwrap_or(HeaderValue::from_static("localhost")),
+        server_name: settings.tls.server_name.clone().unwrap_or(host),
+        state,
+        health,
+    }
+}
+
+fn watched(
+    target: &Target,
+    upstream: &Arc<str>,
+    settings: &model::Upstream,
+    health: &Arc<model::Health>,
+) -> Watched {
+    let state = target.state.clone();
+    Watched {
+        upstream: upstream.clone(),
+        target: target.label.clone(),
+        settings: health.clone(),
+        place: Place {
+            url: target.url.clone(),
+            authority: target.authority.clone(),
+            server_name: target.server_name.clone(),
+            verify: settings.tls.verify,
+            http2: settings.http2,
+        },
+        address: Arc::new(move || -> Option<SocketAddr> { state.address() }),
+        health: target.health.clone(),
+    }
+}
