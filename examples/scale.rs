@@ -340,8 +340,8 @@ fn document(size: Size) -> String {
 /// On loopback, where nobody listens.
 fn targets(gateway: usize, service: usize, size: Size) -> String {
     let own = if size.shared { 0 } else { gateway };
-    let url = |target| {
-        let n = (own * size.services + service) * size.targets + target;
+    let url = |target: usize| {
+        let n: usize = (own * size.services + service) * size.targets + target;
         format!(
             "\"http://127.{}.{}.{}:9\"",
             1 + (n >> 16),

@@ -281,7 +281,7 @@ pub(super) fn tree(
         return Err(Box::new(reply::unknown_type("JSON")));
     }
     let text = text(&body)?;
-    if text.trim().is_empty() {
+    if ["", "null"].contains(&text.trim()) {
         return Err(Box::new(reply::malformed("the body is empty; send JSON")));
     }
     config::tree(text, Format::Json)

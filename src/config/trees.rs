@@ -219,3 +219,108 @@ fn collect<'n>(
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => {}
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use tollgate_sdk::document::json;
+
+    use super::*;
+
+    /// The examples of RFC 7396, appendix A.
+    #[test]
+    fn patches_merge() {
+        for (mut document, patch, merged) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (
+                json!({"a": "b"}),
+                json!({"b": "c"}),
+                json!({"a": "b", "b": "c"}),
+            ),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (
+                json!({"a": "b", "b": "c"}),
+                json!({"a": null}),
+                json!({"b": "c"}),
+            ),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (
+                json!({"a": [{"b": "c"}]}),
+                json!({"a": [1]}),
+                json!({"a": [1]}),
+            ),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"a": "b"}), json!(["c"]), json!(["c"])),
+            (json!({"a": "foo"}), json!(null), json!(null)),
+            (
+                json!({"e": null}),
+                json!({"a": 1}),
+                json!({"e": null, "a": 1}),
+            ),
+            (
+                json!([1, 2]),
+                json!({"a": "b", "c": null}),
+                json!({"a": "b"}),
+            ),
+            (
+                json!({}),
+                json!({"a": {"bb": {"ccc": null}}}),
+                json!({"a": {"bb": {}}}),
+            ),
+        ] {
+            let before = document.clone();
+            merge(&mut document, &patch);
+            assert_eq!(document, merged, "{before} {patch}");
+        }
+    }
+
+    /// A secret follows what bears its name, not its place, and goes nowhere else.
+    #[test]
+    fn stars_keep_what_they_stand_for() {
+        let entry = |name: &str, secret: &str| json!({"name": name, "settings": {"token": secret}});
+        let old = Node::of(
+            &json!({"plugins": [entry("a", "of-a"), entry("b", "of-b")], "note": "plain"}),
+        );
+        let mut secrets = Vec::new();
+        for plugin in old.entry("plugins").and_then(Node::as_list).unwrap() {
+            let settings = plugin.entry("settings").unwrap();
+            secrets.push(settings.entry("token").unwrap().span);
+        }
+        let sent = json!({
+            "plugins": [entry("new", STARS), entry("b", STARS), entry("a", STARS), entry("a", STARS)],
+            "note": STARS,
+        });
+        let mut new = Node::of(&sent);
+        keep_secrets(&mut new, &old, &secrets);
+        let kept = json!({
+            "plugins": [entry("new", STARS), entry("b", "of-b"), entry("a", "of-a"), entry("a", STARS)],
+            "note": STARS,
+        });
+        assert_eq!(new.json(), kept);
+    }
+
+    #[test]
+    fn references_to_the_environment_are_told_from_what_looks_like_one() {
+        for (text, refused) in [
+            ("${HOME}", true),
+            ("a ${X:-y} b", true),
+            ("${", false),
+            ("${ }", false),
+            ("${1}", false),
+            ("$HOME", false),
+            ("${not closed", false),
+        ] {
+            let node = Node::of(&json!({"description": text}));
+            let no_file = |_: &str| Err(String::new());
+            let mut r = Reading::new(tollgate_sdk::document::Format::Json, &no_file);
+            refuse_references(&node, &At::ROOT, &mut r);
+            assert_eq!(r.failed(), refused, "{text}");
+        }
+    }
+}

@@ -138,7 +138,7 @@ pub enum ChangeError {
     #[error("the target \"{1}\" stands in the list of {0}: change that")]
     Listed(String, String),
     /// Others refer to it.
-    #[error("{}: take it out there first", uses(.0))]
+    #[error("it is in use: {}; take it out there first", uses(.0))]
     InUse(Vec<Use>),
     /// Somebody else changed something meanwhile.
     #[error("the configuration is at revision {now}, not at the one expected: read it again")]

@@ -1,6 +1,7 @@
 //! Snapshots: how a compiled configuration decides, and what revisions share.
 
 mod changes;
+mod sharing;
 
 use std::sync::Arc;
 

@@ -226,7 +226,7 @@ fn all_mistakes_at_once_and_nothing_is_done() {
 
     for (kind, body) in [
         ("application/yaml", "a: [1"),
-        ("application/yaml", "a: 1\n---\n\tb: 1"),
+        ("application/yaml", "a: 1\n---\n- b\nc: 1"),
         ("application/toml", "a = "),
         ("application/json", "{"),
     ] {
@@ -307,7 +307,11 @@ fn other_systems_documents_are_converted() {
     let gateway = start(&upstream);
     let api = gateway.api();
     let routes = json!([{"base_url": upstream.url(), "prefix": "llama*", "weight": 1}]);
-    let planned = api.ask("POST", "/v1/plan?gateway=main", &routes);
+    let planned = api.ask(
+        "POST",
+        "/v1/plan?gateway=main&flag=route-policy%3Dprefix",
+        &routes,
+    );
     assert!(
         changes(&planned)
             .iter()
@@ -327,7 +331,11 @@ fn other_systems_documents_are_converted() {
             .is_some_and(|notes| !notes.is_empty() && notes.iter().all(note)),
         "{notes}"
     );
-    let applied = api.ask("POST", "/v1/apply?gateway=main", &routes);
+    let applied = api.ask(
+        "POST",
+        "/v1/apply?gateway=main&flag=route-policy%3Dprefix",
+        &routes,
+    );
     assert_eq!(applied.status, 200, "{}", applied.text());
     gateway.client().chat("llama-3", "").assert_ok();
     // What cannot be honoured is refused with its place.

@@ -1,16 +1,16 @@
-//! Resources of every kind over the admin API: made, shown, replaced, patched, deleted, and what is refused.
+//! Resources of every kind over the admin API: made, shown, replaced, patched, deleted; who looked at another revision.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, Gateway, Reply, Upstream, bearer, service};
+use crate::harness::{Api, Gateway, Reply, Upstream, service};
 
 /// One gateway and one service of the file.
-fn start(upstream: &Upstream) -> Gateway {
+pub(super) fn start(upstream: &Upstream) -> Gateway {
     Gateway::start(&service("filed", "filed", &upstream.url()))
 }
 
 #[track_caller]
-fn refused(reply: &Reply, status: u16, code: &str) -> Value {
+pub(super) fn refused(reply: &Reply, status: u16, code: &str) -> Value {
     let error = reply.json()["error"].clone();
     assert_eq!(
         (reply.status, &error["code"]),
@@ -25,7 +25,7 @@ fn refused(reply: &Reply, status: u16, code: &str) -> Value {
 }
 
 #[track_caller]
-fn details(error: &Value) -> Vec<(String, String)> {
+pub(super) fn details(error: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let details = error["details"].as_array().unwrap().iter();
     details
@@ -254,171 +254,6 @@ fn who_looked_at_another_revision_changes_nothing() {
 }
 
 #[test]
-fn every_mistake_is_told_by_its_field() {
-    let upstream = Upstream::obliging();
-    let gateway = start(&upstream);
-    let api = gateway.api();
-    let body = json!({
-        "name": "s", "modles": ["a"], "weight": 5000, "upstream": "nowhere", "gateways": ["main", "elsewhere"],
-        "timeouts": {"connect": "soon"}, "fallback": ["s", "nobody"], "description": "${HOME}",
-    });
-    let error = refused(&api.ask("POST", "/v1/services", &body), 422, "invalid");
-    let found = details(&error);
-    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
-    for path in [
-        "modles",
-        "weight",
-        "upstream",
-        "gateways[1]",
-        "timeouts.connect",
-        "fallback[0]",
-        "fallback[1]",
-        "description",
-    ] {
-        assert!(paths.contains(&path), "{path}: {found:?}");
-    }
-    assert!(error["param"].is_string());
-    assert!(
-        found.iter().any(|(_, message)| message.contains("models")),
-        "{found:?}"
-    );
-    assert_eq!(api.get("/v1/services/s").status, 404);
-
-    // A change elsewhere that makes something there untrue is told where it hurts.
-    let offered = json!({"name": "s", "models": ["s"], "targets": [upstream.url()]});
-    assert_eq!(api.ask("POST", "/v1/services", &offered).status, 201);
-    assert_eq!(
-        api.ask(
-            "POST",
-            "/v1/gateways",
-            &json!({"name": "g", "hosts": ["g.example"]})
-        )
-        .status,
-        201
-    );
-    let rule = json!({"name": "r", "gateway": "main", "path": "/r", "services": ["s"]});
-    assert_eq!(api.ask("POST", "/v1/rules", &rule).status, 201);
-    let error = refused(
-        &api.ask("PATCH", "/v1/services/s", &json!({"gateways": ["g"]})),
-        422,
-        "invalid",
-    );
-    assert_eq!(details(&error)[0].0, "rule[r].services[0]");
-    // Of two that cannot be true together, the one that comes is wrong.
-    let error = refused(
-        &api.ask(
-            "POST",
-            "/v1/gateways",
-            &json!({"name": "b", "hosts": ["g.example"]}),
-        ),
-        422,
-        "invalid",
-    );
-    let (path, message) = &details(&error)[0];
-    assert!(
-        path == "hosts[0]" && message.contains("gateway \"g\""),
-        "{path} {message}"
-    );
-}
-
-#[test]
-fn what_is_no_document_is_refused() {
-    let upstream = Upstream::obliging();
-    let gateway = start(&upstream);
-    let api = gateway.api();
-    for body in [
-        "",
-        "{",
-        "[]",
-        "1",
-        "{\"name\":\"a\",\"name\":\"b\"}",
-        "\u{0}",
-        "{\"a\":1}x",
-    ] {
-        for (method, path) in [
-            ("POST", "/v1/services"),
-            ("PUT", "/v1/services/x"),
-            ("PATCH", "/v1/services/filed"),
-        ] {
-            refused(
-                &api.send(method, path, "", body.as_bytes()),
-                400,
-                "malformed",
-            );
-        }
-    }
-    let deep = "[".repeat(100_000);
-    refused(
-        &api.send("POST", "/v1/gateways", "", deep.as_bytes()),
-        400,
-        "malformed",
-    );
-    refused(
-        &api.send("POST", "/v1/gateways", "", b"{\"name\":\"\xff\"}"),
-        400,
-        "malformed",
-    );
-    let xml = "content-type: text/xml\r\n";
-    refused(
-        &api.send("POST", "/v1/services", xml, b"{}"),
-        415,
-        "unsupported_media_type",
-    );
-    let long = vec![b' '; 2 << 20];
-    refused(
-        &api.send("POST", "/v1/services", "", &long),
-        413,
-        "request_too_large",
-    );
-    for (method, path) in [
-        ("POST", "/v1/services/filed"),
-        ("DELETE", "/v1/services"),
-        ("GET", "/v1/apply"),
-    ] {
-        let reply = api.ask(method, path, &json!({}));
-        refused(&reply, 405, "method_not_allowed");
-        assert!(reply.header("allow").is_some());
-    }
-    refused(&api.get("/v1/nothings"), 404, "not_found");
-    refused(&api.get("/v1/services?colour=red"), 400, "malformed");
-    for name in ["Not%20A%20Name", "a%2Fb", &"a".repeat(64)] {
-        let reply = api.ask(
-            "PUT",
-            &format!("/v1/services/{name}"),
-            &json!({"targets": ["http://a"]}),
-        );
-        assert_eq!(details(&refused(&reply, 422, "invalid"))[0].0, "name");
-    }
-    let other = json!({"name": "other", "targets": ["http://127.0.0.1:1"]});
-    let error = refused(&api.ask("PUT", "/v1/services/one", &other), 422, "invalid");
-    assert_eq!(details(&error)[0].0, "name");
-}
-
-#[test]
-fn what_stands_in_the_file_is_the_files() {
-    let upstream = Upstream::obliging();
-    let gateway = start(&upstream);
-    let (api, mut client) = (gateway.api(), gateway.client());
-    let path = "/v1/services/filed";
-    let shown = api.get(path).json();
-    assert_eq!(shown["managed_by"], "file");
-    let mut body = shown.clone();
-    body["weight"] = json!(1);
-    for (method, body) in [
-        ("PUT", body),
-        ("PATCH", json!({"weight": 1})),
-        ("DELETE", Value::Null),
-    ] {
-        refused(&api.ask(method, path, &body), 409, "owned_by_file");
-    }
-    refused(&api.ask("POST", "/v1/services", &shown), 409, "exists");
-    // To say what is there is no change.
-    assert_eq!(api.ask("PUT", path, &shown).status, 200);
-    assert_eq!(api.get(path).json(), shown);
-    client.chat("filed", "").assert_ok();
-}
-
-#[test]
 fn lists_are_filtered() {
     let upstream = Upstream::obliging();
     let gateway = start(&upstream);
@@ -457,71 +292,4 @@ fn lists_are_filtered() {
     for wrong in ["managed_by=me", "label=team"] {
         refused(&api.get(&format!("/v1/services?{wrong}")), 400, "malformed");
     }
-}
-
-/// A key keeps its secret whatever is done to the rest of it.
-#[test]
-fn a_key_changes_and_its_secret_stays() {
-    let upstream = Upstream::obliging();
-    let toml = "[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\n".to_owned()
-        + &service("a", "a", &upstream.url())
-        + &service("b", "b", &upstream.url());
-    let gateway = Gateway::start(&toml);
-    let api = gateway.api();
-    let status = |model: &str, secret: &str| gateway.client().chat(model, &bearer(secret)).status;
-    let secret = api.create(&json!({"name": "k", "gateway": "main"}));
-    let path = "/v1/keys/k";
-    let shown = api.get(path);
-    assert!(!shown.text().contains("sha256") && shown.json().get("secret").is_none());
-    let patched = api.ask(
-        "PATCH",
-        path,
-        &json!({"services": ["a"], "limits": {"global": {"limit": 1000, "window": "1m"}}}),
-    );
-    assert_eq!(patched.status, 200, "{}", patched.text());
-    assert!(patched.json().get("secret").is_none());
-    assert_eq!((status("a", &secret), status("b", &secret)), (200, 403));
-    let mut body = api.get(path).json();
-    body["services"] = json!([]);
-    assert_eq!(api.ask("PUT", path, &body).status, 200);
-    assert_eq!((status("a", &secret), status("b", &secret)), (200, 200));
-    let next = api.rotate("k", "1h");
-    assert_eq!(
-        api.ask("PATCH", path, &json!({"active": false})).status,
-        200
-    );
-    assert_eq!((status("a", &secret), status("a", &next)), (401, 401));
-    assert_eq!(
-        api.ask(
-            "PATCH",
-            path,
-            &json!({"active": null, "expires_at": "2040-01-01T00:00:00Z"})
-        )
-        .status,
-        200
-    );
-    assert_eq!((status("a", &secret), status("a", &next)), (200, 200));
-    for (field, value) in [
-        ("secret", json!("tg_x_0123456789abcdef")),
-        ("hash", json!(format!("sha256:{}", "0".repeat(64)))),
-    ] {
-        let error = refused(
-            &api.ask("PATCH", path, &json!({field: value})),
-            422,
-            "invalid",
-        );
-        assert_eq!(details(&error)[0].0, field);
-        assert!(!error.to_string().contains("0123456789"), "{error}");
-    }
-    // A new one may bring its hash.
-    let hash = format!("sha256:{}", crate::harness::sha256(b"brought-along-secret"));
-    let made = api.ask(
-        "POST",
-        "/v1/keys",
-        &json!({"name": "brought", "gateway": "main", "hash": hash}),
-    );
-    assert_eq!((made.status, made.json().get("secret")), (201, None));
-    assert_eq!(status("a", "brought-along-secret"), 200);
-    let twin = json!({"name": "twin", "gateway": "main", "hash": hash});
-    refused(&api.ask("POST", "/v1/keys", &twin), 422, "invalid");
 }

@@ -273,11 +273,11 @@ fn a_change_whose_caller_leaves_is_not_half_done() {
         let mut caller = world.gateway().admin_client();
         caller.send(request(method, path, &body));
         until("the change to begin", || {
-            // Whoever lists keys waits for it.
-            let mut list = world.gateway().admin_client();
-            list.patience(Duration::from_millis(200));
-            list.send(get("/v1/keys", ""));
-            list.try_reply().is_err().then_some(())
+            // The next change waits for it.
+            let mut next = world.gateway().admin_client();
+            next.patience(Duration::from_millis(200));
+            next.send(request("DELETE", "/v1/keys/nobody", ""));
+            next.try_reply().is_err().then_some(())
         });
         drop(caller);
         // Its end is seen before others are answered.
