@@ -7,13 +7,16 @@ use crate::harness::{Api, Gateway, bearer, engine, service};
 const TOKEN: &str = "admin-token-0123456789";
 
 /// Every page of the API, with what it gets when it may be used.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 9] = [
     ("GET", "/v1/keys"),
     ("POST", "/v1/keys"),
     ("GET", "/v1/keys/filed"),
     ("DELETE", "/v1/keys/made"),
     ("POST", "/v1/keys/made/rotate"),
     ("GET", "/v1/usage"),
+    ("GET", "/v1/status"),
+    ("GET", "/v1/openapi.json"),
+    ("POST", "/v1/reload"),
 ];
 
 fn start(engine: &str, admin: &str) -> Gateway {
