@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Router};
 use serde_json::{Value, json};
 
 use super::audit::{self, Writing};
@@ -176,6 +176,13 @@ impl Route {
     /// An error.
     pub(super) fn refuses(self, status: StatusCode, doc: &str) -> Route {
         self.answers(status, doc, named("Error"))
+    }
+
+    /// Something its handler finds among the request's extensions.
+    #[allow(dead_code, reason = "one handler serves every kind of resource")]
+    pub(super) fn knows<E: Clone + Send + Sync + 'static>(mut self, fact: E) -> Route {
+        self.router = self.router.layer(Extension(fact));
+        self
     }
 
     /// It is for everybody, token or not.
