@@ -203,6 +203,13 @@ impl Route {
         self.answers(status, doc, named("Error"))
     }
 
+    /// Something its handler finds among the request's extensions.
+    #[allow(dead_code, reason = "one handler serves every kind of resource")]
+    pub(super) fn knows<E: Clone + Send + Sync + 'static>(mut self, fact: E) -> Route {
+        self.router = self.router.layer(Extension(fact));
+        self
+    }
+
     /// It is for everybody, token or not.
     pub(super) fn open(mut self) -> Route {
         self.open = true;

@@ -77,17 +77,17 @@ fn sent(kind: &Kind) -> Value {
 /// A resource as it is answered: nothing secret is in it but `***`.
 fn answered(kind: &Kind) -> Value {
     let mut schema = sent(kind);
-    if kind.name == "key" {
-        if let Some(fields) = fields_of(&mut schema) {
-            fields.remove("hash");
-            fields.remove("secret");
-            let previous = object(&[("until", json!({"type": "string"}))]);
-            let doc = "Secrets it had before, which still open it for a while.";
-            let previous = json!({"type": "array", "items": previous, "description": doc});
-            fields.insert("previous".into(), previous);
-            if let Some(end) = fields.get_mut("expires_at") {
-                *end = json!({"anyOf": [end.take(), {"type": "null"}]});
-            }
+    if kind.name == "key"
+        && let Some(fields) = fields_of(&mut schema)
+    {
+        fields.remove("hash");
+        fields.remove("secret");
+        let previous = object(&[("until", json!({"type": "string"}))]);
+        let doc = "Secrets it had before, which still open it for a while.";
+        let previous = json!({"type": "array", "items": previous, "description": doc});
+        fields.insert("previous".into(), previous);
+        if let Some(end) = fields.get_mut("expires_at") {
+            *end = json!({"anyOf": [end.take(), {"type": "null"}]});
         }
     }
     schema

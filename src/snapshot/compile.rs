@@ -278,10 +278,7 @@ impl<'s> Offered<'s> {
     }
 }
 
-fn by_gateway<'c, T>(
-    all: &'c [Arc<T>],
-    gateway: fn(&T) -> &model::Name,
-) -> HashMap<&'c str, Vec<&'c Arc<T>>> {
+fn by_gateway<T>(all: &[Arc<T>], gateway: fn(&T) -> &model::Name) -> HashMap<&str, Vec<&Arc<T>>> {
     let mut grouped: HashMap<&str, Vec<&Arc<T>>> = HashMap::new();
     for resource in all {
         let list = grouped.entry(gateway(resource).as_str()).or_default();

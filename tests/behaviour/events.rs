@@ -24,7 +24,7 @@ fn told(event: &crate::harness::Told) {
 
 #[test]
 fn targets_that_go_and_come_back_are_told_of() {
-    let mut engine = engine();
+    let engine = engine();
     let config = EngineConfig {
         address: engine.address(),
         ..EngineConfig::default()

@@ -138,7 +138,7 @@ fn load_shows_while_it_lasts() {
 /// The time of a condition is that of its turn, whoever asks and however often.
 #[test]
 fn a_condition_turns_and_remembers_when() {
-    let mut engine = engine();
+    let engine = engine();
     let config = tollgate_bench::engine::EngineConfig {
         address: engine.address(),
         ..Default::default()

@@ -74,6 +74,13 @@ impl Watch {
         }
     }
 
+    /// Waits for a comment, with nothing else before it.
+    #[track_caller]
+    pub(crate) fn comment(&mut self) {
+        let block = self.block();
+        assert!(block.starts_with(':'), "{block:?}");
+    }
+
     /// Reads that take longer fail.
     pub(crate) fn patience(&mut self, patience: Duration) {
         self.client.patience(patience);

@@ -53,6 +53,8 @@ fn a_body_has_a_time_and_a_watcher_has_none() {
         .create(&json!({"name": "k", "gateway": "main"}));
     let told = watch.wait_for("change", |_| true);
     assert_eq!(told.data["changes"][0]["name"], "k");
+    // And hears now and then that the stream is alive.
+    watch.comment();
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn only_with_the_token() {
             assert_eq!(api.get(path).status, 200, "{path}");
         }
     }
+    assert_eq!(gateway.api().get("/v1/events").status, 401);
     // Who watches over the process needs no token, and learns nothing of keys' secrets.
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(gateway.api().get(path).status, 200, "{path}");
