@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-use tollgate::config::foreign::{self, Converted, Fate, Options};
+use serde_json::Value;
+use tollgate::config::foreign::{self, Converted, Options};
 use tollgate::config::{self, Format, format_of};
 
-use super::foreign_fields::assert_told;
+use super::foreign_fields::untold;
 use super::{compare, no_file, repository};
 
 const FOLDER: &str = "tests/documents/foreign";
@@ -89,9 +89,11 @@ fn check(system: &str, file: &Path, shown: &str) {
             "{shown} tells a secret:\n{report}"
         );
     }
-    assert_told(&document, &converted, shown);
-    if !converted.is_refused() {
-        is_accepted(&native, &converted, shown);
+    assert_eq!(untold(&document, &converted), [""; 0], "{shown}");
+    if !converted.is_refused()
+        && let Err(wrong) = is_accepted(&native, &converted)
+    {
+        panic!("{shown}:\n{wrong}");
     }
 }
 
@@ -120,35 +122,60 @@ pub(super) fn options(document: &Path) -> Options {
     }
 }
 
-/// What is not refused is read as if it had been written by hand, beside the gateways that the document names and does not hold.
-pub(super) fn is_accepted(native: &str, converted: &Converted, shown: &str) {
-    let bodies = |kind: &str| -> Vec<&Map<String, Value>> {
+/// What is not refused is read as if it had been written by hand, beside what the document names and does not hold.
+pub(super) fn is_accepted(native: &str, converted: &Converted) -> Result<(), String> {
+    let named = |kind: &str, field: &str| -> BTreeSet<String> {
         let of_kind = converted
             .resources
             .iter()
             .filter(|resource| resource.kind == kind);
-        of_kind.map(|resource| &resource.body).collect()
+        let values = of_kind.filter_map(|resource| resource.body.get(field));
+        let each = values.flat_map(|value| match value {
+            Value::Array(items) => items.clone(),
+            one => vec![one.clone()],
+        });
+        let name = |value: Value| {
+            value
+                .get("name")
+                .unwrap_or(&value)
+                .as_str()
+                .map(str::to_owned)
+        };
+        each.filter_map(name).collect()
     };
-    let named: BTreeSet<&str> = bodies("gateway")
-        .into_iter()
-        .filter_map(|body| body["name"].as_str())
-        .collect();
-    let services = bodies("service");
-    let lists = services
-        .iter()
-        .flat_map(|body| body.get("gateways")?.as_array())
-        .flatten();
-    let others = ["rule", "key"].map(bodies).concat();
-    let single = others.iter().filter_map(|body| body.get("gateway"));
-    let wanted: BTreeSet<&str> = lists.chain(single).filter_map(Value::as_str).collect();
+    let missing = |kind: &str, places: &[(&str, &str)]| -> Vec<String> {
+        let wanted = places.iter().flat_map(|(kind, field)| named(kind, field));
+        let here = named(kind, "name");
+        wanted
+            .filter(|name| !here.contains(name))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    };
     let mut text = native.to_owned();
-    for (index, name) in wanted.difference(&named).enumerate() {
+    let gateways = missing(
+        "gateway",
+        &[
+            ("service", "gateways"),
+            ("rule", "gateway"),
+            ("key", "gateway"),
+        ],
+    );
+    for (index, name) in gateways.iter().enumerate() {
         text += &format!("[[gateway]]\nname = \"{name}\"\nhosts = [\"{index}.example\"]\n\n");
     }
-    if bodies("listener").is_empty() {
+    let target = "targets = [\"http://127.0.0.1:1\"]\n\n";
+    for name in missing("service", &[("rule", "services")]) {
+        text += &format!("[[service]]\nname = \"{name}\"\n{target}");
+    }
+    for name in missing("upstream", &[("service", "upstream")]) {
+        text += &format!("[[upstream]]\nname = \"{name}\"\n{target}");
+    }
+    if named("listener", "name").is_empty() {
         text += "[[listener]]\naddress = \"127.0.0.1:8080\"\n";
     }
-    if let Err(diagnostics) = config::parse(shown, &text, Format::Toml, &|_| None, &no_file) {
-        panic!("{shown}:\n{diagnostics}\n{text}");
+    match config::parse("result", &text, Format::Toml, &|_| None, &no_file) {
+        Ok(_) => Ok(()),
+        Err(diagnostics) => Err(format!("{diagnostics}\n{text}")),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tollgate::config::foreign::{self, Converted, Fate, Note, Options};
 
 use super::foreign::{documents, is_accepted, options, read};
@@ -73,13 +73,14 @@ fn part_mut<'d>(document: &'d mut Value, place: &[Step]) -> &'d mut Value {
     })
 }
 
-/// A field whose value is not told by its parts: text, a number, a list of them, an empty table.
+/// A field whose value is not told by its parts: text, a number, a list of them. What is empty says nothing.
 fn is_leaf(document: &Value, place: &[Step]) -> bool {
     let plain = |value: &Value| !value.is_object() && !value.is_array();
     let value = part(document, place);
     let whole = match value {
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.iter().all(plain),
+        Value::Object(_) => false,
+        Value::Array(items) => !items.is_empty() && items.iter().all(plain),
+        Value::String(text) => !text.is_empty(),
         _ => true,
     };
     whole && matches!(place.last(), Some(Step::Field(_)))
@@ -100,10 +101,10 @@ fn is_at_or_below(note: &Note, path: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// Something above it was set aside or refused as a whole, or refused beside it: what is refused anywhere is not used.
+/// Something above it was set aside or refused as a whole, or something beside it or below that was refused: what is refused anywhere is not used.
 fn is_set_aside(notes: &[Note], place: &[Step]) -> bool {
     let above: Vec<String> = above(place).collect();
-    let path = written(place);
+    let (path, parent) = (written(place), written(&place[..place.len() - 1]));
     notes.iter().any(|note| match note.fate {
         Fate::Warned => above.contains(&note.path),
         Fate::Refused => {
@@ -111,7 +112,7 @@ fn is_set_aside(notes: &[Note], place: &[Step]) -> bool {
                 .path
                 .rsplit_once(['.', '['])
                 .map_or("", |(parent, _)| parent);
-            above.contains(&note.path) || path.starts_with(&note.path) || path.starts_with(beside)
+            above.contains(&note.path) || path.starts_with(beside) || is_at_or_below(note, &parent)
         }
         _ => false,
     })
@@ -130,7 +131,7 @@ fn holds(result: &Value, name: &str, wanted: &Value) -> bool {
 
 fn is_told(document: &Value, converted: &Converted, place: &[Step]) -> bool {
     let path = written(place);
-    let named = |note: &Note| note.fate != Fate::Assumed && is_at_or_below(note, &path);
+    let named = |note: &Note| is_at_or_below(note, &path);
     let Some(Step::Field(name)) = place.last() else {
         return true;
     };
@@ -144,24 +145,17 @@ fn is_told(document: &Value, converted: &Converted, place: &[Step]) -> bool {
     })
 }
 
-#[track_caller]
-pub(super) fn assert_told(document: &Value, converted: &Converted, shown: &str) {
-    let leaves = all_places(document)
-        .into_iter()
-        .filter(|place| is_leaf(document, place));
-    for place in leaves {
-        let path = written(&place);
-        assert!(
-            is_told(document, converted, &place),
-            "{shown}: nothing is said of {path}, and it is not in the result:\n{document:#}\n{:#?}",
-            converted.notes
-        );
-    }
+/// The fields of which nothing is said, and that are not in the result.
+pub(super) fn untold(document: &Value, converted: &Converted) -> Vec<String> {
+    let leaves = { all_places(document).into_iter() }.filter(|place| is_leaf(document, place));
+    let untold = leaves.filter(|place| !is_told(document, converted, place));
+    untold.map(|place| written(&place)).collect()
 }
 
 /// Without a field something else comes of the document, or something else is said of it.
 #[test]
 fn every_field_makes_a_difference() {
+    let mut silent = Vec::new();
     for (shown, file) in documents() {
         let (document, options) = (read(&file), options(&file));
         let whole = foreign::convert(&document, &options).unwrap();
@@ -173,18 +167,14 @@ fn every_field_makes_a_difference() {
                 continue;
             };
             let mut without = document.clone();
-            part_mut(&mut without, parent)
-                .as_object_mut()
-                .unwrap()
-                .remove(name);
-            let less = foreign::convert(&without, &options);
-            assert!(
-                less.as_ref() != Some(&whole),
-                "{shown}: {} is not looked at",
-                written(&place)
-            );
+            let table = part_mut(&mut without, parent);
+            table.as_object_mut().unwrap().remove(name);
+            if foreign::convert(&without, &options).as_ref() == Some(&whole) {
+                silent.push(format!("{shown}: {}", written(&place)));
+            }
         }
     }
+    assert_eq!(silent, [""; 0], "without these nothing changes");
 }
 
 /// What may stand anywhere by mistake.
@@ -202,7 +192,7 @@ fn odd() -> Vec<Value> {
         json!("*"),
         json!("/"),
         json!("a\u{0}\u{1b}[31m\n${{ x }}{file=/etc/passwd}"),
-        json!("é".repeat(5000)),
+        json!("é".repeat(300)),
         json!([]),
         json!(["a", "a"]),
         json!([[]]),
@@ -212,73 +202,79 @@ fn odd() -> Vec<Value> {
     ]
 }
 
-/// Checks one mutated document. What is not refused must be a configuration.
-fn check(document: &Value, options: &Options, shown: &str, seen: &mut HashSet<String>) {
+/// What is wrong with what comes of a mutated document. What is not refused must be a configuration, unless it was `seen`.
+fn faults(document: &Value, options: &Options, seen: Option<&mut HashSet<String>>) -> Vec<String> {
     let Some(converted) = foreign::convert(document, options) else {
-        return;
+        return Vec::new();
     };
+    let untold = untold(document, &converted).into_iter();
+    let untold = untold.map(|path| format!("nothing is said of {path}"));
+    let mut faults: Vec<String> = untold.collect();
     for note in &converted.notes {
-        assert!(!note.message.is_empty(), "{shown}: {note}");
         let line = note.to_string();
-        assert!(!line.contains(char::is_control), "{shown}: {line:?}");
+        if note.message.is_empty() || line.contains(char::is_control) {
+            faults.push(format!("{line:?} is no line"));
+        }
     }
-    assert_told(document, &converted, shown);
     let native = converted.to_toml();
-    if !converted.is_refused() && seen.insert(native.clone()) {
-        is_accepted(&native, &converted, &format!("{shown}:\n{document:#}\n"));
+    if !converted.is_refused() && seen.is_some_and(|seen| seen.insert(native.clone())) {
+        faults.extend(is_accepted(&native, &converted).err());
     }
+    faults
 }
 
 #[test]
 fn mutated_documents_are_told_of_and_never_too_odd() {
-    let mut checked = 0;
+    let (mut checked, mut wrong) = (0, Vec::new());
     for (shown, file) in documents() {
         let (document, options) = (read(&file), options(&file));
         let mut seen = HashSet::new();
         for place in all_places(&document) {
             let path = written(&place);
-            for value in odd() {
-                let mut mutated = document.clone();
-                *part_mut(&mut mutated, &place) = value.clone();
-                let text: String = value.to_string().chars().take(40).collect();
-                check(
-                    &mutated,
-                    &options,
-                    &format!("{shown}, {path} = {text}"),
-                    &mut seen,
-                );
+            for (what, mutated) in mutations(&document, &place) {
                 checked += 1;
-            }
-            for mutated in grown(&document, &place) {
-                check(
-                    &mutated,
-                    &options,
-                    &format!("{shown}, {path} grown"),
-                    &mut seen,
-                );
-                checked += 1;
+                // That a thing is there twice is for the reader of the configuration to say.
+                let seen = match what.as_str() {
+                    "twice" => None,
+                    _ => Some(&mut seen),
+                };
+                let faults = faults(&mutated, &options, seen).into_iter();
+                wrong.extend(faults.map(|fault| format!("{shown}, {path}: {what}: {fault}")));
             }
         }
     }
     assert!(checked > 10_000, "{checked}");
+    let shown: Vec<&str> = wrong.iter().take(30).map(String::as_str).collect();
+    let shown = shown.join("\n");
+    assert!(wrong.is_empty(), "{} in all:\n{shown}", wrong.len());
+}
+
+/// A document with other values at a place, and what was done to it.
+fn mutations(document: &Value, place: &[Step]) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for value in odd() {
+        let mut mutated = document.clone();
+        let what: String = value.to_string().chars().take(40).collect();
+        *part_mut(&mut mutated, place) = value;
+        all.push((what, mutated));
+    }
+    all.extend(grown(document, place));
+    all
 }
 
 /// With one thing more: a field nobody knows, an item twice.
-fn grown(document: &Value, place: &[Step]) -> Vec<Value> {
-    let mut all = Vec::new();
+fn grown(document: &Value, place: &[Step]) -> Option<(String, Value)> {
     let mut mutated = document.clone();
-    match part_mut(&mut mutated, place) {
+    let what = match part_mut(&mut mutated, place) {
         Value::Object(fields) => {
-            let longer: Map<String, Value> =
-                Map::from_iter([("surplus".to_owned(), json!("more"))]);
-            fields.extend(longer);
-            all.push(mutated);
+            fields.insert("surplus".to_owned(), json!("more"));
+            "a field more"
         }
         Value::Array(items) => {
             items.extend(items.first().cloned());
-            all.push(mutated);
+            "twice"
         }
-        _ => {}
-    }
-    all
+        _ => return None,
+    };
+    Some((what.to_owned(), mutated))
 }

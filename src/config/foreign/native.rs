@@ -47,9 +47,14 @@ fn inline(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(inline).collect();
             format!("[{}]", items.join(", "))
         }
-        Value::String(value) => text(value),
+        Value::String(value) => inline_text(value),
         other => other.to_string(),
     }
+}
+
+fn inline_text(value: &str) -> String {
+    // What refers to a variable elsewhere must not come to read our environment.
+    text(&value.replace("${", "$${"))
 }
 
 /// A text as JSON writes it, which TOML reads alike but for one character.

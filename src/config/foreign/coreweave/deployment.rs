@@ -139,6 +139,10 @@ fn model(fields: &Fields<'_>, body: &mut Body, labels: &mut Body, report: &mut R
         Some(name) if name.ends_with('*') => {
             report.refused(&path, "a name that ends in * would match others, too")
         }
+        Some(name) if name.contains(char::is_control) => report.refused(
+            &path,
+            "control characters are not allowed in a model's name",
+        ),
         Some(name) if (4..=63).contains(&name.chars().count()) => {
             report.taken(&path, "`models`");
             body.insert("models".into(), json!([name]));

@@ -98,19 +98,37 @@ fn in_camel_case(fields: &Map<String, Value>) -> Map<String, Value> {
     fields.iter().map(entry).collect()
 }
 
-/// Says so when names are not written as JSON has them, and when one is given in both ways.
-fn in_snake_case(fields: &Map<String, Value>, path: &str, report: &mut Report) {
-    for (name, value) in fields {
-        let read = camel(name);
-        if read != *name {
-            match fields.contains_key(&read) {
-                true => report.refused(&join(path, name), format!("`{read}` is given, too")),
-                false => report.adapted(&join(path, name), format!("read as `{read}`")),
+/// Names that are not written as JSON has them: where they are read, and where they stand; inner ones first.
+#[derive(Default)]
+struct Spelling(Vec<(String, String)>);
+
+impl Spelling {
+    /// Says so when names are not written as JSON has them, and when one is given in both ways.
+    fn hear(&mut self, fields: &Map<String, Value>, [read, path]: [&str; 2], report: &mut Report) {
+        for (name, value) in fields {
+            let own = camel(name);
+            let (read, place) = (join(read, &own), join(path, name));
+            if own != *name {
+                match fields.contains_key(&own) {
+                    true => report.refused(&place, format!("`{own}` is given, too")),
+                    false => report.adapted(&place, format!("read as `{own}`")),
+                }
+            }
+            if let (Value::Object(inner), false) = (value, FREE.contains(&own.as_str())) {
+                self.hear(inner, [&read, &place], report);
+            }
+            if read != place {
+                self.0.push((read, place));
             }
         }
-        if let (Value::Object(inner), false) = (value, FREE.contains(&read.as_str())) {
-            in_snake_case(inner, &join(path, name), report);
-        }
+    }
+
+    /// The place in the document of what was read at `path`.
+    fn place(&self, path: &str) -> Option<String> {
+        { self.0.iter() }.find_map(|(read, place)| {
+            let rest = path.strip_prefix(read.as_str())?;
+            (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("{place}{rest}"))
+        })
     }
 }
 
@@ -162,9 +180,14 @@ fn kind_of(fields: &Map<String, Value>) -> Option<Kind> {
 /// Reads CoreWeave's objects.
 pub(super) fn convert(document: &Value, options: &Options) -> Converted {
     let mut report = Report::default();
-    let mut docs = Vec::new();
-    collect(document, "", None, &mut docs, &mut report);
+    let (mut docs, mut spelling) = (Vec::new(), Spelling::default());
+    collect(document, "", None, &mut docs, &mut spelling, &mut report);
     let resources = resources(&docs, options, &mut report);
+    for note in &mut report.notes {
+        if let Some(place) = spelling.place(&note.path) {
+            note.path = place;
+        }
+    }
     Converted {
         dialect: Dialect::CoreWeave,
         resources,
@@ -177,12 +200,20 @@ fn collect(
     path: &str,
     told: Option<Kind>,
     docs: &mut Vec<Doc>,
+    spelling: &mut Spelling,
     report: &mut Report,
 ) {
     let fields = match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                collect(item, &format!("{path}[{index}]"), told, docs, report);
+                collect(
+                    item,
+                    &format!("{path}[{index}]"),
+                    told,
+                    docs,
+                    spelling,
+                    report,
+                );
             }
             return;
         }
@@ -192,7 +223,7 @@ fn collect(
     if told.is_none() && kind_of(&spec_of(fields)).is_none() && is_wrapper(fields) {
         for (name, kind) in WRAPPERS {
             if let Some(value) = fields.get(name) {
-                collect(value, &join(path, name), kind, docs, report);
+                collect(value, &join(path, name), kind, docs, spelling, report);
             }
         }
         return;
@@ -217,14 +248,8 @@ fn collect(
             }
         }
     }
-    in_snake_case(
-        fields
-            .get("spec")
-            .and_then(Value::as_object)
-            .unwrap_or(fields),
-        &place,
-        report,
-    );
+    let own = fields.get("spec").and_then(Value::as_object);
+    spelling.hear(own.unwrap_or(fields), [&place, &place], report);
     docs.push(Doc {
         value: spec.into(),
         path: place,

@@ -4,8 +4,10 @@ use serde_json::Value;
 
 /// Seconds: a whole number, alone or with a unit: `90`, `5m`.
 pub(super) fn seconds(value: &Value) -> Option<u64> {
+    // Longer than a century is a slip, and would not fit everywhere.
+    let longest = 100 * 366 * 86_400;
     if let Some(seconds) = value.as_u64() {
-        return Some(seconds);
+        return Some(seconds).filter(|seconds| *seconds <= longest);
     }
     let text = value.as_str()?.trim();
     let (digits, unit) = text.split_at(
@@ -20,8 +22,6 @@ pub(super) fn seconds(value: &Value) -> Option<u64> {
         "w" => 604_800,
         _ => return None,
     };
-    // Longer than a century is a slip, and would not fit everywhere.
-    let longest = 100 * 366 * 86_400;
     { digits.parse::<u64>() }
         .ok()?
         .checked_mul(scale)
@@ -94,6 +94,7 @@ mod tests {
             (json!("m"), None),
             (json!("99999999999999999999s"), None),
             (json!("9999999999999999w"), None),
+            (json!(u64::MAX), None),
             (json!(null), None),
         ] {
             assert_eq!(seconds(&value), expected, "{value}");

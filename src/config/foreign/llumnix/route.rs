@@ -7,6 +7,9 @@ use tollgate_sdk::llm::ModelPattern;
 use super::super::fields::{Fields, Notes, quoted};
 use crate::model::TargetUrl;
 
+/// What a route without a key does.
+const OWN: &str = "where the gateway itself asks for no key, the client's own credential is passed on to this URL";
+
 /// Where a route leads, and what becomes of it.
 pub(super) struct Route<'d> {
     /// Its place: `[0]`.
@@ -58,11 +61,9 @@ pub(super) fn read<'d>(item: &'d Value, index: usize, notes: &mut Notes) -> Opti
             fields.at("api_key"),
             "not used: the internal pool gets no credential",
         ),
-        Some("") | None
-            if !local && (api_key.is_some() || !fields.has("api_key")) && url.is_some() =>
-        {
-            let message = "none: where the gateway itself asks for no key, the client's own credential is passed on to this URL";
-            notes.assumed(fields.at("api_key"), message);
+        Some("") => notes.warned(fields.at("api_key"), format!("empty is none: {OWN}")),
+        None if !local && !fields.has("api_key") && url.is_some() => {
+            notes.assumed(fields.at("api_key"), format!("none: {OWN}"));
         }
         Some(_) => notes.taken(fields.at("api_key"), "`api_key` of its upstream"),
         None => {}

@@ -190,12 +190,14 @@ fn client_tls(fields: &Fields<'_>, report: &mut Report) -> Vec<String> {
         let Some(tls) = Fields::open(value, &join(&path, host), &TLS, report) else {
             continue;
         };
-        if tls.bool("allow_insecure_connections", report) == Some(true) {
-            report.adapted(
-                &tls.at("allow_insecure_connections"),
-                "`tls.verify = false` of upstreams with this host",
-            );
-            insecure.push(host.to_ascii_lowercase());
+        let at = tls.at("allow_insecure_connections");
+        match tls.bool("allow_insecure_connections", report) {
+            Some(true) => {
+                report.adapted(&at, "`tls.verify = false` of upstreams with this host");
+                insecure.push(host.to_ascii_lowercase());
+            }
+            Some(false) => report.taken(&at, "certificates are looked at"),
+            None => {}
         }
         for name in [
             "ca_cert",
@@ -208,11 +210,14 @@ fn client_tls(fields: &Fields<'_>, report: &mut Report) -> Vec<String> {
                 report.refused(&tls.at(name), message);
             }
         }
-        if tls.bool("disable_system_ca_pool", report) == Some(true) {
-            report.refused(
-                &tls.at("disable_system_ca_pool"),
-                "the system's authorities are always trusted",
-            );
+        let (at, always) = (
+            tls.at("disable_system_ca_pool"),
+            "the system's authorities are always trusted",
+        );
+        match tls.bool("disable_system_ca_pool", report) {
+            Some(true) => report.refused(&at, always),
+            Some(false) => report.taken(&at, always),
+            None => {}
         }
         versions(&tls, report);
     }

@@ -8,6 +8,7 @@ use tollgate_plugins::BUILTINS;
 use tollgate_sdk::document::{At, Format, FromNode, Key, Node, Reading, Severity, Span, suggest};
 use tollgate_sdk::plugin::{Kind, Stage};
 
+use super::super::fields::quoted;
 use super::fields::{Body, Fields, Report, join};
 use super::settings;
 
@@ -137,8 +138,10 @@ fn entry(value: &Value, path: &str, key: Option<&str>, report: &mut Report) -> O
 fn unknown(name: &str, off: bool, fields: &Fields<'_>, report: &mut Report) {
     let missing = MISSING.iter().find(|(missing, _)| *missing == name);
     if off {
-        let message =
-            format!("`{name}` is not there in Tollgate; left out, since it is not enabled");
+        let message = format!(
+            "{} is not there in Tollgate; left out, since it is not enabled",
+            quoted(name)
+        );
         return report.warned(&fields.path, message);
     }
     let message = match missing {

@@ -119,7 +119,7 @@ pub(super) fn read(
     }
     let service = service(&fields, catalog, report);
     let (true, Some(service)) = (active, service) else {
-        fields.warn(&["strip_path"], "the rule is left out", report);
+        fields.warn(&["name", "strip_path"], "the rule is left out", report);
         return (known, Vec::new());
     };
     let mut resources = Vec::new();
@@ -297,7 +297,11 @@ fn patterns(fields: &Fields<'_>, wildcards: bool, report: &mut Report) -> Vec<St
         .iter()
         .enumerate()
         .map(|(at, path)| (format!("{}[{at}]", fields.at("paths")), *path));
-    for (at, path) in all.chain(extra).filter(|(_, path)| !path.is_empty()) {
+    for (at, path) in all.chain(extra) {
+        if path.is_empty() {
+            report.warned(&at, "it is empty");
+            continue;
+        }
         let Some(pattern) = pattern(path, wildcards, &at, report) else {
             continue;
         };

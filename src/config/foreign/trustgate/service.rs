@@ -153,15 +153,13 @@ fn to(
     let Some((field, _)) = upstream else {
         return own_address(fields, name, pools, names, report);
     };
-    let beside: Vec<&str> = { ADDRESS.iter().chain(&["headers", "credentials"]) }
-        .copied()
-        .filter(|name| fields.get(name).is_some_and(|value| !is_nothing(value)))
-        .collect();
-    for name in beside {
-        report.refused(
-            &fields.at(name),
-            "not beside an upstream: it belongs to its targets",
-        );
+    for name in ADDRESS.iter().chain(&["headers", "credentials"]) {
+        let message = "not beside an upstream: it belongs to its targets";
+        match fields.get(name) {
+            Some(value) if is_nothing(value) => report.warned(&fields.at(name), "it is empty"),
+            Some(_) => report.refused(&fields.at(name), message),
+            None => {}
+        }
     }
     let id = fields.text(field, report)?;
     let found = { pools.iter() }.position(|pool| pool.known_as.iter().any(|known| known == id));
@@ -177,7 +175,8 @@ fn to(
     Some(To::Named(name))
 }
 
-fn is_nothing(value: &serde_json::Value) -> bool {
+/// Whether it is what some write for nothing.
+pub(super) fn is_nothing(value: &serde_json::Value) -> bool {
     match value {
         serde_json::Value::String(text) => text.is_empty(),
         serde_json::Value::Object(map) => map.is_empty(),

@@ -14,7 +14,7 @@ pub(super) fn adapt(
     path: &str,
     report: &mut Report,
 ) -> Body {
-    let mut settings = given.clone();
+    let mut settings = without_nulls(given, path, report);
     match plugin {
         "rate_limiter" => {
             windows(&mut settings, path, report);
@@ -41,6 +41,39 @@ pub(super) fn adapt(
         report.taken(&join(path, name), format!("`{name}`"));
     }
     settings
+}
+
+/// A file has no null, and it says no more than nothing.
+fn without_nulls(given: &Map<String, Value>, path: &str, report: &mut Report) -> Body {
+    let mut kept = Body::new();
+    for (name, value) in given {
+        let at = join(path, name);
+        match value {
+            Value::Null => report.taken(&at, "null is the default"),
+            Value::Object(inner) => {
+                kept.insert(name.clone(), without_nulls(inner, &at, report).into());
+            }
+            Value::Array(items) => {
+                let item = |(index, item): (usize, &Value)| match item {
+                    Value::Null => {
+                        report.warned(&format!("{at}[{index}]"), "null is nothing; left out");
+                        None
+                    }
+                    Value::Object(inner) => {
+                        let at = format!("{at}[{index}]");
+                        Some(without_nulls(inner, &at, report).into())
+                    }
+                    other => Some(other.clone()),
+                };
+                let items: Vec<Value> = items.iter().enumerate().filter_map(item).collect();
+                kept.insert(name.clone(), items.into());
+            }
+            other => {
+                kept.insert(name.clone(), other.clone());
+            }
+        }
+    }
+    kept
 }
 
 fn not_empty(settings: &Body, name: &str) -> bool {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::credentials::{self, Credentials};
 use super::fields::{Body, Fields, Report, is_host};
+use super::service::is_nothing;
 
 /// What an address consists of, in targets and in services of type `endpoint`.
 pub(super) const ADDRESS: [&str; 4] = ["host", "port", "protocol", "path"];
@@ -262,15 +263,15 @@ fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Targ
     };
     let credentials = credentials::read(fields, Some(provider), report);
     let url = match (provider, &credentials.azure) {
-        ("azure", Some(endpoint)) => azure(endpoint, fields, report)?,
+        ("azure", Some(endpoint)) => azure(endpoint, fields, report),
         ("azure", None) => {
             report.refused(
                 &fields.at("credentials.azure_endpoint"),
                 "missing: where the resource is",
             );
-            return None;
+            None
         }
-        _ => url.to_owned(),
+        _ => Some(url.to_owned()),
     };
     report.adapted(&path, format!("asked at {provider}'s API in OpenAI's form"));
     if fields.get("credentials").is_none() {
@@ -280,14 +281,11 @@ fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Targ
         );
     }
     for name in ["host", "port", "protocol"] {
-        if fields
-            .get(name)
-            .is_some_and(|value| value.as_str() != Some("") && value.as_u64() != Some(0))
-        {
-            report.refused(
-                &fields.at(name),
-                "a provider has an address of its own: take it out, or the `provider`",
-            );
+        let message = "a provider has an address of its own: take it out, or the `provider`";
+        match fields.get(name) {
+            Some(value) if is_nothing(value) => report.warned(&fields.at(name), "it is empty"),
+            Some(_) => report.refused(&fields.at(name), message),
+            None => {}
         }
     }
     fields.warn(&["path"], "a provider has a path of its own", report);
@@ -301,7 +299,7 @@ fn provider(name: &str, fields: &Fields<'_>, report: &mut Report) -> Option<Targ
         default_model,
     };
     Some(Target {
-        url,
+        url: url?,
         sends: Some(format!("{base}{api}")),
         fixed: true,
         weight: 0,

@@ -214,7 +214,7 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     if probe.is_empty() && passive == Some(false) {
         let why = "with neither a `path` nor `passive` it concerns nothing";
         checks.warn(&["threshold", "interval"], why, report);
-        report.assumed(
+        report.adapted(
             &checks.at("passive"),
             "failed requests count all the same, by the default `breaker`",
         );
@@ -247,7 +247,7 @@ fn health(fields: &Fields<'_>, body: &mut Body, report: &mut Report) {
     }
     match passive {
         Some(true) => report.adapted(&checks.at("passive"), "`breaker`: failed requests count"),
-        Some(false) => report.assumed(
+        Some(false) => report.adapted(
             &checks.at("passive"),
             "failed requests count all the same, by the default `breaker`",
         ),
