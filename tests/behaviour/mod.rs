@@ -12,6 +12,7 @@ mod chains;
 mod checked_bodies;
 mod cli;
 mod cli_apply;
+mod cli_documents;
 mod cli_get;
 mod cli_top;
 mod concurrency;
