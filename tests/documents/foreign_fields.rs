@@ -129,26 +129,25 @@ fn holds(result: &Value, name: &str, wanted: &Value) -> bool {
     }
 }
 
-fn is_told(document: &Value, converted: &Converted, place: &[Step]) -> bool {
-    let path = written(place);
-    let named = |note: &Note| is_at_or_below(note, &path);
+fn is_told(document: &Value, notes: &[Note], result: &Value, place: &[Step]) -> bool {
     let Some(Step::Field(name)) = place.last() else {
         return true;
     };
-    let value = part(document, place);
-    converted.notes.iter().any(named) || is_set_aside(&converted.notes, place) || {
-        converted.resources.iter()
-    }
-    .any(|resource| {
-        let body = Value::from(resource.body.clone());
-        holds(&body, name, value)
-    })
+    let path = written(place);
+    notes.iter().any(|note| is_at_or_below(note, &path))
+        || is_set_aside(notes, place)
+        || holds(result, name, part(document, place))
 }
 
 /// The fields of which nothing is said, and that are not in the result.
 pub(super) fn untold(document: &Value, converted: &Converted) -> Vec<String> {
     let leaves = { all_places(document).into_iter() }.filter(|place| is_leaf(document, place));
-    let untold = leaves.filter(|place| !is_told(document, converted, place));
+    let bodies = converted
+        .resources
+        .iter()
+        .map(|resource| resource.body.clone());
+    let result: Value = bodies.map(Value::from).collect();
+    let untold = leaves.filter(|place| !is_told(document, &converted.notes, &result, place));
     untold.map(|place| written(&place)).collect()
 }
 
@@ -224,9 +223,30 @@ fn faults(document: &Value, options: &Options, seen: Option<&mut HashSet<String>
 }
 
 #[test]
-fn mutated_documents_are_told_of_and_never_too_odd() {
+fn mutated_documents_of_dstack() {
+    mutated_documents_are_told_of("dstack/");
+}
+
+#[test]
+fn mutated_documents_of_trustgate() {
+    mutated_documents_are_told_of("trustgate/");
+}
+
+#[test]
+fn mutated_documents_of_coreweave() {
+    mutated_documents_are_told_of("coreweave/");
+}
+
+#[test]
+fn mutated_documents_of_llumnix() {
+    mutated_documents_are_told_of("llumnix/");
+}
+
+#[track_caller]
+fn mutated_documents_are_told_of(system: &str) {
     let (mut checked, mut wrong) = (0, Vec::new());
-    for (shown, file) in documents() {
+    let documents = documents().into_iter();
+    for (shown, file) in documents.filter(|(shown, _)| shown.starts_with(system)) {
         let (document, options) = (read(&file), options(&file));
         let mut seen = HashSet::new();
         for place in all_places(&document) {
@@ -243,7 +263,7 @@ fn mutated_documents_are_told_of_and_never_too_odd() {
             }
         }
     }
-    assert!(checked > 10_000, "{checked}");
+    assert!(checked > 1_000, "{checked}");
     let shown: Vec<&str> = wrong.iter().take(30).map(String::as_str).collect();
     let shown = shown.join("\n");
     assert!(wrong.is_empty(), "{} in all:\n{shown}", wrong.len());

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tollgate::config::foreign::{Fate, Options};
 
-use super::{Caller, Conversion, answering, assert_from, document, key, named, targets};
+use super::{Caller, Conversion, all_up, answering, assert_from, document, key, named, targets};
 use crate::harness::{CHAT, Upstream, bearer, chat, engine, engine_state, until};
 
 const MODEL: &str = "NousResearch/Llama-2-7b-chat-hf";
@@ -326,6 +326,7 @@ fn groups_of_replicas() {
     let options = targets(&[("mixed/h100", &one.url()), ("mixed/1", &two.url())]);
     let conversion = Conversion::of(&[&edge, &service], &options);
     let running = conversion.start();
+    all_up(&running, 4);
     let caller = Caller::new(&running, MODELS).with_key("edge-b");
     let answers: Vec<String> = (0..20).map(|_| caller.chat("org/mixed").text()).collect();
     assert!(

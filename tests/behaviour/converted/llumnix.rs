@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tollgate::config::foreign::{Fate, Options};
 
-use super::{Caller, Conversion, answering, assert_from, document, named};
+use super::{Caller, Conversion, all_up, answering, assert_from, document, named};
 use crate::harness::{CHAT, Gateway, Upstream, chat, closed_address, engine};
 
 /// The document's routes with these flags, and the internal pool at these places.
@@ -254,6 +254,7 @@ fn the_internal_pool_tries_again() {
         ];
         let conversion = convert(routes, &flags, &[failing.url(), good.url()]);
         let gateway = conversion.start();
+        all_up(&gateway, 2);
         let mut seen = Vec::new();
         for _ in 0..2 {
             seen.push(anybody(&gateway).chat("m").status);
@@ -303,6 +304,7 @@ fn flags_say_where() {
         "health and metrics are at the admin listener",
     );
     let gateway = conversion.start();
+    all_up(&gateway, 2);
     let mut client =
         crate::harness::Client::connect(([127, 0, 0, 1], port.parse().unwrap()).into());
     for _ in 0..4 {

@@ -149,6 +149,12 @@ impl<'g> Caller<'g> {
     }
 }
 
+/// Waits until so many targets are known to be up: before, those that were asked first would get all requests.
+#[track_caller]
+fn all_up(gateway: &Gateway, targets: usize) {
+    gateway.wait_for("tollgate_target_up", &[], |up| up == targets as f64);
+}
+
 /// Makes a key as `tollgate key create` does; its secret.
 #[track_caller]
 fn key(gateway: &Gateway, of: &str) -> String {

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use tollgate::config::foreign::{Fate, Options};
 
-use super::{Caller, Conversion, answering, assert_from, document, key, named, port, sent_json};
+use super::{
+    Caller, Conversion, all_up, answering, assert_from, document, key, named, port, sent_json,
+};
 use crate::harness::{CHAT, Connection, Gateway, Upstream, bearer, chat, until};
 
 pub(super) const HOST: &str = "edge.localhost";
@@ -160,6 +162,7 @@ fn weights_repeat_targets_in_proportion() {
     for algorithm in ["weighted-round-robin", "weighted"] {
         set.upstream["algorithm"] = json!(algorithm);
         let gateway = set.start();
+        all_up(&gateway, 2);
         let caller = caller(&gateway);
         let answers: Vec<String> = (0..40).map(|_| caller.chat("m").text()).collect();
         let count = |name: &str| answers.iter().filter(|answer| *answer == name).count();
@@ -181,6 +184,7 @@ fn least_conn_counts_what_is_under_way() {
     let mut set = Set::of(json!([target(&busy), target(&idle)]));
     set.upstream["algorithm"] = json!("least-conn");
     let gateway = set.start();
+    all_up(&gateway, 2);
     let secret = key(&gateway, "edge");
     // Until one of them is held at the busy one.
     let mut held = gateway.client();
@@ -214,6 +218,7 @@ fn retries_go_to_the_next_target() {
         let mut set = Set::of(failing.iter().map(target).collect());
         set.rule["retry_attempts"] = attempts.clone();
         let gateway = set.start();
+        all_up(&gateway, 4);
         let reply = caller(&gateway).chat("m");
         assert_eq!((reply.status, reply.text().as_str()), (500, "theirs"));
         let calls: Vec<usize> = failing
@@ -249,6 +254,7 @@ fn passive_health_leaves_a_failing_target_alone() {
         "10 seconds at a time, not for an hour",
     );
     let gateway = conversion.start();
+    all_up(&gateway, 2);
     let caller = caller(&gateway);
     let open = || gateway.metrics().sum("tollgate_target_breaker_state", &[]) > 0.0;
     until("the breaker to open", || {

@@ -180,7 +180,7 @@ fn with_tokens(engine: &Engine, settings: Value) -> Gateway {
 fn tokens_are_charged_by_what_was_used() {
     let engine = engine_with(|config| config.tokens = 40);
     let settings = json!({"tokens_per_request": 20, "tokens_per_minute": 1, "bucket_size": 100, "requests_per_minute": 1000});
-    let gateway = with_tokens(&engine, settings.clone());
+    let gateway = with_tokens(&engine, settings);
     let caller = caller(&gateway);
     let mut used = 0;
     let refused = loop {

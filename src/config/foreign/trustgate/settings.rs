@@ -56,7 +56,7 @@ fn without_nulls(given: &Map<String, Value>, path: &str, report: &mut Report) ->
             Value::Array(items) => {
                 let item = |(index, item): (usize, &Value)| match item {
                     Value::Null => {
-                        report.warned(&format!("{at}[{index}]"), "null is nothing; left out");
+                        report.refused(&format!("{at}[{index}]"), "null is no value; take it out");
                         None
                     }
                     Value::Object(inner) => {
