@@ -209,7 +209,10 @@ fn serve(size: Size) {
     let more = format!(
         "[admin]\naddress = \"{admin}\"\n[log]\naccess = \"off\"\n[server]\nstate = \"memory\"\n"
     );
-    let text = document(size) + &more;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let text = document(size).replacen("127.0.0.1:0", &address, 1) + &more;
     std::fs::write(&file, &text).unwrap();
     let start = Instant::now();
     let config = config::load(&file).unwrap().config;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tollgate_sdk::document::{FromNode, Json, JsonTable, Node, json};
+use tollgate_sdk::document::{Document, FromNode, Json, JsonTable, Node, json};
 use tollgate_sdk::secret::Secret;
 
 use super::change::Asked;
@@ -54,36 +54,35 @@ pub(super) fn prepare(
     let Json::Object(mut body) = node.json() else {
         return Ok(None);
     };
-    if body.remove("secret").is_some_and(|given| !given.is_null()) {
-        let message = "the gateway makes the secrets of keys; leave it out or, for a new key, give the `hash` of one";
-        return Err(Mistake::new("secret", message));
-    }
-    let hash = body.get("hash").filter(|hash| !hash.is_null()).cloned();
+    let secret = body.remove("secret").filter(|given| !given.is_null());
+    let hash = body.remove("hash").filter(|hash| !hash.is_null());
     for field in OURS {
         body.remove(field);
     }
-    let mut made = None;
-    match (old, hash) {
-        (Some(old), given) => {
-            let own = old.value();
-            if given.is_some_and(|given| Some(&given) != own.get("hash")) {
-                let message = "the secret of a key changes by a rotation; leave the hash out";
-                return Err(Mistake::new("hash", message));
-            }
-            for field in OURS {
-                body.extend(
-                    own.get(field)
-                        .map(|value| (field.to_owned(), value.clone())),
-                );
-            }
+    let own = old.map(|old| old.value_fields());
+    let made = match (&own, &hash) {
+        (Some(own), _) => {
+            let traces = OURS.iter().filter_map(|field| own.get_key_value(*field));
+            body.extend(traces.map(|(field, value)| (field.clone(), value.clone())));
+            None
         }
         (None, Some(hash)) => {
-            body.insert("hash".into(), hash);
+            body.insert("hash".into(), hash.clone());
             body.insert("rotated_at".into(), now().value());
+            None
         }
-        (None, None) => made = Some(give_secret(&mut body)),
-    }
+        (None, None) => Some(give_secret(&mut body)),
+    };
     *node = Node::of(&body.into());
+    let of_own = own.as_ref().and_then(|own| own.get("hash"));
+    if secret.is_some() {
+        let message = "the gateway makes the secrets of keys; leave it out or, for a new key, give the `hash` of one";
+        return Err(Mistake::new("secret", message));
+    }
+    if own.is_some() && hash.is_some_and(|hash| Some(&hash) != of_own) {
+        let message = "the secret of a key changes by a rotation; leave the hash out";
+        return Err(Mistake::new("hash", message));
+    }
     Ok(made)
 }
 

@@ -279,11 +279,20 @@ fn what_is_malformed_is_refused_as_such() {
         assert_eq!(reply.json()["items"], json!([]), "{query}");
     }
     // What is ours to say is not the client's.
-    let hash = "00".repeat(32);
-    let forged = json!({"name": "forged", "gateway": "main", "hash": hash, "secret": "chosen-by-the-client", "id": "chosen"});
+    let forged = json!({"name": "forged", "gateway": "main", "secret": "chosen-by-the-client"});
+    let reply = api.ask("POST", "/v1/keys", &forged);
+    assert_eq!(reply.status, 422, "{}", reply.text());
+    let details = reply.json()["error"]["details"].clone();
+    assert_eq!(details.as_array().unwrap().len(), 1, "{details}");
+    assert_eq!(details[0]["path"], "secret");
+    assert!(!reply.text().contains("chosen"), "{}", reply.text());
+    let hash = crate::harness::sha256(b"chosen-by-the-client");
+    let previous = json!([{"hash": hash, "until": "2100-01-01T00:00:00Z"}]);
+    let forged = json!({"name": "forged", "gateway": "main", "previous": previous, "id": "chosen", "rotated_at": "2100-01-01T00:00:00Z"});
     let reply = api.ask("POST", "/v1/keys", &forged);
     assert_eq!(reply.status, 201, "{}", reply.text());
-    assert!(!reply.text().contains("chosen"), "{}", reply.text());
+    let told = reply.text();
+    assert!(!told.contains("chosen") && !told.contains("2100"), "{told}");
     let status = |secret: &str| gateway.client().chat("a", &bearer(secret)).status;
     assert_eq!(status("chosen-by-the-client"), 401);
     assert_eq!(status(&secret), 200);
