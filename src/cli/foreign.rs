@@ -49,11 +49,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Tells on standard error what became of every field; what was taken as it is is only counted.
 pub(super) fn report(name: &str, converted: &Converted) {
     let taken = { converted.notes.iter() }.filter(|note| note.fate == Fate::Taken);
-    eprintln!(
-        "{name}: {}, {} fields taken as they are",
-        converted.dialect,
-        taken.count()
-    );
+    let taken = match taken.count() {
+        1 => "1 field taken as it is".to_owned(),
+        several => format!("{several} fields taken as they are"),
+    };
+    eprintln!("{name}: {}, {taken}", converted.dialect);
     for note in { converted.notes.iter() }.filter(|note| note.fate != Fate::Taken) {
         eprintln!("  {}", plain(&note.to_string()));
     }

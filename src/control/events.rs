@@ -214,7 +214,8 @@ impl Events {
     /// Says which configuration is in force now. `by` is `file` or `api`.
     pub fn changed(&self, revision: u64, by: &str, changes: &[Touched]) {
         let message = format!("revision {revision} is in force: {}", told(changes));
-        let names = json!({"revision": revision, "by": by, "changes": changes});
+        let (first, more) = first(changes);
+        let names = json!({"revision": revision, "by": by, "changes": first, "more": more});
         self.announce(Level::Info, EventKind::Change, &message, names);
     }
 
@@ -313,7 +314,8 @@ impl Control {
                 let names = json!({
                     "result": "ok",
                     "revision": reloaded.revision,
-                    "changes": reloaded.changes,
+                    "changes": first(&reloaded.changes).0,
+                    "more": first(&reloaded.changes).1,
                     "after_restart": reloaded.after_restart,
                 });
                 (Level::Info, message, names)
@@ -338,8 +340,19 @@ impl Control {
 }
 
 fn told(changes: &[Touched]) -> String {
-    let told: Vec<String> = changes.iter().map(Touched::to_string).collect();
+    let (first, more) = first(changes);
+    let mut told: Vec<String> = first.iter().map(Touched::to_string).collect();
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
     told.join(", ")
+}
+
+/// As many as an event names, and how many more there are: a large change must not make a large ring.
+fn first(changes: &[Touched]) -> (&[Touched], usize) {
+    const NAMED: usize = 32;
+    let first = changes.get(..NAMED).unwrap_or(changes);
+    (first, changes.len() - first.len())
 }
 
 /// The present, as it is shown.

@@ -51,8 +51,9 @@ fn every_write_leaves_its_line() {
     let create = ("POST /v1/keys", "new");
     assert_eq!(write(&api, "POST", "/v1/keys", new.clone(), create), 201);
     assert_eq!(write(&api, "POST", "/v1/keys", new.clone(), create), 409);
-    let wrong = json!({"name": "new", "gateway": "nowhere"});
-    assert_eq!(write(&api, "POST", "/v1/keys", wrong, create), 422);
+    let wrong = json!({"name": "wrong", "gateway": "nowhere"});
+    let mistaken = ("POST /v1/keys", "wrong");
+    assert_eq!(write(&api, "POST", "/v1/keys", wrong, mistaken), 422);
     let rotate = ("POST /v1/keys/{name}/rotate", "new");
     assert_eq!(
         write(&api, "POST", "/v1/keys/new/rotate", Value::Null, rotate),
