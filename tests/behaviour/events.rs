@@ -309,7 +309,7 @@ fn slow_readers_lose_the_oldest_and_are_told() {
     }
     assert!(lost > 0 && lost <= all - KEPT as u64, "{lost}");
     // There is an end to watchers, and others are still served.
-    let mut watchers: Vec<Watch> = Vec::new();
+    let mut watchers: Vec<Client> = Vec::new();
     let refused = loop {
         let mut client = Client::connect(address);
         client.send(get("/v1/events", ""));
@@ -317,7 +317,7 @@ fn slow_readers_lose_the_oldest_and_are_told() {
         if head.status != 200 {
             break head.status;
         }
-        watchers.push(Watch::open(address, ""));
+        watchers.push(client);
         assert!(watchers.len() < 300, "no end");
     };
     assert_eq!(refused, 503);
