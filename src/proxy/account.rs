@@ -64,9 +64,9 @@ impl Account {
             x.client_left = true;
             self.metrics.client_disconnects.inc();
         }
-        plugins::finish(x);
-        plugins::after(x, &self.afterwards);
         let now = Instant::now();
+        plugins::finish(x, now);
+        plugins::after(x, &self.afterwards);
         let gateway = x.gateway.as_ref().map_or("", |gateway| &gateway.name);
         match &x.offer {
             Some(offer) => self.count(x, &offer.metrics, now),

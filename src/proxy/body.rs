@@ -1,9 +1,7 @@
 //! Reading a request's body before it is forwarded: the early-body pattern.
 //!
-//! Pingora forwards what it reads itself; a body read here it knows only as far as its retry buffer holds it, 64 KiB. That
-//! buffer is switched on for bodies it can hold, and at their end makes Pingora call `request_body_filter` once, where what
-//! it holds is replaced by what is to be sent. Bodies that come in several reads stay in the pieces in which they came, none
-//! of them copied again, and go out by the exchange over our own connector; see `recover`.
+//! Pingora forwards what it reads itself and does not know of a body read here: that goes out by the exchange over our own connector; see
+//! `recover`. A body that came in one read is short; a longer one stays in the pieces in which it came, none of them copied again.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -26,8 +24,8 @@ use tollgate_sdk::llm::splice::Edits;
 use super::exchange::{Body, Exchange};
 use super::reply::Rejection;
 
-/// Pingora's retry buffer.
-const TAIL: u64 = 64 * 1024;
+/// The longest body of which a copy costs less than sending it in parts.
+const SHORT: usize = 64 * 1024;
 /// A body must keep up this pace after its first `body_timeout`, bytes a second: dripping is not sending.
 const MIN_PACE: u64 = 16 * 1024;
 
@@ -143,13 +141,6 @@ pub(super) async fn read(
             .map_err(Stop::Gone)?;
     }
     session.set_read_timeout(None);
-    let short = match length {
-        Length::Known(bytes) => bytes <= TAIL,
-        Length::Open => true,
-    };
-    if short {
-        session.as_mut().enable_retry_buffering();
-    }
     let mut reader = Reader {
         pieces: Pieces::default(),
         left: length,
@@ -171,10 +162,8 @@ pub(super) async fn read(
     }
     x.body_wait = reader.started.elapsed();
     x.request_is_read();
-    // Asking Pingora for the buffer itself would copy it.
-    let held = short && reader.pieces.is_one() && !session.as_ref().retry_buffer_truncated();
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
-    x.body = match held || session.as_mut().is_body_empty() {
+    x.body = match reader.pieces.are_short() {
         true => {
             let original = reader.pieces.into_one();
             Body::Short {
@@ -255,8 +244,13 @@ impl Pieces {
         self.done
     }
 
-    fn is_one(&self) -> bool {
-        self.done.len() == 1 && self.open.is_empty()
+    /// Whether they are one at most, and that is short.
+    fn are_short(&self) -> bool {
+        match &*self.done {
+            [] => self.open.is_empty(),
+            [one] => self.open.is_empty() && one.len() <= SHORT,
+            _ => false,
+        }
     }
 
     fn into_one(self) -> Bytes {

@@ -136,7 +136,7 @@ async fn carry(
     };
     match failure {
         None => {
-            verdict::praise(&mut x);
+            verdict::praise(&mut x, Instant::now());
             "answered"
         }
         Some(failure) => {

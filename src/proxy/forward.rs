@@ -5,7 +5,6 @@
 //! Pingora's setters keep the case in which each header was typed and parse every name anew; half a dozen of them would cost more than the rest of
 //! this file. So the head is taken apart, its map edited directly, and put together again with lower-case names.
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING,
 };
@@ -14,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
-use super::exchange::{Body, Exchange};
+use super::exchange::Exchange;
 use super::{peer, plugins};
 use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream, join_target_path};
@@ -55,14 +54,6 @@ pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Resu
         head.set_raw_path(&path)?;
     }
     set_path(x, head, target)
-}
-
-/// The body to send by Pingora's road, if it was read.
-pub(super) fn body(x: &Exchange) -> Option<Bytes> {
-    match &x.body {
-        Body::Short { outgoing, .. } => Some(outgoing.clone()),
-        Body::Unread | Body::Long { .. } => None,
-    }
 }
 
 fn set_path(x: &Exchange, head: &mut RequestHeader, target: &Target) -> Result<()> {

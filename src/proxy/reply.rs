@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
 use tollgate_sdk::plugin::{HeaderEdit, Refusal};
 
@@ -277,7 +278,7 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<()> {
     x.status = head.status.as_u16();
-    plugins::finish(x);
+    plugins::finish(x, Instant::now());
     let bodiless =
         session.req_header().method == http::Method::HEAD || head.status == StatusCode::NO_CONTENT;
     if head.status != StatusCode::NO_CONTENT {
@@ -312,7 +313,7 @@ pub(super) async fn send(
 
 /// gRPC's own way to fail: status 200 and trailers only, which here are the header block.
 async fn reject_grpc(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
-    plugins::finish(x);
+    plugins::finish(x, Instant::now());
     let status = match rejection.status().as_u16() {
         400 => 13,
         401 => 16,

@@ -75,12 +75,12 @@ pub(super) fn blame(x: &mut Exchange, failure: Failure) {
     }
 }
 
-/// Tells the target's health that it answered.
-pub(super) fn praise(x: &mut Exchange) {
+/// Tells the target's health that it answered, at `now`.
+pub(super) fn praise(x: &mut Exchange, now: Instant) {
     let turn = x
         .attempt
         .as_mut()
-        .and_then(|attempt| attempt.ticket.succeeded(Instant::now().into_std()));
+        .and_then(|attempt| attempt.ticket.succeeded(now.into_std()));
     if turn == Some(Turn::Closed) {
         log::info!("the breaker of {} closed", x.attempt_label());
     }

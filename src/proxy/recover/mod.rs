@@ -5,27 +5,29 @@
 //! and failing are the same code as on the main road. Deadlines are plain timers here, so the connection's alarm stays silent.
 
 mod alone;
+mod gather;
 mod hop;
 mod last;
+mod pool;
 mod queue;
 pub(super) mod room;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::http::client::HttpSession as Upstream;
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
+use self::gather::Gathering;
+use self::pool::{Pool, Upstream};
 use super::connection::Deadline;
-use super::exchange::{Body, Exchange, Rescue};
+use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
 use super::verdict::{self, Verdict};
 use super::{failure, forward, front, peer, plugins, response, stream};
@@ -33,9 +35,9 @@ use crate::health::Failure;
 
 pub(super) use last::{LastAnswer, give_up};
 
-/// Connections to upstreams that are ours alone.
+/// The road, with its connections.
 pub(super) struct Road {
-    connector: Connector,
+    pool: Pool,
 }
 
 /// What a service came to.
@@ -50,24 +52,23 @@ enum Service {
 
 /// An answer whose head has come.
 struct Answer {
-    upstream: Upstream<()>,
+    upstream: Upstream,
     peer: Box<HttpPeer>,
     head: ResponseHeader,
+    /// When it came.
+    at: Instant,
 }
 
 impl Road {
     pub(super) fn new(threads: usize) -> Road {
-        let mut options = ConnectorOptions::new(128 * threads.max(1));
-        options.offload_threadpool = None;
         Road {
-            connector: Connector::new(Some(options)),
+            pool: Pool::new(threads),
         }
     }
 
     /// Serves the exchange from its buffered body. An error is for `fail_to_proxy`, which knows how to end
     /// an exchange in whatever state it is.
     pub(super) async fn carry(&self, session: &mut Session, x: &mut Exchange) -> Result<()> {
-        x.silence_alarm();
         let first = self.service(session, x).await?;
         self.go_on(session, x, first).await
     }
@@ -79,7 +80,7 @@ impl Road {
         x: &mut Exchange,
         how: Rescue,
     ) -> Result<()> {
-        x.silence_alarm();
+        x.clear_deadline();
         x.attempt = None;
         let so_far = match how {
             Rescue::Wait => Service::TooMany,
@@ -128,7 +129,7 @@ impl Road {
             let failure = match Box::pin(self.ask(session, x, peer)).await {
                 Ok(mut answer) => match failure_of(&answer.head) {
                     None => {
-                        verdict::praise(x);
+                        verdict::praise(x, answer.at);
                         x.turn = None;
                         Box::pin(self.relay(session, x, answer)).await?;
                         return Ok(Service::Served);
@@ -170,16 +171,17 @@ impl Road {
     ) -> Result<Answer> {
         loop {
             let connected = {
-                let connect = pin!(self.connector.get_http_session(&*peer));
+                let connect = pin!(self.pool.take(&peer));
                 while_present(session, connect).await?
             };
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
-            match self.ask_over(session, x, &mut upstream, &peer).await {
+            match ask_over(session, x, &mut upstream, &peer).await {
                 Ok(head) => {
                     return Ok(Answer {
                         upstream,
                         peer,
                         head,
+                        at: Instant::now(),
                     });
                 }
                 // The upstream closed a pooled connection between two requests. That is no attempt.
@@ -189,34 +191,15 @@ impl Road {
         }
     }
 
-    async fn ask_over(
-        &self,
-        session: &mut Session,
-        x: &mut Exchange,
-        upstream: &mut Upstream<()>,
-        peer: &HttpPeer,
-    ) -> Result<ResponseHeader> {
-        let head = session.req_header().clone();
-        let head = dressed(x, head, front::is_tls(session), upstream, peer)?;
-        let body = x.body.outgoing();
-        let deadline = x.deadline(Instant::now(), Deadline::FirstByte);
-        upstream.set_write_timeout(peer.options.write_timeout);
-        let answer = pin!(send(upstream, head, body));
-        let answer = pin!(timeout_at(deadline.0, answer));
-        match while_present(session, answer).await? {
-            Ok(head) => head.map_err(|e| e.into_up()),
-            Err(_) => Err(rung(x, deadline.1)),
-        }
-    }
-
     /// Passes the answer on.
     async fn relay(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
         let Answer {
             mut upstream,
             peer,
             mut head,
+            at,
         } = answer;
-        response::head(session, x, &mut head)?;
+        response::head(session, x, &mut head, at)?;
         let bodiless = bodiless(session, &head);
         let head = hop::framed(session, head, bodiless)?;
         session
@@ -224,16 +207,28 @@ impl Road {
             .await
             .map_err(|e| e.into_down())?;
         if !bodiless {
-            relay_body(session, x, &mut upstream).await?;
+            relay_body(session, x, &mut upstream, at).await?;
         }
         if upstream.response_done() {
-            let idle = peer.idle_timeout();
-            self.connector
-                .release_http_session(upstream, &*peer, idle)
-                .await;
+            self.pool.keep(upstream, &peer).await;
         }
         Ok(())
     }
+}
+
+async fn ask_over(
+    session: &mut Session,
+    x: &mut Exchange,
+    upstream: &mut Upstream,
+    peer: &HttpPeer,
+) -> Result<ResponseHeader> {
+    let tls = front::is_tls(session);
+    let head = dressed(x, session.req_header(), tls, upstream, peer)?;
+    let body = x.body.outgoing();
+    upstream.set_write_timeout(peer.options.write_timeout);
+    let answer = pin!(send(upstream, head, body));
+    let head = in_time(session, x, Instant::now(), Deadline::FirstByte, answer).await?;
+    head.map_err(|e| e.into_up())
 }
 
 /// Whether Pingora's own loop is to be passed by: because it does not hold the body, or because it could not end
@@ -245,7 +240,7 @@ pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
     if session.is_upgrade_req() || (!x.body.is_whole() && !offer.service.buffers()) {
         return false;
     }
-    matches!(x.body, Body::Long { .. })
+    x.body.is_whole()
         || (x.replayable && x.has_other_ways())
         || session.as_downstream().is_http2()
         || offer.service.upstream.speaks_h2()
@@ -268,7 +263,7 @@ fn is_stale(error: &Error) -> bool {
         )
 }
 
-async fn send_body(upstream: &mut Upstream<()>, body: Vec<Bytes>) -> Result<()> {
+async fn send_body(upstream: &mut Upstream, body: Vec<Bytes>) -> Result<()> {
     for piece in body {
         if !piece.is_empty() {
             upstream.write_request_body(piece, false).await?;
@@ -277,14 +272,19 @@ async fn send_body(upstream: &mut Upstream<()>, body: Vec<Bytes>) -> Result<()> 
     upstream.finish_request_body().await
 }
 
-/// The head as this upstream gets it.
+/// The client's head as this upstream gets it.
 fn dressed(
     x: &Exchange,
-    mut head: RequestHeader,
+    asked: &RequestHeader,
     tls: bool,
-    upstream: &Upstream<()>,
+    upstream: &Upstream,
     peer: &HttpPeer,
 ) -> Result<RequestHeader> {
+    // Without the case in which each name was typed: a map fewer to copy.
+    let mut head = RequestHeader::from(asked.as_owned_parts());
+    if !asked.raw_path_is_utf8() {
+        head.set_raw_path(asked.raw_path())?;
+    }
     hop::strip(&mut head);
     forward::prepare(x, &mut head, tls)?;
     if upstream.as_http2().is_some() {
@@ -297,11 +297,13 @@ fn dressed(
 
 /// Sends a request, and returns the head of its answer.
 async fn send(
-    upstream: &mut Upstream<()>,
+    upstream: &mut Upstream,
     head: RequestHeader,
     body: Vec<Bytes>,
 ) -> Result<ResponseHeader> {
+    hold(upstream, !body.is_empty());
     upstream.write_request_header(Box::new(head)).await?;
+    hold(upstream, false);
     // An upstream that answers early may stop reading; its answer still counts.
     let sent = send_body(upstream, body).await;
     match read_head(upstream).await {
@@ -310,33 +312,52 @@ async fn send(
     }
 }
 
-async fn read_head(upstream: &mut Upstream<()>) -> Result<ResponseHeader> {
+/// Whether what is written waits for more.
+fn hold(upstream: &Upstream, holds: bool) {
+    if let Some(http1) = upstream.as_http1() {
+        Gathering::hold(http1.stream(), holds);
+    }
+}
+
+async fn read_head(upstream: &mut Upstream) -> Result<ResponseHeader> {
     loop {
         upstream.read_response_header().await?;
         match upstream.response_header() {
             Some(head) if head.status.is_informational() => continue,
-            Some(head) => return Ok(head.clone()),
+            Some(head) => return owned(head),
             None => return Error::e_explain(ErrorType::InvalidHTTPHeader, "no response head"),
         }
     }
 }
 
-/// Passes the answer's body on as it comes.
+/// A copy of a head without the case of its names.
+fn owned(head: &ResponseHeader) -> Result<ResponseHeader> {
+    let mut own = ResponseHeader::from(head.as_owned_parts());
+    own.set_reason_phrase(head.get_reason_phrase())?;
+    Ok(own)
+}
+
+/// Passes the answer's body on as it comes. Its head came at `now`.
 async fn relay_body(
     session: &mut Session,
     x: &mut Exchange,
-    upstream: &mut Upstream<()>,
+    upstream: &mut Upstream,
+    mut now: Instant,
 ) -> Result<()> {
     loop {
-        let deadline = x.deadline(Instant::now(), Deadline::Idle);
-        let read = pin!(upstream.read_response_body());
-        let read = pin!(timeout_at(deadline.0, read));
-        let chunk = match while_present(session, read).await? {
-            Ok(chunk) => chunk.map_err(|e| e.into_up())?,
-            Err(_) => return Err(rung(x, deadline.1)),
+        let mut read = pin!(upstream.read_response_body());
+        let chunk = match at_once(read.as_mut()).await {
+            Some(chunk) => chunk,
+            None => {
+                let chunk = in_time(session, x, now, Deadline::Idle, read).await?;
+                now = Instant::now();
+                chunk
+            }
         };
-        let Some(chunk) = chunk else { break };
-        let metered = stream::chunk(x, chunk);
+        let Some(chunk) = chunk.map_err(|e| e.into_up())? else {
+            break;
+        };
+        let metered = stream::chunk(x, chunk, now);
         let chunk = plugins::chunk(x, metered)?;
         if !chunk.is_empty() {
             session
@@ -345,11 +366,45 @@ async fn relay_body(
                 .map_err(|e| e.into_down())?;
         }
     }
-    let rest = stream::end(x, None)?;
+    let rest = stream::end(x, None, now)?;
     session
         .write_response_body(Some(rest.unwrap_or_default()), true)
         .await
         .map_err(|e| e.into_down())
+}
+
+/// What is there without waiting.
+async fn at_once<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Awaits the upstream for as long as the service says, from `now` on, and the client is there.
+async fn in_time<F: Future + Unpin>(
+    session: &mut Session,
+    x: &mut Exchange,
+    now: Instant,
+    cause: Deadline,
+    work: F,
+) -> Result<F::Output> {
+    if session.as_downstream().is_http2() {
+        // A stream's alarm could only reset it.
+        x.silence_alarm();
+        let (at, cause) = x.deadline(now, cause);
+        let work = pin!(timeout_at(at, work));
+        let done = while_present(session, work).await?;
+        return done.map_err(|_| rung(x, cause));
+    }
+    x.set_deadline(now, cause);
+    let done = while_present(session, work).await;
+    x.clear_deadline();
+    match x.alarm.as_ref().and_then(|alarm| alarm.take()) {
+        Some(cause) if done.is_err() => Err(rung(x, cause)),
+        _ => done,
+    }
 }
 
 fn rung(x: &mut Exchange, cause: Deadline) -> Box<Error> {
