@@ -117,7 +117,7 @@ async fn carry(
     tls: bool,
     _place: OwnedSemaphorePermit,
 ) -> &'static str {
-    let Found::Target(index, guard, ticket) = peer::try_find(&x, None) else {
+    let Found::Target(index, guard, ticket) = peer::try_find(&x, None, Instant::now()) else {
         return "unavailable";
     };
     x.attempt = Some(Attempt {

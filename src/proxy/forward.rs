@@ -12,6 +12,7 @@ use http::request::Parts as ReqParts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
+use smallvec::SmallVec;
 
 use super::exchange::Exchange;
 use super::{peer, plugins};
@@ -45,7 +46,7 @@ pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Resu
     set_credential(&mut parts.headers, &upstream);
     if let Some(bytes) = x.body.outgoing_len() {
         let headers = &mut parts.headers;
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+        headers.insert(CONTENT_LENGTH, number(bytes));
     }
     parts.headers.insert(REQUEST_ID, x.request_id.value());
     plugins::edit_request(x, &mut parts.headers);
@@ -112,29 +113,35 @@ fn set_origin(x: &Exchange, parts: &mut ReqParts, target: &Target, tls: bool) {
     headers.insert(HOST, host.unwrap_or_else(|| target.authority.clone()));
 }
 
+/// A number as a header, in memory of its own size.
+fn number(number: usize) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    HeaderValue::from_str(digits.format(number)).unwrap_or_else(|_| number.into())
+}
+
 /// An address as a header, without the detour over the formatting machinery for the common family.
 fn address(ip: std::net::IpAddr) -> HeaderValue {
     let text = match ip {
         std::net::IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();
-            let mut text = String::with_capacity(15);
+            let mut text: SmallVec<[u8; 15]> = SmallVec::new();
             for (i, octet) in [a, b, c, d].into_iter().enumerate() {
                 if i > 0 {
-                    text.push('.');
+                    text.push(b'.');
                 }
                 if octet >= 100 {
-                    text.push(char::from(b'0' + octet / 100));
+                    text.push(b'0' + octet / 100);
                 }
                 if octet >= 10 {
-                    text.push(char::from(b'0' + octet / 10 % 10));
+                    text.push(b'0' + octet / 10 % 10);
                 }
-                text.push(char::from(b'0' + octet % 10));
+                text.push(b'0' + octet % 10);
             }
-            text
+            HeaderValue::from_bytes(&text)
         }
-        std::net::IpAddr::V6(v6) => v6.to_string(),
+        std::net::IpAddr::V6(v6) => HeaderValue::from_str(&v6.to_string()),
     };
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
+    text.unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// An upstream's own credential replaces the client's, which is never sent beside it.

@@ -113,7 +113,8 @@ pub(super) fn chunk(x: &mut Exchange, chunk: Bytes, now: Instant) -> Bytes {
     if x.first_byte.is_none() {
         x.first_byte = Some(now);
         if let Some(attempt) = &x.attempt {
-            attempt.guard.state().first_byte(now - attempt.asked);
+            let took = now.saturating_duration_since(attempt.asked);
+            attempt.guard.state().first_byte(took, now.into_std());
         }
         if let Some(offer) = &x.offer {
             offer

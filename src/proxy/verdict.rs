@@ -119,13 +119,16 @@ fn is_over(x: &Exchange) -> bool {
 }
 
 fn may_retry(x: &Exchange, failure: Failure) -> bool {
-    let covered = x.retry.on.iter().any(|on| match failure {
+    let Some(retry) = &x.retry else {
+        return false;
+    };
+    let covered = retry.on.iter().any(|on| match failure {
         Failure::Connect | Failure::Reset | Failure::Protocol => *on == RetryOn::Connect,
         Failure::Timeout => *on == RetryOn::Timeout,
         Failure::Status(status) => on.covers(status),
     });
     covered
-        && x.retries < x.retry.attempts
+        && x.retries < retry.attempts
         && x.offer.as_ref().is_some_and(|offer| {
             offer
                 .service

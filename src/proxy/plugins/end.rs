@@ -60,7 +60,7 @@ pub(in crate::proxy) fn after(x: &mut Exchange, afterwards: &Afterwards) {
     let Some(mut running) = x.plugins.take() else {
         return;
     };
-    let wanted = |active: &Active| {
+    let wanted = |active: &mut Active| {
         active
             .link()
             .is_some_and(|link| link.stages.has(Stage::PostResponse))
@@ -108,12 +108,10 @@ async fn run(running: Running) {
 }
 
 fn outcome(x: &Exchange, now: Instant) -> Outcome {
-    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
-    let model = in_body.map(|model| &*model.value).or(x.model.as_deref());
     Outcome {
         status: x.final_status(),
         service: x.offer.as_ref().map(|offer| offer.service.name.clone()),
-        model: model.map(Arc::from),
+        model: x.asked_model().cloned(),
         tokens: x
             .usage()
             .map(|(usage, estimated)| Tokens { usage, estimated }),

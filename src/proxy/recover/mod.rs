@@ -12,9 +12,8 @@ mod pool;
 mod queue;
 pub(super) mod room;
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::future::Future;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -26,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::gather::Gathering;
 use self::pool::{Pool, Upstream};
+use super::body::at_once;
 use super::connection::Deadline;
 use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
@@ -169,13 +169,22 @@ impl Road {
         x: &mut Exchange,
         peer: Box<HttpPeer>,
     ) -> Result<Answer> {
+        // When it was found.
+        let mut now = x.attempt.as_ref().map(|attempt| attempt.asked);
         loop {
             let connected = {
-                let connect = pin!(self.pool.take(&peer));
-                while_present(session, connect).await?
+                let mut connect = pin!(self.pool.take(&peer));
+                match at_once(connect.as_mut()).await {
+                    Some(connected) => connected,
+                    None => {
+                        now = None;
+                        while_present(session, connect).await?
+                    }
+                }
             };
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
-            match ask_over(session, x, &mut upstream, &peer).await {
+            let since = now.take().unwrap_or_else(Instant::now);
+            match ask_over(session, x, &mut upstream, &peer, since).await {
                 Ok(head) => {
                     return Ok(Answer {
                         upstream,
@@ -221,13 +230,14 @@ async fn ask_over(
     x: &mut Exchange,
     upstream: &mut Upstream,
     peer: &HttpPeer,
+    now: Instant,
 ) -> Result<ResponseHeader> {
     let tls = front::is_tls(session);
     let head = dressed(x, session.req_header(), tls, upstream, peer)?;
     let body = x.body.outgoing();
     upstream.set_write_timeout(peer.options.write_timeout);
     let answer = pin!(send(upstream, head, body));
-    let head = in_time(session, x, Instant::now(), Deadline::FirstByte, answer).await?;
+    let head = in_time(session, x, now, Deadline::FirstByte, answer).await?;
     head.map_err(|e| e.into_up())
 }
 
@@ -371,15 +381,6 @@ async fn relay_body(
         .write_response_body(Some(rest.unwrap_or_default()), true)
         .await
         .map_err(|e| e.into_down())
-}
-
-/// What is there without waiting.
-async fn at_once<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
 }
 
 /// Awaits the upstream for as long as the service says, from `now` on, and the client is there.
