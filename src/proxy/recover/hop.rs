@@ -79,19 +79,19 @@ pub(super) fn to_h2(head: &mut RequestHeader, tls: bool) -> Result<()> {
 
 /// Frames an answer for the client: an HTTP/1.1 answer of unknown length is chunked, an HTTP/2 one never is, and an
 /// older client reads until the end of the connection.
-pub(super) fn framed(
+pub(super) fn frame(
     session: &mut Session,
-    mut head: ResponseHeader,
+    head: &mut ResponseHeader,
     bodiless: bool,
-) -> Result<ResponseHeader> {
+) -> Result<()> {
     if session.req_header().version == Version::HTTP_2 {
         head.remove_header(&TRANSFER_ENCODING);
-        return Ok(head);
+        return Ok(());
     }
     head.set_version(Version::HTTP_11);
     if !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
     }
-    frame_for(session, &mut head);
-    Ok(head)
+    frame_for(session, head);
+    Ok(())
 }

@@ -54,7 +54,7 @@ enum Service {
 struct Answer {
     upstream: Upstream,
     peer: Box<HttpPeer>,
-    head: ResponseHeader,
+    head: Box<ResponseHeader>,
     /// When it came.
     at: Instant,
 }
@@ -140,7 +140,7 @@ impl Road {
                         }
                         let body = last::read(session, &mut answer.upstream).await?;
                         x.last = Some(LastAnswer {
-                            head: answer.head,
+                            head: *answer.head,
                             body,
                         });
                         failure
@@ -170,21 +170,24 @@ impl Road {
         peer: Box<HttpPeer>,
     ) -> Result<Answer> {
         // When it was found.
-        let mut now = x.attempt.as_ref().map(|attempt| attempt.asked);
+        let mut now = x
+            .attempt
+            .as_ref()
+            .map_or_else(Instant::now, |attempt| attempt.asked);
         loop {
             let connected = {
-                let mut connect = pin!(self.pool.take(&peer));
+                let mut connect = pin!(self.pool.take(&peer, now));
                 match at_once(connect.as_mut()).await {
                     Some(connected) => connected,
                     None => {
-                        now = None;
-                        while_present(session, connect).await?
+                        let connected = while_present(session, connect).await?;
+                        now = Instant::now();
+                        connected
                     }
                 }
             };
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
-            let since = now.take().unwrap_or_else(Instant::now);
-            match ask_over(session, x, &mut upstream, &peer, since).await {
+            match ask_over(session, x, &mut upstream, &peer, now).await {
                 Ok(head) => {
                     return Ok(Answer {
                         upstream,
@@ -194,7 +197,7 @@ impl Road {
                     });
                 }
                 // The upstream closed a pooled connection between two requests. That is no attempt.
-                Err(error) if reused && is_stale(&error) => continue,
+                Err(error) if reused && is_stale(&error) => now = Instant::now(),
                 Err(error) => return Err(error),
             }
         }
@@ -206,20 +209,20 @@ impl Road {
             mut upstream,
             peer,
             mut head,
-            at,
+            mut at,
         } = answer;
         response::head(session, x, &mut head, at)?;
         let bodiless = bodiless(session, &head);
-        let head = hop::framed(session, head, bodiless)?;
+        hop::frame(session, &mut head, bodiless)?;
         session
-            .write_response_header(Box::new(head), bodiless)
+            .write_response_header(head, bodiless)
             .await
             .map_err(|e| e.into_down())?;
         if !bodiless {
-            relay_body(session, x, &mut upstream, at).await?;
+            at = relay_body(session, x, &mut upstream, at).await?;
         }
         if upstream.response_done() {
-            self.pool.keep(upstream, &peer).await;
+            self.pool.keep(upstream, &peer, at).await;
         }
         Ok(())
     }
@@ -231,7 +234,7 @@ async fn ask_over(
     upstream: &mut Upstream,
     peer: &HttpPeer,
     now: Instant,
-) -> Result<ResponseHeader> {
+) -> Result<Box<ResponseHeader>> {
     let tls = front::is_tls(session);
     let head = dressed(x, session.req_header(), tls, upstream, peer)?;
     let body = x.body.outgoing();
@@ -289,9 +292,9 @@ fn dressed(
     tls: bool,
     upstream: &Upstream,
     peer: &HttpPeer,
-) -> Result<RequestHeader> {
+) -> Result<Box<RequestHeader>> {
     // Without the case in which each name was typed: a map fewer to copy.
-    let mut head = RequestHeader::from(asked.as_owned_parts());
+    let mut head = Box::new(RequestHeader::from(asked.as_owned_parts()));
     if !asked.raw_path_is_utf8() {
         head.set_raw_path(asked.raw_path())?;
     }
@@ -308,11 +311,11 @@ fn dressed(
 /// Sends a request, and returns the head of its answer.
 async fn send(
     upstream: &mut Upstream,
-    head: RequestHeader,
+    head: Box<RequestHeader>,
     body: Vec<Bytes>,
-) -> Result<ResponseHeader> {
+) -> Result<Box<ResponseHeader>> {
     hold(upstream, !body.is_empty());
-    upstream.write_request_header(Box::new(head)).await?;
+    upstream.write_request_header(head).await?;
     hold(upstream, false);
     // An upstream that answers early may stop reading; its answer still counts.
     let sent = send_body(upstream, body).await;
@@ -329,7 +332,7 @@ fn hold(upstream: &Upstream, holds: bool) {
     }
 }
 
-async fn read_head(upstream: &mut Upstream) -> Result<ResponseHeader> {
+async fn read_head(upstream: &mut Upstream) -> Result<Box<ResponseHeader>> {
     loop {
         upstream.read_response_header().await?;
         match upstream.response_header() {
@@ -341,19 +344,22 @@ async fn read_head(upstream: &mut Upstream) -> Result<ResponseHeader> {
 }
 
 /// A copy of a head without the case of its names.
-fn owned(head: &ResponseHeader) -> Result<ResponseHeader> {
-    let mut own = ResponseHeader::from(head.as_owned_parts());
-    own.set_reason_phrase(head.get_reason_phrase())?;
+fn owned(head: &ResponseHeader) -> Result<Box<ResponseHeader>> {
+    let mut own = Box::new(ResponseHeader::from(head.as_owned_parts()));
+    let reason = head.get_reason_phrase();
+    if reason != head.status.canonical_reason() {
+        own.set_reason_phrase(reason)?;
+    }
     Ok(own)
 }
 
-/// Passes the answer's body on as it comes. Its head came at `now`.
+/// Passes the answer's body on as it comes. Its head came at `now`. Returns when it ended.
 async fn relay_body(
     session: &mut Session,
     x: &mut Exchange,
     upstream: &mut Upstream,
     mut now: Instant,
-) -> Result<()> {
+) -> Result<Instant> {
     loop {
         let mut read = pin!(upstream.read_response_body());
         let chunk = match at_once(read.as_mut()).await {
@@ -380,7 +386,8 @@ async fn relay_body(
     session
         .write_response_body(Some(rest.unwrap_or_default()), true)
         .await
-        .map_err(|e| e.into_down())
+        .map_err(|e| e.into_down())?;
+    Ok(now)
 }
 
 /// Awaits the upstream for as long as the service says, from `now` on, and the client is there.
