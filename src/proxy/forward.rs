@@ -31,30 +31,45 @@ const ADDED: usize = 8;
 
 /// Turns the client's head into the one for the target of the attempt under way.
 pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Result<()> {
-    let Some((upstream, index)) = peer::target(x) else {
-        return Ok(());
-    };
-    let Some(target) = upstream.targets.get(index) else {
-        return Ok(());
-    };
     let odd_path = (!head.raw_path_is_utf8()).then(|| head.raw_path().to_vec());
     let nothing = RequestHeader::from(Request::new(()).into_parts().0);
-    let mut parts = ReqParts::from(std::mem::replace(head, nothing));
+    let parts = ReqParts::from(std::mem::replace(head, nothing));
+    *head = dress(x, parts, odd_path.as_deref(), tls)?;
+    Ok(())
+}
+
+/// The head for the target of the attempt under way, of a copy of the client's. `odd_path` is the path where it is no text.
+pub(super) fn dress(
+    x: &Exchange,
+    mut parts: ReqParts,
+    odd_path: Option<&[u8]>,
+    tls: bool,
+) -> Result<RequestHeader> {
+    let odd = |head: &mut RequestHeader| odd_path.map_or(Ok(()), |path| head.set_raw_path(path));
+    let found = peer::target(x);
+    let target = { found.as_ref() }.and_then(|(upstream, index)| {
+        let target = upstream.targets.get(*index)?;
+        Some((upstream, target))
+    });
+    let Some((upstream, target)) = target else {
+        let mut head = RequestHeader::from(parts);
+        odd(&mut head)?;
+        return Ok(head);
+    };
     parts.headers.reserve(ADDED);
     remove(x, &mut parts.headers);
     set_origin(x, &mut parts, target, tls);
-    set_credential(&mut parts.headers, &upstream);
+    set_credential(&mut parts.headers, upstream);
     if let Some(bytes) = x.body.outgoing_len() {
         let headers = &mut parts.headers;
         headers.insert(CONTENT_LENGTH, number(bytes));
     }
     parts.headers.insert(REQUEST_ID, x.request_id.value());
     plugins::edit_request(x, &mut parts.headers);
-    *head = RequestHeader::from(parts);
-    if let Some(path) = odd_path {
-        head.set_raw_path(&path)?;
-    }
-    set_path(x, head, target)
+    let mut head = RequestHeader::from(parts);
+    odd(&mut head)?;
+    set_path(x, &mut head, target)?;
+    Ok(head)
 }
 
 fn set_path(x: &Exchange, head: &mut RequestHeader, target: &Target) -> Result<()> {

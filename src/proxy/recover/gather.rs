@@ -165,3 +165,90 @@ impl GetSocketDigest for Gathering {
 }
 
 impl Peek for Gathering {}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::protocols::l4::stream::Stream as L4;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A gathering connection, and its other end.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let near: Stream = Box::new(L4::from(near.unwrap()));
+        (Box::new(Gathering::new(near)), far.unwrap().0)
+    }
+
+    async fn read(far: &mut TcpStream) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 16];
+        let read = far.read(&mut bytes).await.unwrap();
+        bytes.truncate(read);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_is_held_leaves_with_what_follows() {
+        for length in [1, 20_000] {
+            let (mut near, mut far) = pair().await;
+            Gathering::hold(&near, true);
+            near.write_all(b"head").await.unwrap();
+            near.flush().await.unwrap();
+            Gathering::hold(&near, false);
+            let body = vec![b'b'; length];
+            near.write_all(&body).await.unwrap();
+            near.flush().await.unwrap();
+            // One write, one segment: it is there whole or not at all.
+            let read = read(&mut far).await;
+            assert_eq!(read, [&b"head"[..], &body].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_held_leaves_at_once() {
+        let (mut near, mut far) = pair().await;
+        near.write_all(b"head").await.unwrap();
+        near.flush().await.unwrap();
+        assert_eq!(read(&mut far).await, b"head");
+    }
+
+    #[tokio::test]
+    async fn what_nothing_follows_leaves_when_it_is_flushed() {
+        let (mut near, mut far) = pair().await;
+        Gathering::hold(&near, true);
+        near.write_all(b"head").await.unwrap();
+        Gathering::hold(&near, false);
+        near.flush().await.unwrap();
+        assert_eq!(read(&mut far).await, b"head");
+    }
+
+    /// More than the system takes at once: the rest follows in order.
+    #[tokio::test]
+    async fn a_slow_reader_gets_everything_in_order() {
+        let (mut near, mut far) = pair().await;
+        let head: Vec<u8> = (0..9_000_000_u32).map(|n| n as u8).collect();
+        let sent = head.clone();
+        let sending = tokio::spawn(async move {
+            Gathering::hold(&near, true);
+            near.write_all(&sent).await.unwrap();
+            Gathering::hold(&near, false);
+            near.write_all(b"body").await.unwrap();
+            near.flush().await.unwrap();
+        });
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        sending.await.unwrap();
+        assert!(read == [&head[..], b"body"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_head_that_waits_is_not_shown() {
+        let (mut near, _far) = pair().await;
+        Gathering::hold(&near, true);
+        near.write_all(b"authorization: secret").await.unwrap();
+        assert!(!format!("{near:?}").contains("secret"));
+    }
+}

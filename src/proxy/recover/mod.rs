@@ -1,8 +1,8 @@
 //! The other road to an upstream: an exchange of our own over Pingora's `Connector`, and what needs it.
 //!
-//! It carries what Pingora's own loop cannot: bodies that came in pieces, and HTTP/2 where it could not end an exchange properly. And it
+//! It carries every body that was read, and what Pingora's own loop cannot: HTTP/2 where it could not end an exchange properly. And it
 //! serves what that loop has given up: the 429 queue and the chain of fallbacks. Picking, heads, metering, judging
-//! and failing are the same code as on the main road. Deadlines are plain timers here, so the connection's alarm stays silent.
+//! and failing are the same code as on the main road, and so is the connection's alarm; with HTTP/2 clients deadlines are plain timers.
 
 mod alone;
 mod gather;
@@ -14,6 +14,7 @@ pub(super) mod room;
 
 use std::future::Future;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -34,6 +35,9 @@ use super::{failure, forward, front, peer, plugins, response, stream};
 use crate::health::Failure;
 
 pub(super) use last::{LastAnswer, give_up};
+
+/// A request that is sent this soon after it came is sent without another look at its client.
+const HASTE: Duration = Duration::from_millis(1);
 
 /// The road, with its connections.
 pub(super) struct Road {
@@ -174,6 +178,9 @@ impl Road {
             .attempt
             .as_ref()
             .map_or_else(Instant::now, |attempt| attempt.asked);
+        if now.saturating_duration_since(x.started) > HASTE {
+            look_for(session).await?;
+        }
         loop {
             let connected = {
                 let mut connect = pin!(self.pool.take(&peer, now));
@@ -244,7 +251,7 @@ async fn ask_over(
     head.map_err(|e| e.into_up())
 }
 
-/// Whether Pingora's own loop is to be passed by: because it does not hold the body, or because it could not end
+/// Whether Pingora's own loop is to be passed by: because the body was read, or because that loop could not end
 /// the exchange properly. It drops an answer that is not the client's at its head, so that its body is lost if none better comes from the queue or
 /// a fallback. It cannot interrupt an HTTP/2 client's stream but by a reset, and forgets an HTTP/2
 /// upstream's early answer when a long body does not go out.
@@ -294,12 +301,10 @@ fn dressed(
     peer: &HttpPeer,
 ) -> Result<Box<RequestHeader>> {
     // Without the case in which each name was typed: a map fewer to copy.
-    let mut head = Box::new(RequestHeader::from(asked.as_owned_parts()));
-    if !asked.raw_path_is_utf8() {
-        head.set_raw_path(asked.raw_path())?;
-    }
-    hop::strip(&mut head);
-    forward::prepare(x, &mut head, tls)?;
+    let mut parts = asked.as_owned_parts();
+    hop::strip(&mut parts.headers);
+    let odd_path = (!asked.raw_path_is_utf8()).then(|| asked.raw_path());
+    let mut head = Box::new(forward::dress(x, parts, odd_path, tls)?);
     if upstream.as_http2().is_some() {
         hop::to_h2(&mut head, peer.is_tls())?;
     } else {
@@ -360,20 +365,28 @@ async fn relay_body(
     upstream: &mut Upstream,
     mut now: Instant,
 ) -> Result<Instant> {
+    let mut last = None;
     loop {
-        let mut read = pin!(upstream.read_response_body());
-        let chunk = match at_once(read.as_mut()).await {
-            Some(chunk) => chunk,
-            None => {
-                let chunk = in_time(session, x, now, Deadline::Idle, read).await?;
-                now = Instant::now();
-                chunk
+        let chunk = {
+            let mut read = pin!(upstream.read_response_body());
+            match at_once(read.as_mut()).await {
+                Some(chunk) => chunk,
+                None => {
+                    let chunk = in_time(session, x, now, Deadline::Idle, read).await?;
+                    now = Instant::now();
+                    chunk
+                }
             }
         };
         let Some(chunk) = chunk.map_err(|e| e.into_up())? else {
             break;
         };
         let metered = stream::chunk(x, chunk, now);
+        if upstream.response_done() {
+            // With its last byte the client has its answer: what that came to is settled before.
+            last = Some(metered);
+            break;
+        }
         let chunk = plugins::chunk(x, metered)?;
         if !chunk.is_empty() {
             session
@@ -382,7 +395,7 @@ async fn relay_body(
                 .map_err(|e| e.into_down())?;
         }
     }
-    let rest = stream::end(x, None, now)?;
+    let rest = stream::end(x, last, now)?;
     session
         .write_response_body(Some(rest.unwrap_or_default()), true)
         .await
@@ -429,6 +442,22 @@ pub(super) fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
         )
 }
 
+/// Whether the client is still there: who has left while its request was looked at is not sent.
+async fn look_for(session: &mut Session) -> Result<()> {
+    let left = pin!(session.as_downstream_mut().read_body_or_idle(true));
+    match at_once(left).await {
+        None => Ok(()),
+        Some(left) => Err(gone(left)),
+    }
+}
+
+fn gone(left: Result<Option<Bytes>>) -> Box<Error> {
+    match left {
+        Err(error) => error.into_down(),
+        Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
+    }
+}
+
 /// Awaits `work`, pinned where it stands, for as long as the client is there. Its request is read to the end, so that it
 /// closes is all it can do, and ends the exchange.
 pub(super) async fn while_present<F: Future + Unpin>(
@@ -439,9 +468,6 @@ pub(super) async fn while_present<F: Future + Unpin>(
     tokio::select! {
         biased;
         done = work => Ok(done),
-        left = left => Err(match left {
-            Err(error) => error.into_down(),
-            Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
-        }),
+        left = left => Err(gone(left)),
     }
 }

@@ -170,3 +170,117 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 fn is_plain(peer: &HttpPeer) -> bool {
     matches!(peer.options.alpn, ALPN::H1)
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora_http::RequestHeader;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A server, and a peer that stands for it.
+    async fn server(idle: Duration) -> (TcpListener, HttpPeer) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = HttpPeer::new(listener.local_addr().unwrap(), false, String::new());
+        peer.options.idle_timeout = Some(idle);
+        (listener, peer)
+    }
+
+    /// Asks and is answered on a connection that was taken.
+    async fn exchange(upstream: &mut Upstream, server: &mut TcpStream) {
+        let head = RequestHeader::build("GET", b"/", None).unwrap();
+        upstream.write_request_header(Box::new(head)).await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(server.read_u8().await.unwrap());
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        server.write_all(answer).await.unwrap();
+        upstream.read_response_header().await.unwrap();
+        assert_eq!(upstream.read_response_body().await.unwrap(), None);
+    }
+
+    /// A pool that keeps one connection, and the other end of that.
+    async fn kept(listener: &TcpListener, peer: &HttpPeer) -> (Pool, TcpStream) {
+        let pool = Pool::new(1);
+        let now = Instant::now();
+        let (taken, accepted) = tokio::join!(pool.take(peer, now), listener.accept());
+        let (mut upstream, reused) = taken.unwrap();
+        let mut server = accepted.unwrap().0;
+        assert!(!reused);
+        exchange(&mut upstream, &mut server).await;
+        pool.keep(upstream, peer, now).await;
+        (pool, server)
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_serves_again_and_only_one_at_a_time() {
+        let (listener, peer) = server(LONG).await;
+        let (pool, mut server) = kept(&listener, &peer).await;
+        let (mut first, reused) = pool.take(&peer, Instant::now()).await.unwrap();
+        assert!(reused);
+        let (_second, reused) = pool.take(&peer, Instant::now()).await.unwrap();
+        assert!(!reused);
+        exchange(&mut first, &mut server).await;
+        pool.keep(first, &peer, Instant::now()).await;
+        assert!(pool.take(&peer, Instant::now()).await.unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn another_peer_gets_none_of_it() {
+        let (listener, peer) = server(LONG).await;
+        let (pool, _server) = kept(&listener, &peer).await;
+        let (_listener, other) = self::server(LONG).await;
+        assert!(!pool.take(&other, Instant::now()).await.unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn what_was_idle_for_too_long_does_not_serve() {
+        let (listener, peer) = server(LONG).await;
+        let (pool, _server) = kept(&listener, &peer).await;
+        assert!(!pool.take(&peer, Instant::now() + LONG).await.unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_is_closed() {
+        let (listener, peer) = server(Duration::from_millis(1)).await;
+        let (pool, mut server) = kept(&listener, &peer).await;
+        let mut rest = Vec::new();
+        let closed = timeout(LONG, server.read_to_end(&mut rest)).await;
+        closed.expect("nobody closed it").unwrap();
+        let swept = || !lock(&pool.shelf).swept;
+        while !swept() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_its_server_closed_or_spoke_on_unasked_does_not_serve() {
+        for unasked in [
+            None,
+            Some(b"HTTP/1.1 408 Request Timeout\r\n\r\n".as_slice()),
+        ] {
+            let (listener, peer) = server(LONG).await;
+            let (pool, mut server) = kept(&listener, &peer).await;
+            match unasked {
+                Some(words) => server.write_all(words).await.unwrap(),
+                None => drop(server),
+            }
+            // It takes a moment until that is here.
+            let key = peer.reuse_hash();
+            let mut idle = lock(&pool.shelf).idle.get_mut(&key).unwrap().pop().unwrap();
+            let gone = async {
+                while stands(&mut idle.stream).await {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(LONG, gone).await.expect("nothing came");
+            lock(&pool.shelf).idle.get_mut(&key).unwrap().push(idle);
+            assert!(!pool.take(&peer, Instant::now()).await.unwrap().1);
+        }
+    }
+}
