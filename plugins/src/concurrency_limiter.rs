@@ -114,7 +114,7 @@ struct Places(#[allow(dead_code, reason = "held until it is dropped")] Vec<Lease
 impl Plugin for Limiter {
     fn needs(&self) -> Needs {
         Needs {
-            request_body: self.reads_body,
+            request_peek: self.reads_body,
             ..Needs::default()
         }
     }

@@ -15,7 +15,7 @@ pub(crate) fn estimate(x: &Exchange<'_>, default_output: u64) -> Usage {
     let rewritten = x.edits.body.as_ref().and_then(|body| peek(body).ok());
     let peek = rewritten.as_ref().or(x.request.peek);
     Usage {
-        input: (x.body.len() as u64).div_ceil(BYTES),
+        input: (x.request.length as u64).div_ceil(BYTES),
         cached: 0,
         output: peek.and_then(Peek::output_limit).unwrap_or(default_output),
     }

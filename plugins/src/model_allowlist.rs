@@ -50,7 +50,7 @@ struct Allowlist(Vec<ModelPattern>);
 impl Plugin for Allowlist {
     fn needs(&self) -> Needs {
         Needs {
-            request_body: true,
+            request_peek: true,
             ..Needs::default()
         }
     }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use smallvec::SmallVec;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Limit, Quota, Rule};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule};
 
 use crate::subject::{By, at_least_one};
 
@@ -155,7 +156,7 @@ struct Limiter {
 impl Plugin for Limiter {
     fn needs(&self) -> Needs {
         Needs {
-            request_body: self.reads_body,
+            request_peek: self.reads_body,
             ..Needs::default()
         }
     }
@@ -168,12 +169,12 @@ impl Plugin for Limiter {
 impl Limiter {
     /// Takes one of every limit that concerns the request, or none: leases that are dropped give back.
     fn count(&self, x: &mut Exchange<'_>) -> Verdict {
-        let mut leases = Vec::with_capacity(self.counted.len());
+        let mut leases: SmallVec<[Lease; 2]> = SmallVec::new();
         for (by, limit) in &self.counted {
             let Some(subject) = by.subject(&x.request) else {
                 continue;
             };
-            match self.quota.reserve(limit, &subject, 1) {
+            match self.quota.reserve_at(limit, &subject, 1, x.request.at) {
                 Ok(lease) => leases.push(lease),
                 Err(denied) => return Err(self.refusal(by, &denied)),
             }

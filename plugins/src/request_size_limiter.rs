@@ -74,7 +74,9 @@ const LIMIT_CHARS: HeaderName = HeaderName::from_static("x-size-limit-chars");
 impl Plugin for Limiter {
     fn needs(&self) -> Needs {
         Needs {
-            request_body: true,
+            // To count characters takes more than the length.
+            request_body: self.chars.is_some(),
+            request_peek: true,
             ..Needs::default()
         }
     }
@@ -87,14 +89,14 @@ impl Plugin for Limiter {
 impl Limiter {
     fn measure(&self, x: &mut Exchange<'_>) -> Verdict {
         let announced = x.request.headers.get(CONTENT_LENGTH);
-        if self.length_required && announced.is_none() && !x.body.is_empty() {
+        if self.length_required && announced.is_none() && x.request.length > 0 {
             let message = "the request must say its length in Content-Length";
             return Err(Refusal::of(&codes::LENGTH_REQUIRED, message));
         }
         let announced = announced
             .and_then(|length| length.to_str().ok())
             .and_then(|length| length.parse().ok());
-        let bytes = (x.body.len() as u64).max(announced.unwrap_or(0));
+        let bytes = (x.request.length as u64).max(announced.unwrap_or(0));
         self.tell((SIZE_BYTES, bytes), (LIMIT_BYTES, self.bytes), x);
         if bytes > self.bytes {
             return Err(too_large(bytes, self.bytes, "bytes"));

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -380,11 +380,13 @@ impl Call {
                 query,
                 headers: &self.headers,
                 id: &self.id,
+                at: Instant::now(),
                 client: self.client,
                 gateway: "main",
                 service: self.service.as_deref(),
                 principal: self.principal.as_ref(),
                 peek: peek.as_ref(),
+                length: self.edits.body.as_ref().unwrap_or(&self.body).len(),
                 model: model.map(|model| &*model.value),
             },
             body: self.edits.body.clone().unwrap_or(self.body.clone()),

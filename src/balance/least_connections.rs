@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::round_robin::{leader, pay};
-use super::{Ask, Guard, Policy, Target, settle, weights};
+use super::{Ask, Guard, Policy, Target, Weights, settle, weights};
 
 /// Compares in-flight per weight; those that are equal take smooth weighted turns, so idle targets share by weight
 /// (nginx's `least_conn` does the same). Choosing and counting are one step under a short lock, so that two
@@ -22,7 +22,7 @@ impl Policy for LeastConnections {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         credit.resize(targets.len(), 0.0);
-        let mut tied = Vec::new();
+        let mut tied = Weights::new();
         let picked = settle(targets, &mut weights, |weights| {
             tied = least_loaded(targets, weights);
             leader(&credit, &tied)
@@ -33,8 +33,8 @@ impl Policy for LeastConnections {
 }
 
 /// The weights of the least loaded targets; 0 for all others.
-fn least_loaded(targets: &[Target], weights: &[f64]) -> Vec<f64> {
-    let mut loads: Vec<f64> = targets
+fn least_loaded(targets: &[Target], weights: &[f64]) -> Weights {
+    let mut loads: Weights = targets
         .iter()
         .zip(weights)
         .map(|(target, weight)| match *weight > 0.0 {

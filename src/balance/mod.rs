@@ -21,6 +21,8 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 pub use budget::RetryBudget;
 pub use consistent_hash::{ConsistentHash, stable_hash};
 pub use freed::{Freed, Waiting};
@@ -82,8 +84,11 @@ pub fn all_at_limit(targets: &[Target], ask: &Ask<'_>) -> bool {
 /// The smallest share of its weight that a usable target can have.
 const LEAST_SHARE: f32 = 0.001;
 
+/// A number for each target; few upstreams have more than this many.
+type Weights = SmallVec<[f64; 8]>;
+
 /// The weight each target has for this pick; 0 for those that may not be chosen.
-fn weights(targets: &[Target], ask: &Ask<'_>) -> Vec<f64> {
+fn weights(targets: &[Target], ask: &Ask<'_>) -> Weights {
     let weigh = |(i, target): (usize, &Target)| match (ask.usable)(i) {
         Usable::Yes(share) if !target.state.at_limit() => {
             f64::from(target.weight.max(1)) * f64::from(share.clamp(LEAST_SHARE, 1.0))

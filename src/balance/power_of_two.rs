@@ -40,7 +40,7 @@ fn is_better(targets: &[Target], weights: &[f64], a: usize, b: usize) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::balance::tests::{any, targets};
@@ -53,8 +53,12 @@ mod tests {
             assert_eq!(PowerOfTwo.pick(&two, &any()).unwrap().0, 1);
         }
         drop(busy);
-        two[0].state.first_byte(Duration::from_millis(10));
-        two[1].state.first_byte(Duration::from_millis(500));
+        two[0]
+            .state
+            .first_byte(Duration::from_millis(10), Instant::now());
+        two[1]
+            .state
+            .first_byte(Duration::from_millis(500), Instant::now());
         for _ in 0..50 {
             assert_eq!(PowerOfTwo.pick(&two, &any()).unwrap().0, 0);
         }

@@ -94,8 +94,8 @@ impl TargetState {
     }
 
     /// Learns how long an answer's first byte took.
-    pub fn first_byte(&self, took: Duration) {
-        self.first_byte.add(took, Instant::now());
+    pub fn first_byte(&self, took: Duration, now: Instant) {
+        self.first_byte.add(took, now);
     }
 
     /// How long answers' first bytes take, over the last ten seconds or so. `None`: not known yet.

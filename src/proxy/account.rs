@@ -5,7 +5,6 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -73,9 +72,9 @@ impl Account {
             x.client_left = true;
             self.metrics.client_disconnects.inc();
         }
-        plugins::finish(x);
-        plugins::after(x, &self.afterwards);
         let now = Instant::now();
+        plugins::finish(x, now);
+        plugins::after(x, &self.afterwards);
         let gateway = x.gateway.as_ref();
         let gateway = gateway.map_or(&self.stray, |gateway| &gateway.metrics);
         match &x.offer {
@@ -116,15 +115,13 @@ fn record(x: &Exchange, now: Instant) -> UsageRecord {
     static NONE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
     let or_none = |name: Option<&Arc<str>>| name.unwrap_or(&NONE).clone();
     let duration = now.saturating_duration_since(x.started);
-    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
-    let model = in_body.map(|model| &*model.value).or(x.model.as_deref());
     let (usage, estimated) = x.usage().unwrap_or_default();
     UsageRecord {
-        at: SystemTime::now() - duration,
+        at: x.at,
         gateway: or_none(x.gateway.as_ref().map(|gateway| &gateway.name)),
         key: or_none(x.key.as_ref().map(|key| &key.principal.name)),
         service: or_none(x.offer.as_ref().map(|offer| &offer.service.name)),
-        model: model.map_or_else(|| NONE.clone(), Arc::from),
+        model: or_none(x.asked_model()),
         status: x.status,
         input: usage.input,
         cached: usage.cached,

@@ -159,10 +159,11 @@ async fn run_chain(
     memory: &Arc<BodyMemory>,
 ) -> Result<(), Stop> {
     let absent = session.is_body_empty() || session.is_upgrade_req();
-    if chain.needs.request_body && matches!(x.body, Body::Unread) && !absent {
+    let reads = chain.needs.request_body || chain.needs.request_peek;
+    if reads && matches!(x.body, Body::Unread) && !absent {
         body::read(session, x, memory, true).await?;
     }
-    Box::pin(plugins::pre_request(session, x, chain)).await?;
+    plugins::pre_request(session, x, chain).await?;
     Ok(())
 }
 
@@ -306,16 +307,16 @@ fn no_model_in_header(gateway: &Gateway) -> Rejection {
 }
 
 /// The model asked for, where it does not stand in the body.
-fn model_outside_body(session: &Session, gateway: &Gateway) -> Result<Option<String>, Rejection> {
+fn model_outside_body(session: &Session, gateway: &Gateway) -> Result<Option<Arc<str>>, Rejection> {
     let head = session.req_header();
     match gateway.routing.by {
         By::Header => model_in_header(gateway, &head.headers),
-        By::Path => Ok(model_in_path(head.uri.path()).map(|(name, _)| name.into_owned())),
+        By::Path => Ok(model_in_path(head.uri.path()).map(|(name, _)| name.into())),
         By::Body | By::None => Ok(None),
     }
 }
 
-fn model_in_header(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+fn model_in_header(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<Arc<str>>, Rejection> {
     let (By::Header, Some(name)) = (gateway.routing.by, &gateway.routing.header) else {
         return Ok(None);
     };
@@ -324,7 +325,7 @@ fn model_in_header(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<Stri
         return Ok(None);
     };
     match (value.to_str(), values.next()) {
-        (Ok(model), None) if !model.trim().is_empty() => Ok(Some(model.trim().to_owned())),
+        (Ok(model), None) if !model.trim().is_empty() => Ok(Some(model.trim().into())),
         (_, Some(_)) => Err(Rejection::invalid(
             format!("The header `{name}` is given more than once."),
             None,

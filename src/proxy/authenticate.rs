@@ -3,8 +3,6 @@
 //! Where everything needs a key, a request without one is refused before its body is read. Where a gateway also
 //! publishes services, that is decided when the service is known.
 
-use std::time::SystemTime;
-
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
@@ -25,11 +23,10 @@ pub(super) async fn authenticate(
     };
     let mut why = None;
     for secret in presented(headers, gateway.key_header.as_ref()) {
-        let now = SystemTime::now();
-        let found = match authority.known(secret, now) {
+        let found = match authority.known(secret, x.at) {
             Some(found) => found,
             // Boxed: most requests wait for nobody here.
-            None => Box::pin(authority.ask(secret, now)).await,
+            None => Box::pin(authority.ask(secret, x.at)).await,
         };
         match found {
             Ok(key) => {
@@ -75,11 +72,7 @@ pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejec
         x.cause = None;
         return Ok(());
     };
-    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
-    let model = match in_body {
-        Some(model) => Some(&*model.value),
-        None => x.model.as_deref(),
-    };
+    let model = x.asked_model().map(|model| &**model);
     match key.admits(&offer.service.name, x.rule.as_deref(), model) {
         true => Ok(()),
         // Where nobody needs a key, one that does not open this is none.

@@ -1,12 +1,10 @@
 //! Reading a request's body before it is forwarded: the early-body pattern.
 //!
-//! Pingora forwards what it reads itself; a body read here it knows only as far as its retry buffer holds it, 64 KiB. That
-//! buffer is switched on for bodies it can hold, and at their end makes Pingora call `request_body_filter` once, where what
-//! it holds is replaced by what is to be sent. Bodies that come in several reads stay in the pieces in which they came, none
-//! of them copied again, and go out by the exchange over our own connector; see `recover`.
+//! Pingora forwards what it reads itself and does not know of a body read here: that goes out by the exchange over our own connector; see
+//! `recover`. A body that came in one read is short; a longer one stays in the pieces in which it came, none of them copied again.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -18,7 +16,6 @@ use http::{HeaderMap, Version};
 use pingora_core::Error;
 use pingora_proxy::Session;
 use prometheus::IntGauge;
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use tollgate_sdk::llm::peek::{Peek, PeekError, Scanner};
 use tollgate_sdk::llm::splice::Edits;
@@ -26,8 +23,8 @@ use tollgate_sdk::llm::splice::Edits;
 use super::exchange::{Body, Exchange};
 use super::reply::Rejection;
 
-/// Pingora's retry buffer.
-const TAIL: u64 = 64 * 1024;
+/// The longest body of which a copy costs less than sending it in parts.
+const SHORT: usize = 64 * 1024;
 /// A body must keep up this pace after its first `body_timeout`, bytes a second: dripping is not sending.
 const MIN_PACE: u64 = 16 * 1024;
 
@@ -109,10 +106,15 @@ pub(super) enum Length {
 
 /// The body's announced length. Pingora has refused what is not a number and lengths that differ.
 pub(super) fn length(headers: &HeaderMap) -> Length {
-    headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse().ok())
-        .map_or(Length::Open, Length::Known)
+    let Some(value) = headers.get(CONTENT_LENGTH) else {
+        return Length::Open;
+    };
+    // Several that are the same are one; nearly always there is but one.
+    let first = value.as_bytes().split(|byte| *byte == b',').next();
+    let digits = first.unwrap_or_default().trim_ascii();
+    let number = std::str::from_utf8(digits).ok();
+    let number = number.and_then(|digits| digits.parse().ok());
+    number.map_or(Length::Open, Length::Known)
 }
 
 /// Reads the whole body into `x`, peeking at it on the way when `peek` is set.
@@ -133,7 +135,6 @@ pub(super) async fn read(
         return Err(Rejection::TooLarge(bounds.max_body).into());
     }
     let continues = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
-    let strict = is_json(&head.headers);
     let scanner = (peek && !is_form(&head.headers)).then(Scanner::new);
     x.body_permit = Some(memory.permit(0)?);
     if continues {
@@ -143,19 +144,12 @@ pub(super) async fn read(
             .map_err(Stop::Gone)?;
     }
     session.set_read_timeout(None);
-    let short = match length {
-        Length::Known(bytes) => bytes <= TAIL,
-        Length::Open => true,
-    };
-    if short {
-        session.as_mut().enable_retry_buffering();
-    }
     let mut reader = Reader {
         pieces: Pieces::default(),
         left: length,
         scanner,
         failed: None,
-        started: Instant::now(),
+        since: None,
         read: 0,
         allowed: bounds.body_timeout,
     };
@@ -169,12 +163,11 @@ pub(super) async fn read(
         }
         reader.take(chunk);
     }
-    x.body_wait = reader.started.elapsed();
+    x.body_wait = { reader.since }.map_or(Duration::ZERO, |since| since.elapsed());
     x.request_is_read();
-    // Asking Pingora for the buffer itself would copy it.
-    let held = short && reader.pieces.is_one() && !session.as_ref().retry_buffer_truncated();
+    let strict = || is_json(&session.req_header().headers);
     x.peek = finish_peek(reader.scanner, reader.failed, strict)?;
-    x.body = match held || session.as_mut().is_body_empty() {
+    x.body = match reader.pieces.are_short() {
         true => {
             let original = reader.pieces.into_one();
             Body::Short {
@@ -195,7 +188,7 @@ pub(super) async fn read(
 fn finish_peek(
     scanner: Option<Scanner>,
     failed: Option<PeekError>,
-    strict: bool,
+    strict: impl FnOnce() -> bool,
 ) -> Result<Option<Peek>, Rejection> {
     let result = match (failed, scanner) {
         (Some(error), _) => Err(error),
@@ -204,7 +197,7 @@ fn finish_peek(
     };
     match result {
         Ok(peek) => Ok(peek),
-        Err(_) if !strict => Ok(None),
+        Err(_) if !strict() => Ok(None),
         Err(error) => Err(Rejection::invalid(
             format!("The request's JSON body is not usable: {error}."),
             None,
@@ -217,7 +210,8 @@ struct Reader {
     left: Length,
     scanner: Option<Scanner>,
     failed: Option<PeekError>,
-    started: Instant,
+    /// When it first had to be waited for.
+    since: Option<Instant>,
     read: u64,
     allowed: Duration,
 }
@@ -255,8 +249,13 @@ impl Pieces {
         self.done
     }
 
-    fn is_one(&self) -> bool {
-        self.done.len() == 1 && self.open.is_empty()
+    /// Whether they are one at most, and that is short.
+    fn are_short(&self) -> bool {
+        match &*self.done {
+            [] => self.open.is_empty(),
+            [one] => self.open.is_empty() && one.len() <= SHORT,
+            _ => false,
+        }
     }
 
     fn into_one(self) -> Bytes {
@@ -269,20 +268,24 @@ impl Reader {
         if self.left == Length::Known(0) && self.read > 0 && session.is_body_done() {
             return Ok(None);
         }
-        let paced = Duration::from_millis(self.read.saturating_mul(1000) / MIN_PACE);
-        let deadline = self.started + self.allowed + paced;
-        match unless_late(deadline, session.read_request_body()).await {
-            Ok(Ok(Some(chunk))) => {
-                self.read += chunk.len() as u64;
-                if let Length::Known(left) = &mut self.left {
-                    *left = left.saturating_sub(chunk.len() as u64);
-                }
-                Ok(Some(chunk))
+        let mut read = pin!(session.read_request_body());
+        let read = match at_once(read.as_mut()).await {
+            Some(read) => read,
+            None => {
+                let since = *self.since.get_or_insert_with(Instant::now);
+                let paced = Duration::from_millis(self.read.saturating_mul(1000) / MIN_PACE);
+                let read = timeout_at(since + self.allowed + paced, read).await;
+                read.map_err(|_| Rejection::RequestTimeout)?
             }
-            Ok(Ok(None)) => Ok(None),
-            Ok(Err(error)) => Err(Stop::Gone(error)),
-            Err(_) => Err(Rejection::RequestTimeout.into()),
+        };
+        let chunk = read.map_err(Stop::Gone)?;
+        if let Some(chunk) = &chunk {
+            self.read += chunk.len() as u64;
+            if let Length::Known(left) = &mut self.left {
+                *left = left.saturating_sub(chunk.len() as u64);
+            }
         }
+        Ok(chunk)
     }
 
     fn take(&mut self, chunk: Bytes) {
@@ -294,14 +297,13 @@ impl Reader {
     }
 }
 
-/// `timeout_at` that makes no timer for what is there already.
-async fn unless_late<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let mut work = pin!(work);
-    let ready = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-    match ready {
-        Poll::Ready(done) => Ok(done),
-        Poll::Pending => timeout_at(deadline, work).await,
-    }
+/// What is there without waiting: it needs neither clock nor timer.
+pub(super) async fn at_once<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Whether the body is said to be JSON; without a word it is taken to be.

@@ -24,8 +24,8 @@ impl Exchange {
         self.preserve_host = route.preserve_host;
         self.rule_fallback = route.fallback;
         self.timeouts = route.timeouts;
-        self.retry = route.retry;
-        route.offer.service.state.budget.deposit(self.retry.budget);
+        route.offer.service.state.budget.deposit(route.retry.budget);
+        self.retry = Some(route.retry);
         self.first = Some(route.offer.clone());
         self.enter(route.offer);
     }
@@ -104,7 +104,7 @@ impl Exchange {
         self.timeouts = offer.service.timeouts.clone();
         // The client's patience does not begin anew.
         self.timeouts.total = total;
-        self.retry = offer.service.retry.clone();
+        self.retry = Some(offer.service.retry.clone());
         self.enter(offer);
         self.splice_body();
         true

@@ -235,14 +235,11 @@ impl Watched {
         }
     }
 
-    /// The first bytes of a request start the clock for its head.
+    /// The first bytes of a request are a head's. Its clock starts when more has to be waited for, which is seldom.
     fn arrived(&mut self, bytes: &[u8]) {
-        if self.phase != Phase::Quiet || bytes.is_empty() {
-            return;
+        if self.phase == Phase::Quiet && !bytes.is_empty() {
+            self.phase = Phase::Head;
         }
-        self.phase = Phase::Head;
-        self.alarm
-            .set(Instant::now() + self.alarm.header_timeout, Deadline::Total);
     }
 
     /// Pingora asks whether the client is still there. Bytes are no answer to that: they are its next request, and wait
@@ -267,6 +264,10 @@ impl Watched {
         if self.unflushed && self.alarm.eager.load(Ordering::Relaxed) {
             // An error shows at the next write.
             let _ = Pin::new(&mut *self).poll_flush(cx);
+        }
+        if self.phase == Phase::Head && self.alarm.deadline().is_none() && !self.refused {
+            let end = Instant::now() + self.alarm.header_timeout;
+            self.alarm.set(end, Deadline::Total);
         }
         self.poll_alarm(cx)
     }

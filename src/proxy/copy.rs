@@ -111,7 +111,7 @@ async fn carry(
     tls: bool,
     _place: OwnedSemaphorePermit,
 ) -> &'static str {
-    let Found::Target(index, guard, ticket) = peer::try_find(&x, None) else {
+    let Found::Target(index, guard, ticket) = peer::try_find(&x, None, Instant::now()) else {
         return "unavailable";
     };
     x.attempt = Some(Attempt {
@@ -130,7 +130,7 @@ async fn carry(
     };
     match failure {
         None => {
-            verdict::praise(&mut x);
+            verdict::praise(&mut x, Instant::now());
             "answered"
         }
         Some(failure) => {

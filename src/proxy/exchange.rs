@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -39,6 +39,8 @@ pub struct Exchange {
 
     // What it is (identify.rs).
     pub(super) started: Instant,
+    /// The same by the time of day.
+    pub(super) at: SystemTime,
     /// What it is held to. The snapshot itself is not kept: a stream may last for many revisions.
     pub(super) bounds: Option<Arc<Bounds>>,
     pub(super) gateway: Option<Arc<Gateway>>,
@@ -80,7 +82,7 @@ pub struct Exchange {
     /// The plugins it has passed, if any.
     pub(super) plugins: Option<Box<Running>>,
     /// The model asked for, where it does not stand in the body.
-    pub(super) model: Option<String>,
+    pub(super) model: Option<Arc<str>>,
     /// The rule it goes by.
     pub(super) rule: Option<Arc<str>>,
     pub(super) target_path: Option<String>,
@@ -93,7 +95,8 @@ pub struct Exchange {
     pub(super) rule_fallback: Vec<usize>,
     /// How much of the chain of fallbacks is spent.
     pub(super) passed: usize,
-    pub(super) retry: Arc<model::Retry>,
+    /// How it is tried again, once it is known where it goes.
+    pub(super) retry: Option<Arc<model::Retry>>,
     /// The request can be sent again: its body is here, or it has none.
     pub(super) replayable: bool,
     /// The path is one whose streams report usage when asked to.
@@ -187,7 +190,7 @@ impl Body {
     }
 
     /// Bytes read.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Body::Unread => 0,
             Body::Short { original, .. } => original.len(),
@@ -253,8 +256,8 @@ impl Drop for InFlight {
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's, if it is sane: 1 to 128 visible characters without quotes and the like.
-    pub(super) fn of(client: Option<&HeaderValue>) -> RequestId {
+    /// The client's, if it is sane: 1 to 128 visible characters without quotes and the like; else one that says when the request came, at `at`.
+    pub(super) fn of(client: Option<&HeaderValue>, at: SystemTime) -> RequestId {
         let sane = |value: &&HeaderValue| {
             (1..=128).contains(&value.len())
                 && value.as_bytes().iter().all(|b| {
@@ -264,13 +267,17 @@ impl RequestId {
         };
         match client.filter(sane) {
             Some(value) => RequestId(value.clone()),
-            None => RequestId::new(),
+            None => RequestId::new(at),
         }
     }
 
-    fn new() -> RequestId {
+    /// A UUID, version 7.
+    fn new(at: SystemTime) -> RequestId {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+        let id = uuid::Builder::from_unix_timestamp_millis(milliseconds, &rand::random());
         let mut buf = [0; uuid::fmt::Simple::LENGTH];
-        let text = uuid::Uuid::now_v7().simple().encode_lower(&mut buf);
+        let text = id.into_uuid().simple().encode_lower(&mut buf);
         RequestId(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-")))
     }
 
@@ -290,6 +297,7 @@ impl Exchange {
             account,
             accounted: false,
             started: Instant::now(),
+            at: SystemTime::now(),
             bounds: None,
             gateway: None,
             host_service: None,
@@ -322,7 +330,7 @@ impl Exchange {
             first: None,
             rule_fallback: Vec::new(),
             passed: 0,
-            retry: Arc::default(),
+            retry: None,
             replayable: false,
             reports_usage: false,
             plan: Meter::None,
@@ -434,6 +442,12 @@ impl Exchange {
             "body too large",
         )
         .into_down())
+    }
+
+    /// The model asked for, wherever that stood.
+    pub(super) fn asked_model(&self) -> Option<&Arc<str>> {
+        let in_body = self.peek.as_ref().and_then(|peek| peek.model.as_ref());
+        in_body.map(|model| &model.value).or(self.model.as_ref())
     }
 
     /// The alias to send instead of the client's model name.

@@ -7,6 +7,7 @@ use http::Version;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 
 use super::connection::Deadline;
 use super::exchange::{Exchange, Rescue};
@@ -16,13 +17,13 @@ use super::stream::Meter;
 use super::verdict::{self, Verdict};
 use crate::health::Failure;
 
-/// The head of an answer on Pingora's road: either it is the client's, or it ends the attempt.
-pub(super) fn take_head(x: &mut Exchange, head: &ResponseHeader) -> Result<()> {
+/// The head of an answer on Pingora's road, come at `now`: either it is the client's, or it ends the attempt.
+pub(super) fn take_head(x: &mut Exchange, head: &ResponseHeader, now: Instant) -> Result<()> {
     if head.status.is_informational() {
         return Ok(());
     }
     let Some(failure) = failure_of(head) else {
-        verdict::praise(x);
+        verdict::praise(x, now);
         return Ok(());
     };
     if failure == Failure::Status(429) {

@@ -5,7 +5,6 @@
 //! Pingora's setters keep the case in which each header was typed and parse every name anew; half a dozen of them would cost more than the rest of
 //! this file. So the head is taken apart, its map edited directly, and put together again with lower-case names.
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING,
 };
@@ -13,8 +12,9 @@ use http::request::Parts as ReqParts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
+use smallvec::SmallVec;
 
-use super::exchange::{Body, Exchange};
+use super::exchange::Exchange;
 use super::{peer, plugins};
 use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream, join_target_path};
@@ -31,38 +31,45 @@ const ADDED: usize = 8;
 
 /// Turns the client's head into the one for the target of the attempt under way.
 pub(super) fn prepare(x: &Exchange, head: &mut RequestHeader, tls: bool) -> Result<()> {
-    let Some((upstream, index)) = peer::target(x) else {
-        return Ok(());
-    };
-    let Some(target) = upstream.targets.get(index) else {
-        return Ok(());
-    };
     let odd_path = (!head.raw_path_is_utf8()).then(|| head.raw_path().to_vec());
     let nothing = RequestHeader::from(Request::new(()).into_parts().0);
-    let mut parts = ReqParts::from(std::mem::replace(head, nothing));
+    let parts = ReqParts::from(std::mem::replace(head, nothing));
+    *head = dress(x, parts, odd_path.as_deref(), tls)?;
+    Ok(())
+}
+
+/// The head for the target of the attempt under way, of a copy of the client's. `odd_path` is the path where it is no text.
+pub(super) fn dress(
+    x: &Exchange,
+    mut parts: ReqParts,
+    odd_path: Option<&[u8]>,
+    tls: bool,
+) -> Result<RequestHeader> {
+    let odd = |head: &mut RequestHeader| odd_path.map_or(Ok(()), |path| head.set_raw_path(path));
+    let found = peer::target(x);
+    let target = { found.as_ref() }.and_then(|(upstream, index)| {
+        let target = upstream.targets.get(*index)?;
+        Some((upstream, target))
+    });
+    let Some((upstream, target)) = target else {
+        let mut head = RequestHeader::from(parts);
+        odd(&mut head)?;
+        return Ok(head);
+    };
     parts.headers.reserve(ADDED);
     remove(x, &mut parts.headers);
     set_origin(x, &mut parts, target, tls);
-    set_credential(&mut parts.headers, &upstream);
+    set_credential(&mut parts.headers, upstream);
     if let Some(bytes) = x.body.outgoing_len() {
         let headers = &mut parts.headers;
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+        headers.insert(CONTENT_LENGTH, number(bytes));
     }
     parts.headers.insert(REQUEST_ID, x.request_id.value());
     plugins::edit_request(x, &mut parts.headers);
-    *head = RequestHeader::from(parts);
-    if let Some(path) = odd_path {
-        head.set_raw_path(&path)?;
-    }
-    set_path(x, head, target)
-}
-
-/// The body to send by Pingora's road, if it was read.
-pub(super) fn body(x: &Exchange) -> Option<Bytes> {
-    match &x.body {
-        Body::Short { outgoing, .. } => Some(outgoing.clone()),
-        Body::Unread | Body::Long { .. } => None,
-    }
+    let mut head = RequestHeader::from(parts);
+    odd(&mut head)?;
+    set_path(x, &mut head, target)?;
+    Ok(head)
 }
 
 fn set_path(x: &Exchange, head: &mut RequestHeader, target: &Target) -> Result<()> {
@@ -121,29 +128,35 @@ fn set_origin(x: &Exchange, parts: &mut ReqParts, target: &Target, tls: bool) {
     headers.insert(HOST, host.unwrap_or_else(|| target.authority.clone()));
 }
 
+/// A number as a header, in memory of its own size.
+fn number(number: usize) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    HeaderValue::from_str(digits.format(number)).unwrap_or_else(|_| number.into())
+}
+
 /// An address as a header, without the detour over the formatting machinery for the common family.
 fn address(ip: std::net::IpAddr) -> HeaderValue {
     let text = match ip {
         std::net::IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();
-            let mut text = String::with_capacity(15);
+            let mut text: SmallVec<[u8; 15]> = SmallVec::new();
             for (i, octet) in [a, b, c, d].into_iter().enumerate() {
                 if i > 0 {
-                    text.push('.');
+                    text.push(b'.');
                 }
                 if octet >= 100 {
-                    text.push(char::from(b'0' + octet / 100));
+                    text.push(b'0' + octet / 100);
                 }
                 if octet >= 10 {
-                    text.push(char::from(b'0' + octet / 10 % 10));
+                    text.push(b'0' + octet / 10 % 10);
                 }
-                text.push(char::from(b'0' + octet % 10));
+                text.push(b'0' + octet % 10);
             }
-            text
+            HeaderValue::from_bytes(&text)
         }
-        std::net::IpAddr::V6(v6) => v6.to_string(),
+        std::net::IpAddr::V6(v6) => HeaderValue::from_str(&v6.to_string()),
     };
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
+    text.unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// An upstream's own credential replaces the client's, which is never sent beside it.

@@ -34,7 +34,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snaps
     } else {
         peer
     };
-    x.request_id = RequestId::of(head.headers.get(REQUEST_ID));
+    x.request_id = RequestId::of(head.headers.get(REQUEST_ID), x.at);
     x.grpc = head
         .headers
         .get(CONTENT_TYPE)

@@ -153,9 +153,7 @@ impl ProxyHttp for Proxy {
         end: bool,
         x: &mut Self::CTX,
     ) -> Result<()> {
-        if let Some(whole) = forward::body(x) {
-            *body = Some(whole);
-        } else if let Some(chunk) = body {
+        if let Some(chunk) = body {
             x.streamed(chunk.len())?;
         }
         if end {
@@ -174,8 +172,9 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         x: &mut Self::CTX,
     ) -> Result<()> {
-        failure::take_head(x, head)?;
-        response::head(session, x, head)
+        let now = Instant::now();
+        failure::take_head(x, head, now)?;
+        response::head(session, x, head, now)
     }
 
     async fn response_filter(
@@ -196,15 +195,16 @@ impl ProxyHttp for Proxy {
         end: bool,
         x: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
+        let now = Instant::now();
         if let Some(chunk) = body.take() {
-            let metered = stream::chunk(x, chunk);
+            let metered = stream::chunk(x, chunk, now);
             *body = Some(match end {
                 true => metered,
                 false => plugins::chunk(x, metered)?,
             });
         }
         if end {
-            *body = stream::end(x, body.take())?;
+            *body = stream::end(x, body.take(), now)?;
         }
         Ok(None)
     }

@@ -50,7 +50,7 @@ pub(super) enum Found {
 /// The next target, and the `post_request` stage when it is the first.
 pub(super) async fn next(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
     let peer = choose(session, x).await?;
-    if x.plugins.is_some()
+    if plugins::line_up(x)
         && let Err(rejection) = Box::pin(plugins::post_request(session, x)).await
     {
         x.attempt = None;
@@ -68,13 +68,15 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
     // The last attempt's guard goes first: its target's load is no longer ours.
     x.attempt = None;
     loop {
-        match find(session, x) {
+        let now = Instant::now();
+        match find(session, x, now) {
             Found::Target(index, guard, ticket) => {
-                return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+                return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
             }
             Found::Full if room::may_wait(x) => match Box::pin(room::wait(session, x)).await? {
                 Some((index, guard, ticket)) => {
-                    return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+                    let now = Instant::now();
+                    return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
                 }
                 None if x.fall_back("full") => {}
                 None => return Err(x.refuse(Rejection::Overloaded)),
@@ -90,7 +92,7 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
                 let Some((index, guard, ticket)) = least_bad_of(x) else {
                     return Err(x.refuse(Rejection::NoHealthyUpstream));
                 };
-                return hold(session, x, index, guard, ticket).map_err(|r| x.refuse(r));
+                return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
             }
         }
     }
@@ -98,33 +100,31 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
 
 /// Full jitter before a retry: any time up to a bound that doubles.
 async fn pause(session: &mut Session, x: &Exchange) -> Result<()> {
-    let Some(doublings) = x.retries.checked_sub(1) else {
+    let (Some(doublings), Some(retry)) = (x.retries.checked_sub(1), &x.retry) else {
         return Ok(());
     };
-    let bound = x
-        .retry
-        .backoff
+    let bound = { retry.backoff }
         .saturating_mul(1 << doublings.min(20))
-        .min(x.retry.max_backoff);
+        .min(retry.max_backoff);
     let pause = bound.mul_f64(rand::random());
     while_present(session, pin!(tokio::time::sleep(pause))).await
 }
 
 /// Looks for a target of the exchange's service: one not tried yet, then one that was not asked yet, then any.
-fn find(session: &Session, x: &Exchange) -> Found {
+fn find(session: &Session, x: &Exchange, now: Instant) -> Found {
     if room::is_waited_for(x) {
         // Who came first is served first.
         return Found::Full;
     }
-    try_find(x, affinity(session.req_header(), x))
+    try_find(x, affinity(session.req_header(), x), now)
 }
 
-pub(super) fn try_find(x: &Exchange, key: Option<u64>) -> Found {
+pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
     let Some(offer) = &x.offer else {
         return Found::Nobody;
     };
     let upstream = &offer.service.upstream;
-    let now = Instant::now().into_std();
+    let now = now.into_std();
     let mut full = false;
     let rounds: [(bool, bool); 3] = [(false, false), (false, true), (true, true)];
     for (again, unchecked) in rounds {
@@ -208,6 +208,7 @@ fn hold(
     index: usize,
     guard: Guard,
     ticket: Ticket,
+    now: Instant,
 ) -> Result<Box<HttpPeer>, Rejection> {
     let offer = x.offer.clone().ok_or(Rejection::NoHealthyUpstream)?;
     let upstream = &offer.service.upstream;
@@ -215,7 +216,6 @@ fn hold(
         .targets
         .get(index)
         .ok_or(Rejection::NoHealthyUpstream)?;
-    let now = Instant::now();
     x.attempts += 1;
     x.status = 0;
     x.rung = None;

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 use tollgate_sdk::codes::{self, Code};
 use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
 use tollgate_sdk::plugin::{HeaderEdit, Refusal};
@@ -264,7 +265,7 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<()> {
     x.status = head.status.as_u16();
-    plugins::finish(x);
+    plugins::finish(x, Instant::now());
     let bodiless =
         session.req_header().method == http::Method::HEAD || head.status == StatusCode::NO_CONTENT;
     if head.status != StatusCode::NO_CONTENT {
@@ -299,7 +300,7 @@ pub(super) async fn send(
 
 /// gRPC's own way to fail: status 200 and trailers only, which here are the header block.
 async fn reject_grpc(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
-    plugins::finish(x);
+    plugins::finish(x, Instant::now());
     let status = match rejection.status().as_u16() {
         400 => 13,
         401 => 16,

@@ -21,14 +21,19 @@ const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
 const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-tollgate-key-expires");
 const SERVICE: HeaderName = HeaderName::from_static("x-tollgate-service");
 
-/// Looks at the head, and makes it the client's. Both roads from an upstream pass here.
-pub(super) fn head(session: &Session, x: &mut Exchange, head: &mut ResponseHeader) -> Result<()> {
+/// Looks at the head, which came at `now`, and makes it the client's. Both roads from an upstream pass here.
+pub(super) fn head(
+    session: &Session,
+    x: &mut Exchange,
+    head: &mut ResponseHeader,
+    now: Instant,
+) -> Result<()> {
     let status = head.status.as_u16();
     if head.status.is_informational() && status != 101 {
         return Ok(());
     }
     x.status = status;
-    x.set_deadline(Instant::now(), Deadline::Idle);
+    x.set_deadline(now, Deadline::Idle);
     if x.grpc || status == 101 {
         x.meter = Meter::None;
     }
@@ -86,7 +91,7 @@ pub(super) fn head(session: &Session, x: &mut Exchange, head: &mut ResponseHeade
     let empty = { head.headers.get(CONTENT_LENGTH) }.is_some_and(|length| length == "0");
     if empty || bodiless(session, head) {
         // The client has its answer with the head, and may ask again before the end of the body is told.
-        plugins::finish(x);
+        plugins::finish(x, now);
     }
     Ok(())
 }

@@ -105,16 +105,16 @@ pub(super) fn begin(x: &mut Exchange, status: u16, head: &HeaderMap) {
     };
 }
 
-/// One chunk from the upstream; what goes on to the client now.
-pub(super) fn chunk(x: &mut Exchange, chunk: Bytes) -> Bytes {
+/// One chunk from the upstream, come at `now`; what goes on to the client.
+pub(super) fn chunk(x: &mut Exchange, chunk: Bytes, now: Instant) -> Bytes {
     if chunk.is_empty() {
         return chunk;
     }
-    let now = Instant::now();
     if x.first_byte.is_none() {
         x.first_byte = Some(now);
         if let Some(attempt) = &x.attempt {
-            attempt.guard.state().first_byte(now - attempt.asked);
+            let took = now.saturating_duration_since(attempt.asked);
+            attempt.guard.state().first_byte(took, now.into_std());
         }
         if let Some(offer) = &x.offer {
             offer
@@ -142,11 +142,11 @@ pub(super) fn chunk(x: &mut Exchange, chunk: Bytes) -> Bytes {
     }
 }
 
-/// The upstream ended its answer; `rest` is what came with its end. Returns what is still to go to the client.
+/// The upstream ended its answer at `now`; `rest` is what came with its end. Returns what is still to go to the client.
 ///
 /// # Errors
 /// A stream that ends without its last event is not whole, whatever its framing says. A plugin may refuse the rest.
-pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>) -> Result<Option<Bytes>> {
+pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>, now: Instant) -> Result<Option<Bytes>> {
     x.clear_deadline();
     let mut rest = rest;
     match &mut x.meter {
@@ -168,7 +168,7 @@ pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>) -> Result<Option<Bytes>
     }
     x.learn();
     let rest = plugins::last_chunk(x, rest)?;
-    plugins::finish(x);
+    plugins::finish(x, now);
     Ok(rest)
 }
 

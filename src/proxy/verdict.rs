@@ -79,12 +79,12 @@ pub(super) fn blame(x: &mut Exchange, failure: Failure) {
     }
 }
 
-/// Tells the target's health that it answered.
-pub(super) fn praise(x: &mut Exchange) {
+/// Tells the target's health that it answered, at `now`.
+pub(super) fn praise(x: &mut Exchange, now: Instant) {
     let turn = x
         .attempt
         .as_mut()
-        .and_then(|attempt| attempt.ticket.succeeded(Instant::now().into_std()));
+        .and_then(|attempt| attempt.ticket.succeeded(now.into_std()));
     if turn == Some(Turn::Closed) {
         let message = format!("the breaker of {} closed", x.attempt_label());
         tell(x, Level::Info, "closed", &message);
@@ -137,13 +137,16 @@ fn is_over(x: &Exchange) -> bool {
 }
 
 fn may_retry(x: &Exchange, failure: Failure) -> bool {
-    let covered = x.retry.on.iter().any(|on| match failure {
+    let Some(retry) = &x.retry else {
+        return false;
+    };
+    let covered = retry.on.iter().any(|on| match failure {
         Failure::Connect | Failure::Reset | Failure::Protocol => *on == RetryOn::Connect,
         Failure::Timeout => *on == RetryOn::Timeout,
         Failure::Status(status) => on.covers(status),
     });
     covered
-        && x.retries < x.retry.attempts
+        && x.retries < retry.attempts
         && x.offer.as_ref().is_some_and(|offer| {
             offer
                 .service

@@ -118,6 +118,7 @@ impl Link {
             stages,
             needs: Needs {
                 request_body: wanted.request_body && asks,
+                request_peek: wanted.request_peek && asks,
                 chunks: wanted.chunks && answers,
                 response_body: wanted.response_body && answers,
             },

@@ -42,6 +42,8 @@ struct Inner {
     /// Records before this time may be gone; milliseconds since 1970, the start of an hour.
     records_from: i64,
     sums: BTreeMap<Group, Sums>,
+    /// What is to be added to them, all of one group: the next record is often of the same.
+    latest: Option<(Group, Sums)>,
     /// The first hour of each gateway and key.
     seen: BTreeMap<(Arc<str>, Arc<str>), i64>,
     models: Models,
@@ -65,6 +67,7 @@ impl Memory {
                 most_records,
                 records_from: 0,
                 sums: BTreeMap::new(),
+                latest: None,
                 seen: BTreeMap::new(),
                 models: Models::new(MODELS),
             }),
@@ -79,10 +82,29 @@ impl Memory {
 
 impl Inner {
     fn record(&mut self, mut record: UsageRecord) {
+        match &mut self.latest {
+            Some((group, sums)) if group.has(&record) => {
+                record.model = group.model.clone();
+                *sums += record.sums();
+            }
+            _ => self.turn_to(&mut record),
+        }
+        if self.records.len() >= self.most_records
+            && let Some(oldest) = self.records.pop_front()
+        {
+            let next = usage::floor(oldest.milliseconds()) + HOUR;
+            self.records_from = self.records_from.max(next);
+        }
+        self.records.push_back(record);
+    }
+
+    /// Adds a record of another group than the latest.
+    fn turn_to(&mut self, record: &mut UsageRecord) {
+        self.gather();
         let nothing = |_: i64, _: &str| Ok::<_, Infallible>(HashSet::new());
-        let Ok(model) = self.models.name(&record, nothing);
+        let Ok(model) = self.models.name(record, nothing);
         record.model = model.clone();
-        let group = Group::of(&record, model);
+        let group = Group::of(record, model);
         if !self.sums.contains_key(&group) {
             self.models.forget();
             if self.sums.len() >= SUMS {
@@ -92,14 +114,15 @@ impl Inner {
         let key = (record.gateway.clone(), record.key.clone());
         let first = self.seen.entry(key).or_insert(group.hour);
         *first = group.hour.min(*first);
-        *self.sums.entry(group).or_default() += record.sums();
-        if self.records.len() >= self.most_records
-            && let Some(oldest) = self.records.pop_front()
-        {
-            let next = usage::floor(oldest.milliseconds()) + HOUR;
-            self.records_from = self.records_from.max(next);
+        self.sums.entry(group.clone()).or_default();
+        self.latest = Some((group, record.sums()));
+    }
+
+    /// Makes the sums complete.
+    fn gather(&mut self) {
+        if let Some((group, sums)) = self.latest.take() {
+            *self.sums.entry(group).or_default() += sums;
         }
-        self.records.push_back(record);
     }
 
     /// Forgets the sums of the first hour.
@@ -118,7 +141,8 @@ impl Inner {
             .retain(|(gateway, key), _| known.contains(&(gateway, key)));
     }
 
-    fn usage(&self, query: &Query) -> Vec<Row> {
+    fn usage(&mut self, query: &Query) -> Vec<Row> {
+        self.gather();
         let (since, until) = (query.since, query.until);
         let (since, until) = (usage::milliseconds(since), usage::milliseconds(until));
         let Plan { hours, edges } = Plan::new(since, until, self.records_from);
@@ -148,7 +172,8 @@ impl Inner {
         rows
     }
 
-    fn hourly(&self, until: SystemTime, hours: u32) -> Vec<History> {
+    fn hourly(&mut self, until: SystemTime, hours: u32) -> Vec<History> {
+        self.gather();
         let window = anomaly::window(until, hours);
         let mut found: BTreeMap<(&Arc<str>, &Arc<str>), BTreeMap<i64, Activity>> = BTreeMap::new();
         for (group, sums) in &self.sums {

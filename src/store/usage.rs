@@ -231,6 +231,16 @@ impl Group {
             model,
         }
     }
+
+    /// Whether a record counts here under the name its model has.
+    pub(super) fn has(&self, record: &UsageRecord) -> bool {
+        let same = |a: &Arc<str>, b: &Arc<str>| Arc::ptr_eq(a, b) || a == b;
+        same(&self.key, &record.key)
+            && same(&self.gateway, &record.gateway)
+            && same(&self.service, &record.service)
+            && same(&self.model, &record.model)
+            && self.hour == record.hour()
+    }
 }
 
 impl By {

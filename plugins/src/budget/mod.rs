@@ -75,7 +75,7 @@ struct Pending {
 impl Plugin for Purse {
     fn needs(&self) -> Needs {
         Needs {
-            request_body: true,
+            request_peek: true,
             ..Needs::default()
         }
     }
@@ -119,7 +119,10 @@ impl Purse {
             true => guess.min(self.limit.rule.most()),
             false => 0,
         };
-        match self.quota.reserve(&self.limit, &subject, amount) {
+        match self
+            .quota
+            .reserve_at(&self.limit, &subject, amount, x.request.at)
+        {
             Ok(lease) => Ok(Pending {
                 rates,
                 lease: Some(lease),

@@ -195,6 +195,7 @@ impl Plugin for Masking {
             request_body: self.requests,
             chunks: self.responses,
             response_body: self.responses,
+            ..Needs::default()
         }
     }
 

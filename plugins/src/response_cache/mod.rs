@@ -164,6 +164,7 @@ impl Plugin for Cache {
             request_body: true,
             chunks: true,
             response_body: false,
+            ..Needs::default()
         }
     }
 

@@ -10,6 +10,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step, Verdict,
@@ -82,12 +83,15 @@ struct Limiter {
 }
 
 /// What is to be settled of one exchange.
-struct Reserved(Vec<(Takes, Lease)>);
+struct Reserved(Leases);
+
+/// Most requests are counted by one limit or two.
+type Leases = SmallVec<[(Takes, Lease); 2]>;
 
 impl Plugin for Limiter {
     fn needs(&self) -> Needs {
         Needs {
-            request_body: self.reads_body,
+            request_peek: self.reads_body,
             ..Needs::default()
         }
     }
@@ -122,7 +126,7 @@ impl Limiter {
             true => estimate(x, self.default_output),
             false => Usage::default(),
         };
-        let mut leases: Vec<(Takes, Lease)> = Vec::with_capacity(self.counted.len());
+        let mut leases = Leases::new();
         for of in &self.counted {
             let named = |(by, limit)| Some((by, limit, By::subject(by, &request)?));
             let pairs = of.by.iter().map(|(by, limit)| (by, limit));
@@ -132,7 +136,7 @@ impl Limiter {
             // A first request passes, however large it may be.
             let amount = of.takes.reserved(&guess).min(limit.rule.most());
             // Leases that are dropped give back: all limits or none.
-            match self.quota.reserve(limit, &subject, amount) {
+            match self.quota.reserve_at(limit, &subject, amount, request.at) {
                 Ok(lease) => leases.push((of.takes, lease)),
                 Err(denied) => return Err(refusal(by, of.takes, amount, &denied)),
             }
@@ -143,7 +147,7 @@ impl Limiter {
 }
 
 /// Keeps the leases for the end, and tells how the tightest limits stand.
-fn admit(x: &mut Exchange<'_>, leases: Vec<(Takes, Lease)>) {
+fn admit(x: &mut Exchange<'_>, leases: Leases) {
     for (takes, lease) in &leases {
         match takes {
             Takes::Request => x.edits.tell_requests(lease.standing()),

@@ -163,7 +163,7 @@ fn every_way_to_name_the_most_is_known_and_none_is_the_default() {
     assert_eq!(left(&call), 10_000 - 5 - 50);
     let usual = plugin(NAME, json!({"limits": {"global": minute(1)}}));
     let body = Needs {
-        request_body: true,
+        request_peek: true,
         ..Needs::default()
     };
     assert_eq!(usual.needs(), body);

@@ -122,6 +122,7 @@ impl Builds for Transform {
                 request_body: !self.request.is_empty(),
                 chunks: false,
                 response_body: !self.response.is_empty(),
+                ..Needs::default()
             },
         })
     }

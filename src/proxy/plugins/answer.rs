@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use tollgate_sdk::plugin::{Refusal, ResponseHead, Stage};
 
 use super::call::unpanicked;
-use super::{Active, Ended, Running, judge, view};
+use super::{Active, Asked, Ended, Running, judge, view};
 use crate::model::OnError;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::reply::Rejection;
@@ -39,7 +39,7 @@ pub(in crate::proxy) fn pre_response(
     let Some(mut running) = x.plugins.take() else {
         return Ok(());
     };
-    let verdict = run(session, x, &mut running, headers);
+    let verdict = run(Asked::of(session), x, &mut running, headers);
     if running.watching {
         // What goes on may be longer or shorter.
         headers.remove(CONTENT_LENGTH);
@@ -49,7 +49,7 @@ pub(in crate::proxy) fn pre_response(
 }
 
 fn run(
-    session: &Session,
+    asked: Asked<'_>,
     x: &mut Exchange,
     running: &mut Running,
     headers: &mut HeaderMap,
@@ -71,7 +71,7 @@ fn run(
             events: x.event_stream,
         };
         let mut edits = std::mem::take(&mut x.edits);
-        let mut seen = view(session, x, Bytes::new(), &mut edits, state);
+        let mut seen = view(asked, x, started, Bytes::new(), &mut edits, state);
         let ended = unpanicked(|| link.plugin.pre_response(&mut seen, &mut head));
         x.edits = edits;
         link.seconds.observe(started.elapsed().as_secs_f64());

@@ -18,9 +18,8 @@ pub(super) enum Ended {
     Broken(&'static str),
 }
 
-/// Calls a stage before the request is sent.
-pub(super) async fn call(link: &Link, stage: Stage, x: &mut View<'_>) -> Ended {
-    let started = Instant::now();
+/// Calls a stage before the request is sent. It begins at `now`, which moves on to its end: that is where the next begins.
+pub(super) async fn call(link: &Link, stage: Stage, x: &mut View<'_>, now: &mut Instant) -> Ended {
     let step = unpanicked(|| match stage {
         Stage::PostRequest => link.plugin.post_request(x),
         _ => link.plugin.pre_request(x),
@@ -30,7 +29,9 @@ pub(super) async fn call(link: &Link, stage: Stage, x: &mut View<'_>) -> Ended {
         Some(Step::Wait(work)) => waited(work, link.timeout).await,
         None => Ended::Broken("panicked"),
     };
-    link.seconds.observe(started.elapsed().as_secs_f64());
+    let began = std::mem::replace(now, Instant::now());
+    link.seconds
+        .observe(now.saturating_duration_since(began).as_secs_f64());
     ended
 }
 

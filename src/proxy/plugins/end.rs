@@ -30,13 +30,13 @@ impl Afterwards {
     }
 }
 
-/// What it came to is known: plugins settle. Done once, as early as possible: a client that has its answer finds what it held given back.
-pub(in crate::proxy) fn finish(x: &mut Exchange) {
+/// What it came to is known at `now`: plugins settle. Done once, as early as possible: a client that has its answer finds what it held given back.
+pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
     let Some(mut running) = x.plugins.take() else {
         return;
     };
     if running.outcome.is_none() {
-        let mut outcome = outcome(x);
+        let mut outcome = outcome(x, now);
         for active in &mut running.actives {
             let Active {
                 chain, link, state, ..
@@ -60,7 +60,7 @@ pub(in crate::proxy) fn after(x: &mut Exchange, afterwards: &Afterwards) {
     let Some(mut running) = x.plugins.take() else {
         return;
     };
-    let wanted = |active: &Active| {
+    let wanted = |active: &mut Active| {
         active
             .link()
             .is_some_and(|link| link.stages.has(Stage::PostResponse))
@@ -107,14 +107,11 @@ async fn run(running: Running) {
     }
 }
 
-fn outcome(x: &Exchange) -> Outcome {
-    let now = Instant::now();
-    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
-    let model = in_body.map(|model| &*model.value).or(x.model.as_deref());
+fn outcome(x: &Exchange, now: Instant) -> Outcome {
     Outcome {
         status: x.final_status(),
         service: x.offer.as_ref().map(|offer| offer.service.name.clone()),
-        model: model.map(Arc::from),
+        model: x.asked_model().cloned(),
         tokens: x
             .usage()
             .map(|(usage, estimated)| Tokens { usage, estimated }),

@@ -10,10 +10,13 @@ mod call;
 mod end;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
+use smallvec::SmallVec;
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::plugin::{Edits, Exchange as View, HeaderEdit, Outcome, Request, Stage, State};
 
@@ -30,8 +33,10 @@ pub(super) use end::{Afterwards, after, finish};
 /// The plugins of one exchange.
 #[derive(Default)]
 pub(super) struct Running {
-    actives: Vec<Active>,
-    /// They stand in the order of the later stages, and `post_request` has run.
+    actives: SmallVec<[Active; 2]>,
+    /// Some of them have a `post_request` stage.
+    post_request: bool,
+    /// They stand in the order of the later stages.
     sorted: bool,
     /// Some of them look at the answer's chunks.
     watching: bool,
@@ -62,6 +67,8 @@ pub(super) async fn pre_request(
     x: &mut Exchange,
     chain: &Arc<Chain>,
 ) -> Result<(), Rejection> {
+    let asked = Asked::of(session);
+    let mut now = Instant::now();
     let mut at = 0;
     while let Some(link) = chain.links.get(at) {
         let together =
@@ -71,12 +78,13 @@ pub(super) async fn pre_request(
         let group = at..at + together.count().max(1);
         at = group.end;
         if group.len() > 1 {
-            Box::pin(run_together(session, x, chain, group)).await?;
+            Box::pin(run_together(asked, x, chain, group)).await?;
+            now = Instant::now();
             continue;
         }
         let mut state = State::default();
         let verdict = match link.stages.has(Stage::PreRequest) {
-            true => run_one(session, x, link, Stage::PreRequest, &mut state).await,
+            true => run_one(asked, x, link, Stage::PreRequest, &mut state, &mut now).await,
             false => Ok(()),
         };
         enlist(x, chain, group.start, state);
@@ -85,17 +93,26 @@ pub(super) async fn pre_request(
     Ok(())
 }
 
-/// Runs the `post_request` stage, once: the first target is chosen.
+/// The first target is chosen: from here on all plugins stand in one order. Whether there is a `post_request` stage to run, which is so once.
+pub(super) fn line_up(x: &mut Exchange) -> bool {
+    let Some(running) = &mut x.plugins else {
+        return false;
+    };
+    if std::mem::replace(&mut running.sorted, true) {
+        return false;
+    }
+    let priority = |active: &Active| active.link().map_or(0, |link| link.priority);
+    running.actives.sort_by_key(priority);
+    running.post_request
+}
+
+/// Runs the `post_request` stage.
 pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
     let Some(mut running) = x.plugins.take() else {
         return Ok(());
     };
-    if std::mem::replace(&mut running.sorted, true) {
-        x.plugins = Some(running);
-        return Ok(());
-    }
-    let priority = |active: &Active| active.link().map_or(0, |link| link.priority);
-    running.actives.sort_by_key(priority);
+    let asked = Asked::of(session);
+    let mut now = Instant::now();
     let mut verdict = Ok(());
     for active in &mut running.actives {
         let Active {
@@ -105,7 +122,7 @@ pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<
             continue;
         };
         if link.stages.has(Stage::PostRequest) && verdict.is_ok() {
-            verdict = run_one(session, x, link, Stage::PostRequest, state).await;
+            verdict = run_one(asked, x, link, Stage::PostRequest, state, &mut now).await;
             x.splice_body();
         }
     }
@@ -115,6 +132,8 @@ pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<
 
 fn enlist(x: &mut Exchange, chain: &Arc<Chain>, link: usize, state: State) {
     let running = x.plugins.get_or_insert_default();
+    let stages = chain.links.get(link).map(|link| link.stages);
+    running.post_request |= stages.is_some_and(|stages| stages.has(Stage::PostRequest));
     running.actives.push(Active {
         chain: chain.clone(),
         link,
@@ -124,12 +143,14 @@ fn enlist(x: &mut Exchange, chain: &Arc<Chain>, link: usize, state: State) {
     });
 }
 
+/// Runs one plugin. `now` is when the one before it ended, and moves on.
 async fn run_one(
-    session: &Session,
+    asked: Asked<'_>,
     x: &mut Exchange,
     link: &Link,
     stage: Stage,
     state: &mut State,
+    now: &mut Instant,
 ) -> Result<(), Rejection> {
     // A body in pieces is put together only for who looks at it.
     let body = match link.needs.request_body {
@@ -138,8 +159,8 @@ async fn run_one(
     };
     let mut edits = std::mem::take(&mut x.edits);
     let before = Lengths::of(&edits);
-    let mut seen = view(session, x, body, &mut edits, state);
-    let ended = call(link, stage, &mut seen).await;
+    let mut seen = view(asked, x, *now, body, &mut edits, state);
+    let ended = call(link, stage, &mut seen, now).await;
     if let Ended::Broken(_) = ended {
         // Half of what it wanted may be worse than nothing.
         before.cut(&mut edits);
@@ -153,7 +174,7 @@ async fn run_one(
 
 /// Runs neighbours at the same time. Each sees the request as it was before all of them; what they change is put together in their order.
 async fn run_together(
-    session: &Session,
+    asked: Asked<'_>,
     x: &mut Exchange,
     chain: &Arc<Chain>,
     group: std::ops::Range<usize>,
@@ -164,13 +185,14 @@ async fn run_together(
         false => Bytes::new(),
     };
     let mut kept: Vec<(Edits, State)> = links.iter().map(|_| Default::default()).collect();
+    let began = Instant::now();
     let ended = {
         let shared = &*x;
         let calls = links.iter().zip(&mut kept).map(|(link, (edits, state))| {
-            let mut seen = view(session, shared, body.clone(), edits, state);
+            let mut seen = view(asked, shared, began, body.clone(), edits, state);
             Box::pin(async move {
                 match link.stages.has(Stage::PreRequest) {
-                    true => call(link, Stage::PreRequest, &mut seen).await,
+                    true => call(link, Stage::PreRequest, &mut seen, &mut began.clone()).await,
                     false => Ended::Verdict(Ok(())),
                 }
             })
@@ -218,30 +240,48 @@ fn judge(x: &mut Exchange, link: &Link, ended: Ended) -> Result<(), Rejection> {
     }
 }
 
-/// The exchange as plugins see it.
+/// What all plugins see alike.
+#[derive(Clone, Copy)]
+struct Asked<'v> {
+    head: &'v RequestHeader,
+    host: &'v str,
+}
+
+impl Asked<'_> {
+    fn of(session: &Session) -> Asked<'_> {
+        Asked {
+            head: session.req_header(),
+            host: host(session),
+        }
+    }
+}
+
+/// The exchange as plugins see it at `at`.
 fn view<'v>(
-    session: &'v Session,
+    asked: Asked<'v>,
     x: &'v Exchange,
+    at: Instant,
     body: Bytes,
     edits: &'v mut Edits,
     state: &'v mut State,
 ) -> View<'v> {
-    let head = session.req_header();
-    let in_body = x.peek.as_ref().and_then(|peek| peek.model.as_ref());
+    let head = asked.head;
     View {
         request: Request {
             method: &head.method,
-            host: host(session),
+            host: asked.host,
             path: head.uri.path(),
             query: head.uri.query(),
             headers: &head.headers,
             id: x.request_id.as_str(),
+            at,
             client: x.client,
             gateway: x.gateway.as_ref().map_or("", |gateway| &*gateway.name),
             service: x.offer.as_ref().map(|offer| &*offer.service.name),
             principal: x.key.as_ref().map(|key| &key.principal),
             peek: x.peek.as_ref(),
-            model: in_body.map(|model| &*model.value).or(x.model.as_deref()),
+            length: x.body.len(),
+            model: x.asked_model().map(|model| &**model),
         },
         body,
         edits,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, timeout_at};
@@ -23,10 +23,10 @@ impl Road {
         tls: bool,
     ) -> Result<Option<Failure>> {
         loop {
-            let connected = self.connector.get_http_session(peer).await;
+            let connected = self.pool.take(peer, Instant::now()).await;
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
             upstream.set_write_timeout(peer.options.write_timeout);
-            let head = dressed(x, head.clone(), tls, &upstream, peer)?;
+            let head = dressed(x, head, tls, &upstream, peer)?;
             let asked = send(&mut upstream, head, x.body.outgoing());
             let answer = match in_time(x, Deadline::FirstByte, asked).await {
                 Ok(answer) => answer,
@@ -38,10 +38,7 @@ impl Road {
                 .is_some()
             {}
             if upstream.response_done() {
-                let idle = peer.idle_timeout();
-                self.connector
-                    .release_http_session(upstream, peer, idle)
-                    .await;
+                self.pool.keep(upstream, peer, Instant::now()).await;
             }
             return Ok(failure_of(&answer));
         }

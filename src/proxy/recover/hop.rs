@@ -1,7 +1,7 @@
 //! What Pingora's own road does to heads on each hop, for ours.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderName, Version};
+use http::{HeaderMap, HeaderName, Version};
 use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -9,9 +9,8 @@ use pingora_proxy::Session;
 use crate::proxy::response::frame_for;
 
 /// Takes out what concerns the client's connection only, and what it names as such.
-pub(super) fn strip(head: &mut RequestHeader) {
-    let named: Vec<HeaderName> = head
-        .headers
+pub(super) fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -20,16 +19,11 @@ pub(super) fn strip(head: &mut RequestHeader) {
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
         .collect();
     for name in named {
-        head.remove_header(&name);
+        headers.remove(name);
     }
     // A look at each name costs less than looking for each of these.
-    while let Some(name) = head
-        .headers
-        .keys()
-        .find(|name| is_hop_by_hop(name))
-        .cloned()
-    {
-        head.remove_header(&name);
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        headers.remove(name);
     }
 }
 
@@ -79,19 +73,19 @@ pub(super) fn to_h2(head: &mut RequestHeader, tls: bool) -> Result<()> {
 
 /// Frames an answer for the client: an HTTP/1.1 answer of unknown length is chunked, an HTTP/2 one never is, and an
 /// older client reads until the end of the connection.
-pub(super) fn framed(
+pub(super) fn frame(
     session: &mut Session,
-    mut head: ResponseHeader,
+    head: &mut ResponseHeader,
     bodiless: bool,
-) -> Result<ResponseHeader> {
+) -> Result<()> {
     if session.req_header().version == Version::HTTP_2 {
         head.remove_header(&TRANSFER_ENCODING);
-        return Ok(head);
+        return Ok(());
     }
     head.set_version(Version::HTTP_11);
     if !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
     }
-    frame_for(session, &mut head);
-    Ok(head)
+    frame_for(session, head);
+    Ok(())
 }

@@ -8,12 +8,12 @@ use http::header::{
     ETAG, LAST_MODIFIED, TRANSFER_ENCODING,
 };
 use http::{HeaderName, Version};
-use pingora_core::protocols::http::client::HttpSession as Upstream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::pool::Upstream;
 use super::while_present;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::plugins;
@@ -41,10 +41,7 @@ const MOST: usize = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads an error's body; `None` if it does not end in time or bounds, since half of it may be worth nothing.
-pub(super) async fn read(
-    session: &mut Session,
-    upstream: &mut Upstream<()>,
-) -> Result<Option<Bytes>> {
+pub(super) async fn read(session: &mut Session, upstream: &mut Upstream) -> Result<Option<Bytes>> {
     let mut body = BytesMut::new();
     let read = async {
         loop {
@@ -69,7 +66,7 @@ pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -
         return Err(Error::explain(ErrorType::ConnectError, "nothing is left to try").into_up());
     };
     x.refusal = None;
-    response::head(session, x, &mut head)?;
+    response::head(session, x, &mut head, Instant::now())?;
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&CONTENT_LENGTH);
     if !session.as_downstream().is_http2() {

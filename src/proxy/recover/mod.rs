@@ -1,31 +1,34 @@
 //! The other road to an upstream: an exchange of our own over Pingora's `Connector`, and what needs it.
 //!
-//! It carries what Pingora's own loop cannot: bodies that came in pieces, and HTTP/2 where it could not end an exchange properly. And it
+//! It carries every body that was read, and what Pingora's own loop cannot: HTTP/2 where it could not end an exchange properly. And it
 //! serves what that loop has given up: the 429 queue and the chain of fallbacks. Picking, heads, metering, judging
-//! and failing are the same code as on the main road. Deadlines are plain timers here, so the connection's alarm stays silent.
+//! and failing are the same code as on the main road, and so is the connection's alarm; with HTTP/2 clients deadlines are plain timers.
 
 mod alone;
+mod gather;
 mod hop;
 mod last;
+mod pool;
 mod queue;
 pub(super) mod room;
 
 use std::future::Future;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::http::client::HttpSession as Upstream;
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
+use self::gather::Gathering;
+use self::pool::{Pool, Upstream};
+use super::body::at_once;
 use super::connection::Deadline;
-use super::exchange::{Body, Exchange, Rescue};
+use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
 use super::verdict::{self, Verdict};
 use super::{failure, forward, front, peer, plugins, response, stream};
@@ -33,9 +36,12 @@ use crate::health::Failure;
 
 pub(super) use last::{LastAnswer, give_up};
 
-/// Connections to upstreams that are ours alone.
+/// A request that is sent this soon after it came is sent without another look at its client.
+const HASTE: Duration = Duration::from_millis(1);
+
+/// The road, with its connections.
 pub(super) struct Road {
-    connector: Connector,
+    pool: Pool,
 }
 
 /// What a service came to.
@@ -50,24 +56,23 @@ enum Service {
 
 /// An answer whose head has come.
 struct Answer {
-    upstream: Upstream<()>,
+    upstream: Upstream,
     peer: Box<HttpPeer>,
-    head: ResponseHeader,
+    head: Box<ResponseHeader>,
+    /// When it came.
+    at: Instant,
 }
 
 impl Road {
     pub(super) fn new(threads: usize) -> Road {
-        let mut options = ConnectorOptions::new(128 * threads.max(1));
-        options.offload_threadpool = None;
         Road {
-            connector: Connector::new(Some(options)),
+            pool: Pool::new(threads),
         }
     }
 
     /// Serves the exchange from its buffered body. An error is for `fail_to_proxy`, which knows how to end
     /// an exchange in whatever state it is.
     pub(super) async fn carry(&self, session: &mut Session, x: &mut Exchange) -> Result<()> {
-        x.silence_alarm();
         let first = self.service(session, x).await?;
         self.go_on(session, x, first).await
     }
@@ -79,7 +84,7 @@ impl Road {
         x: &mut Exchange,
         how: Rescue,
     ) -> Result<()> {
-        x.silence_alarm();
+        x.clear_deadline();
         x.attempt = None;
         let so_far = match how {
             Rescue::Wait => Service::TooMany,
@@ -128,7 +133,7 @@ impl Road {
             let failure = match Box::pin(self.ask(session, x, peer)).await {
                 Ok(mut answer) => match failure_of(&answer.head) {
                     None => {
-                        verdict::praise(x);
+                        verdict::praise(x, answer.at);
                         x.turn = None;
                         Box::pin(self.relay(session, x, answer)).await?;
                         return Ok(Service::Served);
@@ -139,7 +144,7 @@ impl Road {
                         }
                         let body = last::read(session, &mut answer.upstream).await?;
                         x.last = Some(LastAnswer {
-                            head: answer.head,
+                            head: *answer.head,
                             body,
                         });
                         failure
@@ -168,44 +173,40 @@ impl Road {
         x: &mut Exchange,
         peer: Box<HttpPeer>,
     ) -> Result<Answer> {
+        // When it was found.
+        let mut now = x
+            .attempt
+            .as_ref()
+            .map_or_else(Instant::now, |attempt| attempt.asked);
+        if now.saturating_duration_since(x.started) > HASTE {
+            look_for(session).await?;
+        }
         loop {
             let connected = {
-                let connect = pin!(self.connector.get_http_session(&*peer));
-                while_present(session, connect).await?
+                let mut connect = pin!(self.pool.take(&peer, now));
+                match at_once(connect.as_mut()).await {
+                    Some(connected) => connected,
+                    None => {
+                        let connected = while_present(session, connect).await?;
+                        now = Instant::now();
+                        connected
+                    }
+                }
             };
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
-            match self.ask_over(session, x, &mut upstream, &peer).await {
+            match ask_over(session, x, &mut upstream, &peer, now).await {
                 Ok(head) => {
                     return Ok(Answer {
                         upstream,
                         peer,
                         head,
+                        at: Instant::now(),
                     });
                 }
                 // The upstream closed a pooled connection between two requests. That is no attempt.
-                Err(error) if reused && is_stale(&error) => continue,
+                Err(error) if reused && is_stale(&error) => now = Instant::now(),
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    async fn ask_over(
-        &self,
-        session: &mut Session,
-        x: &mut Exchange,
-        upstream: &mut Upstream<()>,
-        peer: &HttpPeer,
-    ) -> Result<ResponseHeader> {
-        let head = session.req_header().clone();
-        let head = dressed(x, head, front::is_tls(session), upstream, peer)?;
-        let body = x.body.outgoing();
-        let deadline = x.deadline(Instant::now(), Deadline::FirstByte);
-        upstream.set_write_timeout(peer.options.write_timeout);
-        let answer = pin!(send(upstream, head, body));
-        let answer = pin!(timeout_at(deadline.0, answer));
-        match while_present(session, answer).await? {
-            Ok(head) => head.map_err(|e| e.into_up()),
-            Err(_) => Err(rung(x, deadline.1)),
         }
     }
 
@@ -215,28 +216,42 @@ impl Road {
             mut upstream,
             peer,
             mut head,
+            mut at,
         } = answer;
-        response::head(session, x, &mut head)?;
+        response::head(session, x, &mut head, at)?;
         let bodiless = bodiless(session, &head);
-        let head = hop::framed(session, head, bodiless)?;
+        hop::frame(session, &mut head, bodiless)?;
         session
-            .write_response_header(Box::new(head), bodiless)
+            .write_response_header(head, bodiless)
             .await
             .map_err(|e| e.into_down())?;
         if !bodiless {
-            relay_body(session, x, &mut upstream).await?;
+            at = relay_body(session, x, &mut upstream, at).await?;
         }
         if upstream.response_done() {
-            let idle = peer.idle_timeout();
-            self.connector
-                .release_http_session(upstream, &*peer, idle)
-                .await;
+            self.pool.keep(upstream, &peer, at).await;
         }
         Ok(())
     }
 }
 
-/// Whether Pingora's own loop is to be passed by: because it does not hold the body, or because it could not end
+async fn ask_over(
+    session: &mut Session,
+    x: &mut Exchange,
+    upstream: &mut Upstream,
+    peer: &HttpPeer,
+    now: Instant,
+) -> Result<Box<ResponseHeader>> {
+    let tls = front::is_tls(session);
+    let head = dressed(x, session.req_header(), tls, upstream, peer)?;
+    let body = x.body.outgoing();
+    upstream.set_write_timeout(peer.options.write_timeout);
+    let answer = pin!(send(upstream, head, body));
+    let head = in_time(session, x, now, Deadline::FirstByte, answer).await?;
+    head.map_err(|e| e.into_up())
+}
+
+/// Whether Pingora's own loop is to be passed by: because the body was read, or because that loop could not end
 /// the exchange properly. It drops an answer that is not the client's at its head, so that its body is lost if none better comes from the queue or
 /// a fallback. It cannot interrupt an HTTP/2 client's stream but by a reset, and forgets an HTTP/2
 /// upstream's early answer when a long body does not go out.
@@ -245,7 +260,7 @@ pub(super) fn wanted(session: &mut Session, x: &Exchange) -> bool {
     if session.is_upgrade_req() || (!x.body.is_whole() && !offer.service.buffers()) {
         return false;
     }
-    matches!(x.body, Body::Long { .. })
+    x.body.is_whole()
         || (x.replayable && x.has_other_ways())
         || session.as_downstream().is_http2()
         || offer.service.upstream.speaks_h2()
@@ -268,7 +283,7 @@ fn is_stale(error: &Error) -> bool {
         )
 }
 
-async fn send_body(upstream: &mut Upstream<()>, body: Vec<Bytes>) -> Result<()> {
+async fn send_body(upstream: &mut Upstream, body: Vec<Bytes>) -> Result<()> {
     for piece in body {
         if !piece.is_empty() {
             upstream.write_request_body(piece, false).await?;
@@ -277,16 +292,19 @@ async fn send_body(upstream: &mut Upstream<()>, body: Vec<Bytes>) -> Result<()> 
     upstream.finish_request_body().await
 }
 
-/// The head as this upstream gets it.
+/// The client's head as this upstream gets it.
 fn dressed(
     x: &Exchange,
-    mut head: RequestHeader,
+    asked: &RequestHeader,
     tls: bool,
-    upstream: &Upstream<()>,
+    upstream: &Upstream,
     peer: &HttpPeer,
-) -> Result<RequestHeader> {
-    hop::strip(&mut head);
-    forward::prepare(x, &mut head, tls)?;
+) -> Result<Box<RequestHeader>> {
+    // Without the case in which each name was typed: a map fewer to copy.
+    let mut parts = asked.as_owned_parts();
+    hop::strip(&mut parts.headers);
+    let odd_path = (!asked.raw_path_is_utf8()).then(|| asked.raw_path());
+    let mut head = Box::new(forward::dress(x, parts, odd_path, tls)?);
     if upstream.as_http2().is_some() {
         hop::to_h2(&mut head, peer.is_tls())?;
     } else {
@@ -297,11 +315,13 @@ fn dressed(
 
 /// Sends a request, and returns the head of its answer.
 async fn send(
-    upstream: &mut Upstream<()>,
-    head: RequestHeader,
+    upstream: &mut Upstream,
+    head: Box<RequestHeader>,
     body: Vec<Bytes>,
-) -> Result<ResponseHeader> {
-    upstream.write_request_header(Box::new(head)).await?;
+) -> Result<Box<ResponseHeader>> {
+    hold(upstream, !body.is_empty());
+    upstream.write_request_header(head).await?;
+    hold(upstream, false);
     // An upstream that answers early may stop reading; its answer still counts.
     let sent = send_body(upstream, body).await;
     match read_head(upstream).await {
@@ -310,33 +330,63 @@ async fn send(
     }
 }
 
-async fn read_head(upstream: &mut Upstream<()>) -> Result<ResponseHeader> {
+/// Whether what is written waits for more.
+fn hold(upstream: &Upstream, holds: bool) {
+    if let Some(http1) = upstream.as_http1() {
+        Gathering::hold(http1.stream(), holds);
+    }
+}
+
+async fn read_head(upstream: &mut Upstream) -> Result<Box<ResponseHeader>> {
     loop {
         upstream.read_response_header().await?;
         match upstream.response_header() {
             Some(head) if head.status.is_informational() => continue,
-            Some(head) => return Ok(head.clone()),
+            Some(head) => return owned(head),
             None => return Error::e_explain(ErrorType::InvalidHTTPHeader, "no response head"),
         }
     }
 }
 
-/// Passes the answer's body on as it comes.
+/// A copy of a head without the case of its names.
+fn owned(head: &ResponseHeader) -> Result<Box<ResponseHeader>> {
+    let mut own = Box::new(ResponseHeader::from(head.as_owned_parts()));
+    let reason = head.get_reason_phrase();
+    if reason != head.status.canonical_reason() {
+        own.set_reason_phrase(reason)?;
+    }
+    Ok(own)
+}
+
+/// Passes the answer's body on as it comes. Its head came at `now`. Returns when it ended.
 async fn relay_body(
     session: &mut Session,
     x: &mut Exchange,
-    upstream: &mut Upstream<()>,
-) -> Result<()> {
+    upstream: &mut Upstream,
+    mut now: Instant,
+) -> Result<Instant> {
+    let mut last = None;
     loop {
-        let deadline = x.deadline(Instant::now(), Deadline::Idle);
-        let read = pin!(upstream.read_response_body());
-        let read = pin!(timeout_at(deadline.0, read));
-        let chunk = match while_present(session, read).await? {
-            Ok(chunk) => chunk.map_err(|e| e.into_up())?,
-            Err(_) => return Err(rung(x, deadline.1)),
+        let chunk = {
+            let mut read = pin!(upstream.read_response_body());
+            match at_once(read.as_mut()).await {
+                Some(chunk) => chunk,
+                None => {
+                    let chunk = in_time(session, x, now, Deadline::Idle, read).await?;
+                    now = Instant::now();
+                    chunk
+                }
+            }
         };
-        let Some(chunk) = chunk else { break };
-        let metered = stream::chunk(x, chunk);
+        let Some(chunk) = chunk.map_err(|e| e.into_up())? else {
+            break;
+        };
+        let metered = stream::chunk(x, chunk, now);
+        if upstream.response_done() {
+            // With its last byte the client has its answer: what that came to is settled before.
+            last = Some(metered);
+            break;
+        }
         let chunk = plugins::chunk(x, metered)?;
         if !chunk.is_empty() {
             session
@@ -345,11 +395,37 @@ async fn relay_body(
                 .map_err(|e| e.into_down())?;
         }
     }
-    let rest = stream::end(x, None)?;
+    let rest = stream::end(x, last, now)?;
     session
         .write_response_body(Some(rest.unwrap_or_default()), true)
         .await
-        .map_err(|e| e.into_down())
+        .map_err(|e| e.into_down())?;
+    Ok(now)
+}
+
+/// Awaits the upstream for as long as the service says, from `now` on, and the client is there.
+async fn in_time<F: Future + Unpin>(
+    session: &mut Session,
+    x: &mut Exchange,
+    now: Instant,
+    cause: Deadline,
+    work: F,
+) -> Result<F::Output> {
+    if session.as_downstream().is_http2() {
+        // A stream's alarm could only reset it.
+        x.silence_alarm();
+        let (at, cause) = x.deadline(now, cause);
+        let work = pin!(timeout_at(at, work));
+        let done = while_present(session, work).await?;
+        return done.map_err(|_| rung(x, cause));
+    }
+    x.set_deadline(now, cause);
+    let done = while_present(session, work).await;
+    x.clear_deadline();
+    match x.alarm.as_ref().and_then(|alarm| alarm.take()) {
+        Some(cause) if done.is_err() => Err(rung(x, cause)),
+        _ => done,
+    }
 }
 
 fn rung(x: &mut Exchange, cause: Deadline) -> Box<Error> {
@@ -366,6 +442,22 @@ pub(super) fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
         )
 }
 
+/// Whether the client is still there: who has left while its request was looked at is not sent.
+async fn look_for(session: &mut Session) -> Result<()> {
+    let left = pin!(session.as_downstream_mut().read_body_or_idle(true));
+    match at_once(left).await {
+        None => Ok(()),
+        Some(left) => Err(gone(left)),
+    }
+}
+
+fn gone(left: Result<Option<Bytes>>) -> Box<Error> {
+    match left {
+        Err(error) => error.into_down(),
+        Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
+    }
+}
+
 /// Awaits `work`, pinned where it stands, for as long as the client is there. Its request is read to the end, so that it
 /// closes is all it can do, and ends the exchange.
 pub(super) async fn while_present<F: Future + Unpin>(
@@ -376,9 +468,6 @@ pub(super) async fn while_present<F: Future + Unpin>(
     tokio::select! {
         biased;
         done = work => Ok(done),
-        left = left => Err(match left {
-            Err(error) => error.into_down(),
-            Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
-        }),
+        left = left => Err(gone(left)),
     }
 }

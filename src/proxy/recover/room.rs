@@ -61,7 +61,7 @@ pub(in crate::proxy) async fn wait(
         // The head of the line waits like the others.
         place.again();
         loop {
-            match peer::try_find(x, key) {
+            match peer::try_find(x, key, Instant::now()) {
                 Found::Target(index, guard, ticket) => return Some((index, guard, ticket)),
                 Found::Nobody => return None,
                 Found::Full => {

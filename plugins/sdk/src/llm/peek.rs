@@ -17,6 +17,7 @@
 //!   about what follows. The engine refuses such a body itself.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::scan::{Kind, Visit, Walker};
 
@@ -66,7 +67,7 @@ pub struct Peek {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// What it says, escapes resolved.
-    pub value: Box<str>,
+    pub value: Arc<str>,
     /// Where it is, quotes included.
     pub range: Range<usize>,
 }
@@ -410,7 +411,7 @@ fn text(key: &[u8]) -> Box<str> {
 fn decode(raw: &[u8], range: Range<usize>) -> Result<Text, PeekError> {
     match super::text::decode(raw) {
         Ok(value) => Ok(Text {
-            value: value.into(),
+            value: Arc::from(value),
             range,
         }),
         Err(flaw) => Err(PeekError::new(range.start, Fault::Text(flaw))),

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -36,6 +36,8 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Its id in all logs.
     pub id: &'a str,
+    /// When this stage began.
+    pub at: Instant,
     /// Who asks: the peer, or whom a trusted proxy speaks for.
     pub client: IpAddr,
     /// The gateway's name.
@@ -46,6 +48,8 @@ pub struct Request<'a> {
     pub principal: Option<&'a Principal>,
     /// What a look at the body found, if it was read and is JSON.
     pub peek: Option<&'a Peek>,
+    /// Bytes of the body, if it was read, with what earlier plugins changed.
+    pub length: usize,
     /// The model asked for, wherever the gateway looks for it.
     pub model: Option<&'a str>,
 }
@@ -55,7 +59,7 @@ pub struct Request<'a> {
 pub struct Exchange<'a> {
     /// The request as it came.
     pub request: Request<'a>,
-    /// The body, with what earlier plugins changed; empty unless somebody [needs](super::Needs) it.
+    /// The body, with what earlier plugins changed; empty unless this plugin [needs](super::Needs) it.
     pub body: Bytes,
     /// What this and earlier plugins changed.
     pub edits: &'a mut Edits,

@@ -45,8 +45,10 @@ document! {
 /// What a plugin asks of the engine before its stages run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// The request's body, read whole.
+    /// The request's body, read whole and put together.
     pub request_body: bool,
+    /// What a look at the request's body tells ([`Request::peek`], [`Request::length`]): it is read, and not put together.
+    pub request_peek: bool,
     /// The answer's chunks, as they come.
     pub chunks: bool,
     /// The answer's body whole: it is held back until its end. Streams of events are not; they come as chunks.
@@ -58,6 +60,7 @@ impl Needs {
     pub fn or(self, other: Needs) -> Needs {
         Needs {
             request_body: self.request_body || other.request_body,
+            request_peek: self.request_peek || other.request_peek,
             chunks: self.chunks || other.chunks,
             response_body: self.response_body || other.response_body,
         }

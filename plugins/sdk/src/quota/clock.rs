@@ -12,6 +12,12 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Nanoseconds since the clock's origin.
     fn now(&self) -> u64;
 
+    /// What [`now`](Self::now) was at an instant that has just passed.
+    fn at(&self, instant: Instant) -> u64 {
+        let _ = instant;
+        self.now()
+    }
+
     /// Since the beginning of 1970, UTC.
     fn unix(&self) -> Duration;
 }
@@ -29,6 +35,10 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> u64 {
         nanoseconds(self.0.elapsed())
+    }
+
+    fn at(&self, instant: Instant) -> u64 {
+        nanoseconds(instant.saturating_duration_since(self.0))
     }
 
     fn unix(&self) -> Duration {

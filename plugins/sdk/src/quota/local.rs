@@ -13,6 +13,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use indexmap::{Equivalent, IndexMap};
 
@@ -99,6 +100,19 @@ impl Local {
         self.shards.get(at).unwrap_or(first)
     }
 
+    fn take(&self, limit: &Limit, who: &str, amount: u64, now: u64) -> Result<Lease, Denied> {
+        // What can never be had needs no counter.
+        if amount > limit.rule.most() {
+            return Err(Denied {
+                standing: self.standing(limit, who),
+                retry_after: None,
+            });
+        }
+        let counter = self.counter(limit, who, now);
+        let (mark, standing) = counter.reserve(&limit.rule, now, amount)?;
+        Ok(Lease::new(counter, mark, amount, standing))
+    }
+
     /// The counter that can judge by the limit's rule, made if there is none.
     fn counter(&self, limit: &Limit, who: &str, now: u64) -> Arc<Counter> {
         let asked = self.asked(limit, who);
@@ -129,17 +143,17 @@ impl Local {
 
 impl Quota for Local {
     fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied> {
-        // What can never be had needs no counter.
-        if amount > limit.rule.most() {
-            return Err(Denied {
-                standing: self.standing(limit, who),
-                retry_after: None,
-            });
-        }
-        let now = self.clock.now();
-        let counter = self.counter(limit, who, now);
-        let (mark, standing) = counter.reserve(&limit.rule, now, amount)?;
-        Ok(Lease::new(counter, mark, amount, standing))
+        self.take(limit, who, amount, self.clock.now())
+    }
+
+    fn reserve_at(
+        &self,
+        limit: &Limit,
+        who: &str,
+        amount: u64,
+        now: Instant,
+    ) -> Result<Lease, Denied> {
+        self.take(limit, who, amount, self.clock.at(now))
     }
 
     fn standing(&self, limit: &Limit, who: &str) -> Standing {

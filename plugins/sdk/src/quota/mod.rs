@@ -19,7 +19,7 @@ mod tests;
 mod window;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -118,28 +118,30 @@ pub struct Standing {
 impl Standing {
     /// For the client, by the names OpenAI uses for requests: the reset in whole seconds, not too early.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 3] {
-        self.named([
-            "x-ratelimit-limit-requests",
-            "x-ratelimit-remaining-requests",
-            "x-ratelimit-reset-requests",
-        ])
+        const NAMES: [HeaderName; 3] = [
+            HeaderName::from_static("x-ratelimit-limit-requests"),
+            HeaderName::from_static("x-ratelimit-remaining-requests"),
+            HeaderName::from_static("x-ratelimit-reset-requests"),
+        ];
+        self.named(NAMES)
     }
 
     /// The same of a limit that counts tokens.
     pub fn token_headers(&self) -> [(HeaderName, HeaderValue); 3] {
-        self.named([
-            "x-ratelimit-limit-tokens",
-            "x-ratelimit-remaining-tokens",
-            "x-ratelimit-reset-tokens",
-        ])
+        const NAMES: [HeaderName; 3] = [
+            HeaderName::from_static("x-ratelimit-limit-tokens"),
+            HeaderName::from_static("x-ratelimit-remaining-tokens"),
+            HeaderName::from_static("x-ratelimit-reset-tokens"),
+        ];
+        self.named(NAMES)
     }
 
-    fn named(&self, names: [&'static str; 3]) -> [(HeaderName, HeaderValue); 3] {
+    fn named(&self, names: [HeaderName; 3]) -> [(HeaderName, HeaderValue); 3] {
         let reset = self
             .reset
             .as_secs()
             .saturating_add(u64::from(self.reset.subsec_nanos() > 0));
-        let [limit, remaining, ends] = names.map(HeaderName::from_static);
+        let [limit, remaining, ends] = names;
         [
             (limit, number(self.limit)),
             (remaining, number(self.remaining)),
@@ -167,7 +169,11 @@ fn number(value: u64) -> HeaderValue {
         texts.map(HeaderValue::from_static).collect()
     });
     let small = usize::try_from(value).ok().and_then(|at| SMALL.get(at));
-    small.cloned().unwrap_or_else(|| value.into())
+    small.cloned().unwrap_or_else(|| {
+        let mut digits = itoa::Buffer::new();
+        // In one piece of memory of its own size, which the conversion from a number would not be.
+        HeaderValue::from_str(digits.format(value)).unwrap_or_else(|_| value.into())
+    })
 }
 
 /// Why nothing was reserved.
@@ -186,6 +192,21 @@ pub trait Quota: Send + Sync {
     /// # Errors
     /// [`Denied`] when less than that is left.
     fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied>;
+
+    /// The same for who has just looked at the clock, at `now`.
+    ///
+    /// # Errors
+    /// [`Denied`] when less than that is left.
+    fn reserve_at(
+        &self,
+        limit: &Limit,
+        who: &str,
+        amount: u64,
+        now: Instant,
+    ) -> Result<Lease, Denied> {
+        let _ = now;
+        self.reserve(limit, who, amount)
+    }
 
     /// How a limit stands for `who`.
     fn standing(&self, limit: &Limit, who: &str) -> Standing;
