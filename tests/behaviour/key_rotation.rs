@@ -313,12 +313,14 @@ fn under_traffic_a_change_holds_from_its_answer_on() {
                 false => Some(api.rotate("a", "0s")),
             };
             let answered = Instant::now();
+            // The change is in force a little before its answer is here.
+            let before = refused.load(Ordering::SeqCst);
             if let Some(new) = new {
                 assert_eq!(status(&gateway, &new), 200);
                 api.revoke("a");
             }
             until("refusals", || {
-                (refused.load(Ordering::SeqCst) > 50).then_some(())
+                (refused.load(Ordering::SeqCst) > before + 50).then_some(())
             });
             done.store(true, Ordering::SeqCst);
             answered
