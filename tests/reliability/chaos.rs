@@ -103,7 +103,11 @@ fn nobody_notices() {
         after.files <= before.files + 16,
         "sockets leak: {before:?}, {after:?}"
     );
-    assert!(after.threads <= before.threads, "{before:?}, {after:?}");
+    // Those that wait for the disk come and go.
+    assert!(
+        after.threads <= before.threads + 2,
+        "threads leak: {before:?}, {after:?}"
+    );
     assert!(
         after.memory <= before.memory + (16 << 20),
         "memory leaks: {before:?}, {after:?}"
