@@ -199,6 +199,9 @@ impl Control {
     }
 
     async fn keep(&self, state: &mut State, change: Change) -> Result<(), ChangeError> {
+        if self.is_still() {
+            return Err(ChangeError::HandingOver);
+        }
         let store = self.store.clone();
         // It waits for the disk.
         let done = tokio::task::spawn_blocking(move || store.apply(&[change], None)).await;
@@ -352,6 +355,9 @@ impl std::fmt::Display for ChangeError {
             ChangeError::Store(error) => error.fmt(f),
             ChangeError::Unwritten(error) => {
                 write!(f, "its new secret cannot be written: {error}")
+            }
+            ChangeError::HandingOver => {
+                f.write_str("another process is taking over, which will make changes in a moment")
             }
             ChangeError::Broken => f.write_str("the change could not be made"),
         }

@@ -4,6 +4,7 @@
 
 mod books;
 mod budgets;
+mod handover;
 mod keys;
 mod probes;
 mod reload;
@@ -28,7 +29,9 @@ use crate::store::{Change, Store, StoreError};
 use crate::telemetry::Metrics;
 
 use self::budgets::Budgets;
+use self::handover::Handover;
 
+pub use handover::{Asked, Counted, UpgradeError, Upgraded, inherit};
 pub use keys::Issued;
 pub use reload::{ReloadError, Reloaded};
 
@@ -46,6 +49,7 @@ pub struct Control {
     /// The targets to be probed.
     probed: watch::Sender<Arc<[health::Watched]>>,
     ready: AtomicBool,
+    handover: Handover,
 }
 
 /// The configuration as resources.
@@ -89,6 +93,8 @@ pub enum ChangeError {
     Store(StoreError),
     /// Its secret could not be put where its users look.
     Unwritten(std::io::Error),
+    /// Another process is about to take over: it will make changes, in a moment.
+    HandingOver,
     /// The change broke down.
     Broken,
 }
@@ -110,7 +116,8 @@ impl Control {
         let registry = Registry::new(http);
         let mut state = State::of(config.clone(), 1);
         state.take_stored(store.list("key")?);
-        budgets::restore(&*store, &*registry.offers.quota)?;
+        let budgets = Budgets::default();
+        budgets.catch_up(&*store, &*registry.offers.quota)?;
         let snapshot = compile(&state.config, state.revision, &registry, &metrics);
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(1);
@@ -121,11 +128,12 @@ impl Control {
             metrics,
             registry,
             store,
-            budgets: Budgets::default(),
+            budgets,
             file,
             state: tokio::sync::Mutex::new(state),
             probed,
             ready: AtomicBool::new(false),
+            handover: Handover::default(),
         })
     }
 

@@ -6,6 +6,7 @@ pub mod access;
 pub mod logger;
 pub mod metrics;
 mod offer;
+pub mod supervisor;
 
 pub use access::AccessLog;
 pub use metrics::Metrics;
