@@ -6,6 +6,7 @@ mod caller;
 mod keys;
 mod reload;
 mod reply;
+mod upgrade;
 mod usage;
 
 use std::io;
@@ -28,13 +29,12 @@ use crate::store::Health;
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves until it is dropped.
+/// Serves until it is dropped; connections that are open then go on, each until its next answer.
 pub async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     token: Option<Secret<String>>,
     control: Arc<Control>,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
     let callers = Arc::new(Callers::new(token));
     let service = router(control, callers).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).await
@@ -50,6 +50,7 @@ fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
         .route("/v1/keys/{name}/rotate", post(keys::rotate))
         .route("/v1/usage", get(usage::usage))
         .route("/v1/reload", post(reload::reload))
+        .route("/v1/upgrade", post(upgrade::upgrade))
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(from_fn_with_state(callers, caller::admit));
     Router::new()
@@ -59,6 +60,7 @@ fn router(control: Arc<Control>, callers: Arc<Callers>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(reply::no_page)
         .method_not_allowed_fallback(reply::no_method)
+        .layer(from_fn_with_state(control.clone(), upgrade::last_answer))
         .with_state(control)
 }
 

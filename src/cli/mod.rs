@@ -9,6 +9,7 @@ mod remote;
 mod run;
 mod schema;
 mod table;
+mod upgrade;
 mod usage;
 
 use std::path::PathBuf;
@@ -29,9 +30,9 @@ struct Arguments {
 enum Verb {
     /// Serve.
     #[command(
-        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once, SIGHUP reads the file again."
+        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once, SIGHUP reads the file again,\nSIGQUIT hands over to a new process of the program on disk (see `tollgate upgrade`)."
     )]
-    Run(File),
+    Run(run::Asked),
     /// Serve simulated engines, with nothing to configure, and print a request to try.
     Demo,
     /// Say everything that is wrong with a configuration, with place and remedy. Exit code 1 if anything is.
@@ -41,6 +42,11 @@ enum Verb {
     Key(key::Verb),
     /// Make a running gateway read its configuration file again, and say what changed or why not.
     Reload(reload::Asked),
+    /// Replace a running gateway by a new process of its program on disk, without losing a connection.
+    #[command(
+        after_help = "The new process has the old one's arguments and reads the same file. If it does not get ready, the old one goes on."
+    )]
+    Upgrade(upgrade::Asked),
     /// Say what was used: requests, tokens and cost, in groups.
     Usage(usage::Asked),
     /// Turn another system's documents into a configuration, and say what became of every field.
@@ -65,11 +71,12 @@ struct File {
 /// Runs one command line.
 pub fn main() -> ExitCode {
     match Arguments::parse().verb {
-        Verb::Run(file) => run::run(file.config.as_deref()),
+        Verb::Run(asked) => run::run(&asked),
         Verb::Demo => demo::run(),
         Verb::Check(file) => check::run(file.config.as_deref()),
         Verb::Key(verb) => key::run(verb),
         Verb::Reload(asked) => reload::run(&asked),
+        Verb::Upgrade(asked) => upgrade::run(&asked),
         Verb::Usage(asked) => usage::run(&asked),
         Verb::Convert(asked) => convert::run(asked),
         Verb::Schema => schema::run(),

@@ -43,6 +43,20 @@ impl Remote {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, String> {
+        self.ask_within(PATIENCE, method, path, body)
+    }
+
+    /// The same, with another patience.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(super) fn ask_within(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, String> {
         let server = self.server.trim_end_matches('/');
         let mut request = Request::builder()
             .method(method)
@@ -63,7 +77,7 @@ impl Remote {
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
-        let answer = runtime.block_on(Calls::new().call(request, PATIENCE, LARGEST));
+        let answer = runtime.block_on(Calls::new().call(request, patience, LARGEST));
         let answer = answer.map_err(|error| unreachable(server, error))?;
         let (status, body) = (answer.status(), answer.into_body());
         let body: Value = match body.is_empty() {
