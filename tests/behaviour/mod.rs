@@ -27,6 +27,7 @@ mod large_bodies;
 mod limits;
 mod mirrored;
 mod models;
+mod notify;
 mod passthrough;
 mod plugins;
 mod rate_limits;

@@ -10,6 +10,8 @@ mod shutdown;
 mod slow_readers;
 mod storm;
 mod timeouts;
+mod upgrade;
+mod upgrades;
 
 use crate::harness::Reply;
 
