@@ -37,7 +37,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let callers = Arc::new(Callers::new(token));
     let service = router(control, callers).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).await
+    // Without this the connections would be closed as soon as it is dropped.
+    let served = axum::serve(listener, service).with_graceful_shutdown(std::future::pending());
+    served.await
 }
 
 /// Bytes of the largest document.

@@ -148,3 +148,109 @@ fn held(counter: &Counter) -> Option<Held> {
         used: counter.used,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tollgate_sdk::quota::{Limit, Local, Rule};
+
+    use super::*;
+    use crate::store::Memory;
+
+    /// A process, as far as it counts.
+    #[derive(Default)]
+    struct One {
+        quota: Local,
+        budgets: Budgets,
+    }
+
+    impl One {
+        fn begin(store: &Memory) -> One {
+            let one = One::default();
+            one.budgets.catch_up(store, &one.quota).unwrap();
+            one
+        }
+
+        fn uses(&self, reserved: u64, used: u64) {
+            let lease = self.quota.reserve(&limit(), "who", reserved).unwrap();
+            lease.settle(used);
+        }
+
+        fn keep(&self, store: &Memory) {
+            self.budgets.keep(store, &self.quota).unwrap();
+        }
+
+        fn used(&self) -> u64 {
+            1_000 - self.quota.standing(&limit(), "who").remaining
+        }
+    }
+
+    fn limit() -> Limit {
+        Limit {
+            id: "budget".into(),
+            rule: Rule::Calendar {
+                limit: 1_000,
+                period: Period::Month,
+            },
+        }
+    }
+
+    fn stored(store: &Memory) -> u64 {
+        let counters = store.counters().unwrap();
+        counters.iter().map(|counter| counter.used).sum()
+    }
+
+    #[test]
+    fn two_processes_count_one_budget() {
+        let store = Memory::default();
+        let old = One::begin(&store);
+        old.uses(10, 10);
+        let open = old.quota.reserve(&limit(), "who", 100).unwrap();
+        old.keep(&store);
+        let new = One::begin(&store);
+        assert_eq!(new.used(), 110, "what is reserved counts");
+        new.uses(5, 5);
+        // The old one's last exchange came to less, the next to more.
+        open.settle(40);
+        old.uses(1, 20);
+        for process in [&new, &old, &new] {
+            process.keep(&store);
+        }
+        assert_eq!(stored(&store), 75);
+        new.budgets.catch_up(&store, &new.quota).unwrap();
+        assert_eq!(new.used(), 75);
+        // Again and again changes nothing.
+        for process in [&old, &new, &old] {
+            process.keep(&store);
+            process.budgets.catch_up(&store, &process.quota).unwrap();
+            assert_eq!((process.used(), stored(&store)), (75, 75));
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_whole_is_taken_off() {
+        let store = Memory::default();
+        let one = One::begin(&store);
+        let open = one.quota.reserve(&limit(), "who", 100).unwrap();
+        one.keep(&store);
+        assert_eq!(stored(&store), 100);
+        drop(open);
+        one.keep(&store);
+        assert_eq!(stored(&store), 0);
+        one.uses(7, 7);
+        one.keep(&store);
+        assert_eq!((stored(&store), one.used()), (7, 7));
+    }
+
+    #[test]
+    fn a_restart_adds_nothing() {
+        let store = Memory::default();
+        let one = One::begin(&store);
+        one.uses(7, 7);
+        one.uses(3, 3);
+        one.keep(&store);
+        let next = One::begin(&store);
+        assert_eq!(next.used(), 10);
+        next.keep(&store);
+        assert_eq!(stored(&store), 10, "what was read is not added again");
+    }
+}

@@ -19,6 +19,9 @@ use super::Control;
 use crate::model::KINDS;
 use crate::store::{Added, Change, Counter, Resource, Store, StoreError};
 
+/// How long a process that has drained may take to write down what it counted last.
+const AFTERWARDS: Duration = Duration::from_secs(5);
+
 /// How far a change of processes has come, as seen by the old one.
 pub(super) struct Handover {
     still: AtomicBool,
@@ -168,7 +171,7 @@ impl Control {
             true => Vec::new(),
             false => self.store.counters()?,
         };
-        let others = grace.max(self.others_count_for().unwrap_or_default());
+        let others = (grace + AFTERWARDS).max(self.others_count_for().unwrap_or_default());
         Ok(Counted {
             budgets,
             recent: self.registry.offers.quota.recent(),
@@ -187,7 +190,10 @@ impl Control {
             period: counter.period,
             by: i64::try_from(counter.used).unwrap_or(i64::MAX),
         });
-        self.store.count(&added.collect::<Vec<_>>())?;
+        let added: Vec<Added> = added.collect();
+        if !added.is_empty() {
+            self.store.count(&added)?;
+        }
         self.catch_up()?;
         self.registry.offers.quota.resume(&counted.recent);
         let others = Instant::now().checked_add(Duration::from_millis(counted.others));

@@ -11,7 +11,7 @@ use pingora_core::server::{ExecutionPhase, ShutdownWatch};
 use pingora_core::services::background::BackgroundService;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tollgate_sdk::secret::Secret;
 
 use super::pid_file;
@@ -63,11 +63,13 @@ impl Once {
 
 impl Housekeeping {
     /// Ready once every listener is accepted on.
-    async fn become_ready(&self, predecessor: Option<Predecessor>) {
+    async fn become_ready(&self, predecessor: Option<Predecessor>, told: oneshot::Sender<()>) {
         let mut accepting = self.accepting.clone();
         // Its sender lives as long as the services.
         let _ = accepting.wait_for(|count| *count >= self.services).await;
         self.control.set_ready(true);
+        // Who asks for it may have gone.
+        let _ = told.send(());
         if let Some(path) = &self.pid_file
             && let Err(error) = pid_file::write(path)
         {
@@ -88,15 +90,8 @@ impl Housekeeping {
         }
     }
 
-    async fn serve_admin(&self, listener: std::net::TcpListener, wait: bool) {
-        if wait {
-            // Who asks meanwhile is answered by the old process.
-            let mut accepting = self.accepting.clone();
-            let _ = accepting.wait_for(|count| *count >= self.services).await;
-            while !self.control.is_ready() {
-                tokio::task::yield_now().await;
-            }
-        }
+    async fn serve_admin(&self, listener: std::net::TcpListener, from: impl Future<Output = ()>) {
+        from.await;
         let control = self.control.clone();
         let serve = async {
             let listener = TcpListener::from_std(listener)?;
@@ -172,11 +167,18 @@ impl BackgroundService for Housekeeping {
         let Some(beginning) = self.once.take() else {
             return;
         };
+        let (told, ready) = oneshot::channel();
         let succeeds = beginning.predecessor.is_some();
+        let from = async {
+            if succeeds {
+                // Who asks until then is answered by the old process.
+                let _ = ready.await;
+            }
+        };
         // None of them ends before the process does, but for what is handed over.
         tokio::join!(
-            self.serve_admin(beginning.admin, succeeds),
-            self.become_ready(beginning.predecessor),
+            self.serve_admin(beginning.admin, from),
+            self.become_ready(beginning.predecessor, told),
             self.control.keep_resolving(),
             self.control.keep_probing(),
             self.control.keep_books(),

@@ -67,3 +67,20 @@ fn send(path: &OsStr, lines: &str) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.send_to_addr(lines.as_bytes(), &address).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_without_a_file_are_reached() {
+        let name = format!("tollgate-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        send(OsStr::new(&format!("@{name}")), "READY=1").unwrap();
+        let mut bytes = [0; 64];
+        let length = manager.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"READY=1");
+        assert!(send(OsStr::new("/no/such/socket"), "READY=1").is_err());
+    }
+}

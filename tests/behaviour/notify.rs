@@ -99,7 +99,7 @@ fn the_manager_hears_nothing_of_a_failed_upgrade() {
     process.replace_program("#!/bin/sh\nexit 1\n");
     let failed = process.api().ask("POST", "/v1/upgrade", &Value::Null);
     assert_eq!(failed.status, 500, "{}", failed.text());
-    assert_eq!(failed.error_code(), "upgrade_failed");
+    assert_eq!(failed.json()["error"]["code"], "upgrade_failed");
     process.signal("TERM");
     assert_eq!(manager.next(), "STOPPING=1");
 }

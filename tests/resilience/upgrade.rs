@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    CHAT, Client, H2Client, PROGRAM, Process, Ran, Upstream, bearer, chat, engine, is_running,
-    post, runtime, service, streamed, until,
+    CHAT, Client, H2Client, PROGRAM, Process, Ran, Reply, Upstream, bearer, chat, engine,
+    is_running, post, runtime, service, streamed, until,
 };
 
 const GATEWAY: &str = "[[gateway]]\nname = \"main\"\nhosts = [\"*\"]\n";
@@ -32,6 +32,10 @@ pub(super) fn gone(pid: u32) -> Duration {
     start.elapsed()
 }
 
+fn code(reply: &Reply) -> String {
+    reply.json()["error"]["code"].as_str().unwrap().to_owned()
+}
+
 /// A program that waits for the file `go` and then is the real one.
 fn hesitant() -> String {
     format!("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\nexec {PROGRAM} \"$@\"\n")
@@ -50,7 +54,7 @@ fn open_streams_live_on_in_the_old_process() {
     other.send(streamed("m", 50), true).unwrap();
     let mut h2_stream = other.head().unwrap();
     let mut kept = process.client();
-    assert_eq!(kept.chat("m", "").header("connection"), None);
+    assert_ne!(kept.chat("m", "").header("connection"), Some("close"));
 
     let (old, new) = upgrade(&process);
     assert_eq!(old, process.pid());
@@ -76,7 +80,7 @@ fn open_streams_live_on_in_the_old_process() {
         assert!(text.ends_with("data: [DONE]\n\n"), "{what}: {text}");
     }
     let took = gone(old);
-    assert!(took < Duration::from_secs(3), "nothing was left: {took:?}");
+    assert!(took < Duration::from_secs(5), "nothing was left: {took:?}");
     let (status, _) = process.end();
     assert!(status.success(), "{status}");
     assert!(is_running(new));
@@ -103,7 +107,7 @@ fn a_signal_hands_over_too() {
 fn limits_go_on_where_they_were() {
     let upstream = Upstream::obliging();
     let limits = "plugins = [{ name = \"rate_limiter\", settings = { limits = { per_ip = { limit = 10, window = \"1h\" } } } }]\n";
-    let slow = "rate_limits = [{ prefix = \"/\", key = \"ip\", rps = 0.001, burst = 4 }]\n";
+    let slow = "rate_limits = [{ prefix = \"/\", key = \"ip\", rps = 0.017, burst = 4 }]\n";
     let toml = GATEWAY.to_owned()
         + "auth = \"none\"\n"
         + limits
@@ -166,7 +170,7 @@ fn a_broken_program_leaves_the_old_one_serving() {
         assert!(process.is_ready(), "{what}");
         let reply = kept.chat("m", "");
         reply.assert_ok();
-        assert_eq!(reply.header("connection"), None, "{what}");
+        assert_ne!(reply.header("connection"), Some("close"), "{what}");
         process.client().chat("m", "").assert_ok();
         // Nothing is held still any more.
         let key = json!({"name": what, "gateway": "main"});
@@ -224,11 +228,11 @@ fn two_upgrades_at_once_are_refused_and_changes_wait() {
             (reply.status != 201).then_some(reply)
         });
         assert_eq!(refused.status, 503);
-        assert_eq!(refused.error_code(), "handing_over");
+        assert_eq!(code(&refused), "handing_over");
         assert!(refused.header("retry-after").is_some());
         let again = process.api().ask("POST", "/v1/upgrade", &Value::Null);
         assert_eq!(again.status, 409, "{}", again.text());
-        assert_eq!(again.error_code(), "handing_over");
+        assert_eq!(code(&again), "handing_over");
         let reload = process.api().ask("POST", "/v1/reload", &Value::Null);
         assert_eq!(reload.status, 503, "{}", reload.text());
         assert_eq!(process.api().get("/v1/keys").status, 200);
@@ -320,7 +324,7 @@ fn what_cannot_be_replaced_says_so() {
     let gateway = crate::harness::Gateway::start(&service("m", "m", &upstream.url()));
     let refused = gateway.api().ask("POST", "/v1/upgrade", &Value::Null);
     assert_eq!(refused.status, 409, "{}", refused.text());
-    assert_eq!(refused.error_code(), "not_replaceable");
+    assert_eq!(code(&refused), "not_replaceable");
     for wrong in [json!({"patience": 5}), json!({"patience": "1h"})] {
         let refused = gateway.api().ask("POST", "/v1/upgrade", &wrong);
         assert_eq!(refused.status, 400, "{}", refused.text());

@@ -33,7 +33,7 @@ pub(super) use take_over::Predecessor;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the last words may take, which need nothing but the processor.
 const SWITCH: Duration = Duration::from_secs(15);
-/// Names, for a new process, the one that started it. A process that was started by another ignores it.
+/// Tells a new process that its standard input is the way to the one that it is to take over from; its value is that one's number.
 const VARIABLE: &str = "TOLLGATE_UPGRADE";
 /// The version of these messages.
 const VERSION: u32 = 1;

@@ -6,9 +6,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
 
 use super::super::StartError;
 use super::link::Link;
@@ -33,9 +35,10 @@ impl Predecessor {
     pub(in crate::server) fn find(
         socket: Option<&Path>,
     ) -> Result<Option<Predecessor>, StartError> {
-        let parent = std::env::var(VARIABLE).ok();
-        let stream = match (parent, socket) {
-            (Some(pid), _) if pid == parent_id().to_string() => input(),
+        // Whom it starts in turn has the variable, too, but not the socket.
+        let given = socket_domain(io::stdin()).is_ok_and(|of| of == AddressFamily::UNIX);
+        let stream = match (std::env::var_os(VARIABLE), socket) {
+            (Some(_), _) if given => input(),
             (_, Some(path)) => UnixStream::connect(path),
             _ => return Ok(None),
         };
