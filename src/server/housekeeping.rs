@@ -82,7 +82,10 @@ impl Housekeeping {
             // It has seen that it is replaced, or is gone.
             log::warn!("the old process could not be told: {error}");
         }
-        supervisor::ready();
+        match succeeds {
+            true => supervisor::took_over(),
+            false => supervisor::ready(),
+        }
         log::info!("ready");
         if succeeds {
             // The file may have changed since it was read, and the old one no longer looks.

@@ -29,9 +29,10 @@ pub fn stopping() {
     say("STOPPING=1");
 }
 
-/// Another process is the service's now.
-pub fn main_process(pid: u32) {
-    say(&format!("MAINPID={pid}"));
+/// Requests are taken by this process, which is the service now in place of another.
+pub fn took_over() {
+    // In one message, so that none comes between.
+    say(&format!("MAINPID={}\nREADY=1", std::process::id()));
 }
 
 /// The process is alive.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::link::Link;
 use super::{Offer, Program, Ready, SWITCH, Serving, VERSION};
 use crate::control::{Control, UpgradeError, Upgraded};
-use crate::telemetry::supervisor;
 
 /// A process that can be taken over from.
 pub(in crate::server) struct Old {
@@ -135,7 +134,6 @@ impl Old {
         let switched = link.send(&counted, &[]);
         let switched = switched.and_then(|()| link.receive::<Serving>(SWITCH));
         switched.map_err(|error| heard(&error, "it served"))?;
-        supervisor::main_process(ready.pid);
         self.control.set_handed_over();
         self.let_go();
         Ok(Upgraded {
