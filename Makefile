@@ -3,12 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test check fmt bench fuzz schema docs
+.PHONY: help setup demo build test check fmt bench bench-upgrade fuzz schema docs
 
 CARGO ?= cargo
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 setup: ## a C compiler and cmake, if they are missing (zlib-ng and the allocator are C)
 	@missing=""; \
@@ -57,6 +57,9 @@ docs: ## write the pages of docs/ that are made from the code anew
 
 bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
 	python3 bench/measure/run.py $(ARGS)
+
+bench-upgrade: setup ## 20 upgrades under load; ARGS="--upgrades 5 --seconds 30"
+	python3 bench/measure/upgrade.py $(ARGS)
 
 fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
 	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done

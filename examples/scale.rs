@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use pingora_core::server::ShutdownSignalWatch;
 use tollgate::config::{self, Format};
 use tollgate::model::Config;
-use tollgate::server::{self, Ending, ShutdownSignal};
+use tollgate::server::{self, Ending, ShutdownSignal, Start};
 use tollgate::snapshot::{Decision, Head, ModelName, Registry, Snapshot, Who, compile};
 use tollgate::telemetry::Metrics;
 use tollgate_sdk::plugin::NoHttp;
@@ -220,9 +220,12 @@ fn serve(size: Size) {
     std::thread::spawn(move || {
         server::run(
             &config,
-            Some(&path),
+            Start {
+                file: Some(&path),
+                take_over: false,
+            },
             Ending {
-                signal: Box::new(Never),
+                signal: Some(Box::new(Never)),
                 drained: None,
             },
         )

@@ -19,14 +19,15 @@ mod serve;
 mod socket;
 mod status;
 mod targets;
+mod upgrade;
 mod usage;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
@@ -43,27 +44,30 @@ pub use socket::Socket;
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves at `address`, and on `socket` if there is one, until it is dropped.
+/// Serves at `listener` until `over`, and on `socket` if there is one. Connections that are open then go on, each until its next answer; it ends when it is dropped.
 ///
 /// # Errors
 /// When it cannot listen.
 pub async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     socket: Option<&Socket>,
     token: Option<Secret<String>>,
     control: Arc<Control>,
+    over: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
     let router = router(control, token);
     let on_socket = async {
         match socket.map(Socket::listen).transpose()? {
-            Some(socket) => serve::serve(&socket, router.clone(), Limits::default()).await,
+            Some(socket) => {
+                let end = std::future::pending();
+                serve::serve(socket, router.clone(), Limits::default(), end).await;
+            }
             None => std::future::pending().await,
         }
         Ok(())
     };
     let on_address = async {
-        serve::serve(&listener, router.clone(), Limits::default()).await;
+        serve::serve(listener, router.clone(), Limits::default(), over).await;
         Ok(())
     };
     tokio::try_join!(on_address, on_socket).map(drop)
@@ -77,6 +81,7 @@ fn router(control: Arc<Control>, token: Option<Secret<String>>) -> Router {
         .layer(Extension(events::Watchers::default()))
         // Bodies have been measured by then.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(control.clone(), upgrade::last_answer))
         .with_state(control)
 }
 

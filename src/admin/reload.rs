@@ -29,6 +29,7 @@ pub(super) async fn reload(State(control): State<Arc<Control>>) -> Response {
                 ReloadError::NoFile => (StatusCode::CONFLICT, "no_file"),
                 ReloadError::Mistakes(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
                 ReloadError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+                ReloadError::HandingOver => return reply::in_a_moment(&error.to_string()),
                 ReloadError::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             };
             reply::error(status, code, &error.to_string())

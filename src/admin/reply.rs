@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -56,12 +57,23 @@ pub(super) fn refused(refused: &ChangeError) -> Response {
         ChangeError::InUse(_) => (StatusCode::CONFLICT, "in_use"),
         ChangeError::Missing(..) => (StatusCode::NOT_FOUND, "not_found"),
         ChangeError::Stale { .. } => (StatusCode::PRECONDITION_FAILED, "stale"),
+        ChangeError::HandingOver => return in_a_moment(&refused.to_string()),
         ChangeError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         ChangeError::Unwritten(_) | ChangeError::Broken => {
             (StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
         }
     };
     error(status, code, &sentence(&refused.to_string()))
+}
+
+/// Nothing is changed while one process takes over from another.
+pub(super) fn in_a_moment(why: &str) -> Response {
+    let refused = error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "handing_over",
+        &sentence(why),
+    );
+    ([(RETRY_AFTER, "1")], refused).into_response()
 }
 
 /// What is wrong with a request, as a sentence.

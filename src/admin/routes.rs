@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::audit::{self, Writing};
 use super::caller::{self, Callers};
 use super::schemas::{list_of, named};
-use super::{body, events, openapi, pages, reload, status, usage};
+use super::{body, events, openapi, pages, reload, status, upgrade, usage};
 use crate::config::ResourceKind;
 use crate::control::Control;
 
@@ -283,6 +283,24 @@ fn process() -> Vec<Route> {
             .refuses(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The file has mistakes; nothing has changed.",
+            ),
+        Route::new(Method::POST, "/v1/upgrade", "upgrade", upgrade::upgrade)
+            .says("Starts a process of the program on disk, which takes over. It answers when that one serves.")
+            .may_take(json!({
+                "type": "object",
+                "properties": {"patience": {
+                    "type": "string",
+                    "description": "How long the new process may take to get ready, `10m` at most; by default `60s`.",
+                }},
+            }))
+            .answers(StatusCode::OK, "It serves.", named("Upgraded"))
+            .refuses(
+                StatusCode::CONFLICT,
+                "It is under way already, or this process was not started by `tollgate run`.",
+            )
+            .refuses(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The new process did not get to serve; the old one goes on.",
             ),
         Route::new(Method::GET, "/healthz", "isAlive", super::alive)
             .says("Whether the process is alive.")

@@ -34,6 +34,7 @@ pub(super) fn all() -> Map<String, Value> {
     schemas.insert("Usage".into(), usage());
     schemas.insert("Reloaded".into(), reloaded());
     schemas.insert("Status".into(), status());
+    schemas.insert("Upgraded".into(), upgraded());
     schemas.insert("Event".into(), event());
     schemas.insert("Target".into(), registered());
     schemas.insert("NewTarget".into(), <Target as FromNode>::schema());
@@ -156,6 +157,15 @@ fn reloaded() -> Value {
             lines("What only a restart brings into force."),
         ),
         ("warnings", text()),
+    ])
+}
+
+fn upgraded() -> Value {
+    object(&[
+        ("old", count()),
+        ("new", count()),
+        ("version", text()),
+        ("open", count()),
     ])
 }
 

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -96,17 +96,28 @@ impl Source for UnixListener {
     }
 }
 
-/// Serves until it is dropped.
-pub(super) async fn serve(source: &impl Source, router: Router, limits: Limits) {
+/// Accepts until `over` and then closes its source; whom it has accepted it serves until it is dropped.
+pub(super) async fn serve(
+    source: impl Source,
+    router: Router,
+    limits: Limits,
+    over: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
     // They end with this.
     let mut open = JoinSet::new();
+    let mut over = pin!(over);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         while open.try_join_next().is_some() {}
-        match source.next().await {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, source.next().await)
+        };
+        let (place, next) = tokio::select! {
+            next = next => next,
+            () = &mut over => break,
+        };
+        match next {
             Ok((io, peer)) => {
                 let served = converse(io, peer, router.clone(), limits);
                 open.spawn(async move {
@@ -121,6 +132,8 @@ pub(super) async fn serve(source: &impl Source, router: Router, limits: Limits) 
             }
         }
     }
+    drop(source);
+    while open.join_next().await.is_some() {}
 }
 
 async fn converse<I>(io: I, peer: Peer, router: Router, limits: Limits)
@@ -253,7 +266,7 @@ mod tests {
         let router = Router::new()
             .route("/", get(page))
             .route("/small", get(|| async { "small" }));
-        tokio::spawn(async move { serve(&listener, router, SHORT).await });
+        tokio::spawn(async move { serve(listener, router, SHORT, std::future::pending()).await });
         address
     }
 

@@ -23,6 +23,14 @@ impl Socket {
     /// When somebody answers there, when something else is there, or when its folder cannot be written.
     pub fn bind(path: &Path) -> io::Result<Socket> {
         clear(path)?;
+        Self::replace(path)
+    }
+
+    /// Listens at `path`, whoever does so now: they keep those that have come to them.
+    ///
+    /// # Errors
+    /// When its folder cannot be written.
+    pub fn replace(path: &Path) -> io::Result<Socket> {
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tollgate_bench::engine::{Engine, EngineConfig};
 
 use crate::config::{self, Format};
-use crate::server::{self, Ending};
+use crate::server::{self, Ending, Start};
 
 const ENGINES: usize = 3;
 const LARGE: &str = "demo/large";
@@ -34,7 +34,7 @@ pub(super) fn run() -> ExitCode {
         let (address, admin) = (listener.address, loaded.config.admin.address);
         std::thread::spawn(move || greet(address, admin, &key));
     }
-    match server::run(&loaded.config, None, Ending::by_signals()) {
+    match server::run(&loaded.config, Start::default(), Ending::by_signals()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error.to_string()),
     }

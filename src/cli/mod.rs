@@ -21,6 +21,7 @@ mod shell;
 mod table;
 mod terminal;
 mod top;
+mod upgrade;
 mod usage;
 mod yaml;
 
@@ -44,9 +45,10 @@ struct Arguments {
 enum Verb {
     /// Serve.
     #[command(
-        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once, SIGHUP reads the file again.\n\nExample: tollgate run -c conf/tollgate.toml"
+        after_help = "SIGTERM lets open streams finish (server.grace), SIGINT stops at once, SIGHUP reads the file again,\n\
+            SIGQUIT hands over to a new process of the program on disk (see `tollgate upgrade`).\n\nExample: tollgate run -c conf/tollgate.toml"
     )]
-    Run(File),
+    Run(run::Asked),
     /// Serve simulated engines, with nothing to configure, and print a request to try.
     #[command(after_help = "Example: tollgate demo")]
     Demo,
@@ -89,6 +91,12 @@ enum Verb {
             Examples:\n  tollgate top\n  tollgate top --once"
     )]
     Top(top::Asked),
+    /// Replace a running gateway by a new process of its program on disk, without losing a connection.
+    #[command(
+        after_help = "The new process has the old one's arguments and reads the same file. If it does not get ready, the old one goes on.\n\n\
+            Example: tollgate upgrade --patience 2m"
+    )]
+    Upgrade(upgrade::Asked),
     /// Say what was used: requests, tokens and cost, in groups.
     #[command(after_help = "Example: tollgate usage --by model --since 7d")]
     Usage(usage::Asked),
@@ -128,7 +136,7 @@ pub fn command() -> clap::Command {
 /// Runs one command line.
 pub fn main() -> ExitCode {
     match Arguments::parse().verb {
-        Verb::Run(file) => run::run(file.config.as_deref()),
+        Verb::Run(asked) => run::run(&asked),
         Verb::Demo => demo::run(),
         Verb::Check(file) => check::run(file.config.as_deref()),
         Verb::Apply(asked) => apply::run(&asked),
@@ -138,6 +146,7 @@ pub fn main() -> ExitCode {
         Verb::Key(verb) => key::run(verb),
         Verb::Reload(asked) => reload::run(&asked),
         Verb::Top(asked) => top::run(&asked),
+        Verb::Upgrade(asked) => upgrade::run(&asked),
         Verb::Usage(asked) => usage::run(&asked),
         Verb::Convert(asked) => convert::run(&asked),
         Verb::Schema(asked) => schema::run(&asked),

@@ -44,6 +44,7 @@ pub(super) struct Api {
     token: Option<Secret<String>>,
     calls: Calls,
     runtime: Runtime,
+    patience: Duration,
 }
 
 /// What the gateway answered, whatever it is.
@@ -79,6 +80,7 @@ impl Remote {
             token: self.token()?,
             calls: Calls::new(),
             runtime: runtime.map_err(|error| Refused::unsent(error.to_string()))?,
+            patience: PATIENCE,
         })
     }
 
@@ -93,6 +95,24 @@ impl Remote {
         body: Option<&Value>,
     ) -> Result<Value, Refused> {
         self.open()?.ask(method, path, body)
+    }
+
+    /// The same, with another patience.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(super) fn ask_within(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Refused> {
+        let api = Api {
+            patience,
+            ..self.open()?
+        };
+        api.ask(method, path, body)
     }
 
     fn token(&self) -> Result<Option<Secret<String>>, Refused> {
@@ -185,8 +205,8 @@ impl Api {
             .map_err(|_| Refused::unsent(format!("--server: {} is no address", self.server)))?;
         let answer: Result<Response<Bytes>, CallError> = self.runtime.block_on(async {
             match socket {
-                Some(path) => socket::call(path, request, PATIENCE, LARGEST).await,
-                None => self.calls.call(request, PATIENCE, LARGEST).await,
+                Some(path) => socket::call(path, request, self.patience, LARGEST).await,
+                None => self.calls.call(request, self.patience, LARGEST).await,
             }
         });
         let answer = answer.map_err(|error| {

@@ -3,13 +3,24 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::File;
 use crate::config;
 use crate::model::{Level, Log, LogFormat};
-use crate::server::{self, Ending};
+use crate::server::{self, Ending, Start};
 use crate::telemetry::logger;
 
+#[derive(clap::Args)]
+pub(super) struct Asked {
+    #[command(flatten)]
+    file: File,
+    /// Take over from the process that listens at `server.upgrade_socket`.
+    #[arg(long)]
+    upgrade: bool,
+}
+
 /// Loads the configuration and serves it until a signal.
-pub(super) fn run(path: Option<&Path>) -> ExitCode {
+pub(super) fn run(asked: &Asked) -> ExitCode {
+    let path = asked.file.config.as_deref();
     let path = path.map_or_else(config::default_path, Path::to_path_buf);
     let loaded = match config::load(&path) {
         Ok(loaded) => loaded,
@@ -22,7 +33,11 @@ pub(super) fn run(path: Option<&Path>) -> ExitCode {
     if !loaded.warnings.is_empty() {
         eprintln!("{}", loaded.warnings);
     }
-    match server::run(&loaded.config, Some(&path), Ending::by_signals()) {
+    let start = Start {
+        file: Some(&path),
+        take_over: asked.upgrade,
+    };
+    match server::run(&loaded.config, start, Ending::by_signals()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tollgate: {error}");

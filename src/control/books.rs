@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Control;
 use super::events::EventKind;
+use crate::store::StoreError;
 use crate::store::anomaly::{Anomaly, What, anomalies};
 
 /// How often budgets are written down. So much of what was counted is lost with a process that is killed.
@@ -55,7 +56,14 @@ impl Control {
         loop {
             time.tick().await;
             let control = self.clone();
-            let written = tokio::task::spawn_blocking(move || control.write_budgets()).await;
+            let keep = move || {
+                control.write_budgets()?;
+                match control.others_count_for() {
+                    Some(_) => control.catch_up(),
+                    None => Ok(()),
+                }
+            };
+            let written = tokio::task::spawn_blocking(keep).await;
             let error = written.ok().and_then(Result::err);
             if let (Some(error), false) = (&error, failed) {
                 log::error!("what budgets have counted cannot be kept: {error}");
@@ -64,9 +72,15 @@ impl Control {
         }
     }
 
-    fn write_budgets(&self) -> Result<(), crate::store::StoreError> {
+    pub(super) fn write_budgets(&self) -> Result<(), StoreError> {
         let quota = &*self.registry.offers.quota;
         self.budgets.keep(&*self.store, quota)
+    }
+
+    /// Counts what earlier processes, which drain, have added to budgets.
+    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
+        let quota = &*self.registry.offers.quota;
+        self.budgets.catch_up(&*self.store, quota)
     }
 
     async fn keep_tending(&self) {
@@ -74,7 +88,9 @@ impl Control {
         time.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             time.tick().await;
-            self.tend_keys().await;
+            if !self.is_still() {
+                self.tend_keys().await;
+            }
         }
     }
 

@@ -152,6 +152,9 @@ pub enum ChangeError {
     /// Its secret could not be put where its users look.
     #[error("its new secret cannot be written: {0}")]
     Unwritten(std::io::Error),
+    /// Another process is about to take over: it will make changes, in a moment.
+    #[error("another process is taking over, which will make changes in a moment")]
+    HandingOver,
     /// The change broke down.
     #[error("the change could not be made")]
     Broken,
@@ -222,6 +225,9 @@ impl Control {
                 secrets: HashMap::new(),
                 warnings,
             });
+        }
+        if self.is_still() {
+            return Err(ChangeError::HandingOver);
         }
         let changes = changes(candidate.kept());
         let (store, least) = (self.store.clone(), present.revision);

@@ -7,6 +7,7 @@ mod budgets;
 mod change;
 mod conditions;
 pub mod events;
+mod handover;
 mod keys;
 mod observe;
 mod probes;
@@ -36,7 +37,10 @@ use self::conditions::Book;
 use self::events::Events;
 pub use change::{Announced, ChangeError, Changed, Edit, Expected, Source, What};
 
+use self::handover::Handover;
 pub use conditions::{Condition, ConditionKind, GatewayState, LastReload};
+
+pub use handover::{Asked, Counted, UpgradeError, Upgraded, inherit};
 pub use keys::Issued;
 pub use reload::{ReloadError, Reloaded};
 pub use status::{GatewayStatus, QueueStatus, ServiceStatus, Status, TargetStatus};
@@ -60,6 +64,7 @@ pub struct Control {
     events: Arc<Events>,
     /// What is remembered of gateways' conditions.
     book: Book,
+    handover: Handover,
 }
 
 impl Control {
@@ -89,7 +94,8 @@ impl Control {
         for told in take_kept(&mut set, change::kept(&*store)?, None) {
             log::error!("{told}");
         }
-        budgets::restore(&*store, &*registry.offers.quota)?;
+        let budgets = Budgets::default();
+        budgets.catch_up(&*store, &*registry.offers.quota)?;
         let snapshot = compile(set.config(), revision, &registry, &metrics, None);
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(revision as i64);
@@ -101,12 +107,13 @@ impl Control {
             metrics,
             registry,
             store,
-            budgets: Budgets::default(),
+            budgets,
             file,
             tended: tokio::sync::Mutex::default(),
             probed,
             events: Arc::default(),
             book: Book::default(),
+            handover: Handover::default(),
         })
     }
 

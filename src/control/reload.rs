@@ -16,6 +16,7 @@ use super::change;
 use super::events::Touched;
 use crate::config::{self, Loaded, Set, take_kept};
 use crate::model::Config;
+use crate::telemetry::supervisor;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -48,6 +49,9 @@ pub enum ReloadError {
     /// What is kept could not be read.
     #[error("{0}")]
     Store(crate::store::StoreError),
+    /// Another process is about to take over, which has read the file.
+    #[error("another process is taking over, which reads the file itself")]
+    HandingOver,
     /// The reload broke down.
     #[error("the reload broke down")]
     Broken,
@@ -59,9 +63,16 @@ impl Control {
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let told = self.is_ready() && !self.is_still();
+        if told {
+            supervisor::reloading();
+        }
         let changing = self.book.changing();
         let done = self.try_reload().await;
         drop(changing);
+        if told {
+            supervisor::ready();
+        }
         let result = if done.is_ok() { "ok" } else { "refused" };
         let counter = &self.metrics.config_reloads;
         counter.with_label_values(&[result]).inc();
@@ -78,6 +89,9 @@ impl Control {
     async fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
         let _tended = self.tended.lock().await;
+        if self.is_still() {
+            return Err(ReloadError::HandingOver);
+        }
         let present = self.resources();
         let store = self.store.clone();
         // Both wait for the disk.
@@ -151,7 +165,8 @@ impl Control {
             // Whoever writes it may not be done: it must look the same twice.
             let settled = now == last && now != known && now.is_some();
             last = now;
-            if asked || settled {
+            // Once another process serves, it looks.
+            if (asked || settled) && !self.is_handed_over() {
                 known = now;
                 let _ = self.reload().await;
             }
@@ -187,6 +202,11 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
         was.keep_usage_by_hour != is.keep_usage_by_hour,
         "server.keep_usage_by_hour",
     );
+    keep(
+        was.upgrade_socket != is.upgrade_socket,
+        "server.upgrade_socket",
+    );
+    keep(was.pid_file != is.pid_file, "server.pid_file");
     keep(old.admin != new.admin, "admin");
     keep(old.log != new.log, "log");
     keep(old.listeners != new.listeners, "listener");

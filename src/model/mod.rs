@@ -39,7 +39,9 @@ pub use name::Name;
 pub use pattern::{HostPattern, PathPattern, Rewrite, RewritePiece, Segment};
 pub use plugin::{OnError, Plugin, PluginSettings};
 pub use policy::{HashKey, Policy};
-pub use process::{AccessLog, Admin, Level, Log, LogFormat, Server, SocketPath, StateStore};
+pub use process::{
+    AccessLog, Admin, FilePath, Level, Log, LogFormat, Server, SocketPath, StateStore,
+};
 pub use queue::{Queue, RetryLimit};
 pub use rate_limit::{RateKey, RateLimit};
 pub use retry::{PartialRetry, Retry, RetryOn};

@@ -32,8 +32,14 @@ document! {
         header_timeout: Duration = Duration::from_secs(10),
         /// How long a client may pause while sending a body; slower ones get 408.
         body_timeout: Duration = Duration::from_secs(60),
+        /// Where a process that is to take over finds this one (`tollgate run --upgrade`), if somebody else starts it: a socket in a folder
+        /// that only its owner can enter, made if it is not there. `tollgate upgrade` needs none.
+        #[example = "/run/tollgate/upgrade.sock"]
+        upgrade_socket: Option<FilePath>,
+        /// Where the serving process writes its number.
+        #[example = "/run/tollgate/tollgate.pid"]
+        pid_file: Option<FilePath>,
     }
-    later ["upgrade_socket", "pid_file"]
 }
 
 document! {
@@ -155,7 +161,30 @@ impl FromText for SocketPath {
     }
 }
 
+/// A file's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl FromText for FilePath {
+    const EXPECTED: &'static str = "a path";
+    const EXAMPLE: &'static str = "/run/tollgate/file";
+
+    fn from_text(text: &str) -> Result<Self, Invalid> {
+        match text.is_empty() || text.ends_with('/') {
+            true => {
+                Err(Invalid::new("no file's path").help("write a path: \"/run/tollgate/file\""))
+            }
+            false => Ok(Self(text.into())),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
 text_in_document!(SocketPath);
+text_in_document!(FilePath);
 
 /// Where state is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

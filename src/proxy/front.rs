@@ -95,8 +95,24 @@ impl ServerApp for Connections {
         ServerApp::process_new(&self.front.proxy, watched, shutdown).await
     }
 
-    async fn cleanup(&self) {
-        self.front.proxy.http_cleanup().await;
+    /// Nothing yet: Pingora would cut connections whose request is on its way. They end by [`Waiting::close`].
+    async fn cleanup(&self) {}
+}
+
+impl Connections {
+    /// Those that wait for a request.
+    pub fn waiting(&self) -> Waiting {
+        Waiting(self.front.clone())
+    }
+}
+
+/// A service's connections that wait for a request.
+pub struct Waiting(Arc<Front>);
+
+impl Waiting {
+    /// Closes them, and whatever comes to wait from now on. What has already come of a request is still served.
+    pub async fn close(&self) {
+        self.0.proxy.http_cleanup().await;
     }
 }
 

@@ -45,7 +45,7 @@ use self::recover::Road;
 use crate::control::Control;
 use crate::telemetry::AccessLog;
 
-pub use front::{Connections, serve};
+pub use front::{Connections, Waiting, serve};
 
 /// Tollgate as Pingora sees it. Clones share everything.
 #[derive(Clone)]

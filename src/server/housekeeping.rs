@@ -1,75 +1,131 @@
 //! Everything with a loop of its own, in one background service: the admin listener, name resolution,
 //! readiness, draining.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::server::{ExecutionPhase, ShutdownWatch};
 use pingora_core::services::background::BackgroundService;
-use tokio::net::TcpStream;
+use tokio::net::TcpListener;
 use tokio::sync::broadcast::Receiver;
+use tokio::sync::{oneshot, watch};
 use tollgate_sdk::secret::Secret;
 
-use crate::admin::{self, Socket};
+use super::admin_socket::AdminSocket;
+use super::pid_file;
+use super::upgrade::Predecessor;
+use crate::admin;
 use crate::control::Control;
-use crate::model::Config;
+use crate::proxy::Waiting;
+use crate::telemetry::supervisor;
 
+/// How long nothing must be open before connections that wait for a request are closed: as long as a client's next request may be on its way to a
+/// process that stops.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// What is looked after, and what with.
 pub(super) struct Housekeeping {
-    control: Arc<Control>,
-    listeners: Vec<SocketAddr>,
-    admin: SocketAddr,
-    socket: Option<Arc<Socket>>,
-    token: Option<Secret<String>>,
-    // Taken once, when the service starts.
-    phases: Mutex<Option<Receiver<ExecutionPhase>>>,
-    open: Arc<AtomicUsize>,
-    drained: Option<fn()>,
+    pub(super) control: Arc<Control>,
+    /// How many services of [`accepting`](Self::accepting) there are.
+    pub(super) services: usize,
+    /// Counts those that accept.
+    pub(super) accepting: watch::Receiver<usize>,
+    pub(super) admin_socket: AdminSocket,
+    pub(super) token: Option<Secret<String>>,
+    pub(super) pid_file: Option<PathBuf>,
+    /// Exchanges that have not ended.
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) drained: Option<fn()>,
+    pub(super) once: Once,
+}
+
+/// What is taken when the service starts.
+#[derive(Default)]
+pub(super) struct Once(Mutex<Option<Beginning>>);
+
+pub(super) struct Beginning {
+    pub(super) phases: Receiver<ExecutionPhase>,
+    pub(super) admin: std::net::TcpListener,
+    pub(super) predecessor: Option<Predecessor>,
+}
+
+impl Once {
+    pub(super) fn new(beginning: Beginning) -> Once {
+        Once(Mutex::new(Some(beginning)))
+    }
+
+    fn take(&self) -> Option<Beginning> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Housekeeping {
-    pub(super) fn new(
-        control: Arc<Control>,
-        config: &Config,
-        socket: Option<Arc<Socket>>,
-        phases: Receiver<ExecutionPhase>,
-        open: Arc<AtomicUsize>,
-        drained: Option<fn()>,
-    ) -> Housekeeping {
-        Housekeeping {
-            control,
-            listeners: config
-                .listeners
-                .iter()
-                .map(|listener| listener.address)
-                .collect(),
-            admin: config.admin.address,
-            socket,
-            token: config.admin.token.clone(),
-            phases: Mutex::new(Some(phases)),
-            open,
-            drained,
+    /// Ready once every listener is accepted on.
+    async fn become_ready(&self, predecessor: Option<Predecessor>, told: oneshot::Sender<()>) {
+        let mut accepting = self.accepting.clone();
+        // Its sender lives as long as the services.
+        let _ = accepting.wait_for(|count| *count >= self.services).await;
+        self.control.set_ready(true);
+        // Who asks for it may have gone.
+        let _ = told.send(());
+        if let Some(path) = &self.pid_file
+            && let Err(error) = pid_file::write(path)
+        {
+            log::error!("server.pid_file cannot be written: {error}");
+        }
+        let succeeds = predecessor.is_some();
+        if let Some(predecessor) = predecessor
+            && let Err(error) = predecessor.serving()
+        {
+            // It has seen that it is replaced, or is gone.
+            log::warn!("the old process could not be told: {error}");
+        }
+        match succeeds {
+            true => supervisor::took_over(),
+            false => supervisor::ready(),
+        }
+        log::info!("ready");
+        if succeeds {
+            // The file may have changed since it was read, and the old one no longer looks.
+            let _ = self.control.reload().await;
         }
     }
 
-    /// Ready once every listener accepts.
-    async fn become_ready(&self) {
-        for address in &self.listeners {
-            while TcpStream::connect(reachable(*address)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+    /// `ready`: when a predecessor, which answers until then, is replaced.
+    async fn serve_admin(
+        &self,
+        listener: std::net::TcpListener,
+        ready: Option<oneshot::Receiver<()>>,
+    ) {
+        if let Some(ready) = ready {
+            let _ = ready.await;
+            if let Err(error) = self.admin_socket.replace() {
+                log::error!("admin.socket cannot be taken over: {error}");
             }
         }
-        self.control.set_ready(true);
-        log::info!("ready");
+        let control = self.control.clone();
+        let serve = async {
+            let listener = TcpListener::from_std(listener)?;
+            let socket = self.admin_socket.get();
+            // Then the new process accepts; connections that are open here go on.
+            let over = self.control.handed_over();
+            admin::serve(listener, socket, self.token.clone(), control, over).await
+        };
+        if let Err(error) = serve.await {
+            log::error!("the admin listener failed: {error}");
+        }
     }
 
     async fn follow(&self, mut phases: Receiver<ExecutionPhase>) {
         while let Ok(phase) = phases.recv().await {
             match phase {
+                // After a change of processes the gateway is as ready as before.
                 ExecutionPhase::GracefulTerminate | ExecutionPhase::ShutdownStarted => {
-                    self.control.set_ready(false);
+                    self.control.set_ready(self.control.is_handed_over());
                 }
                 ExecutionPhase::ShutdownGracePeriod => self.drain().await,
                 _ => {}
@@ -77,67 +133,65 @@ impl Housekeeping {
         }
     }
 
+    /// Ends the process when nothing is left to do.
     async fn drain(&self) {
         let Some(drained) = self.drained else { return };
+        let mut since = Instant::now();
+        while since.elapsed() < QUIET {
+            if self.open.load(Ordering::Acquire) > 0 {
+                since = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for waiting in &self.waiting {
+            waiting.close().await;
+        }
+        // What had come by then is served.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         while self.open.load(Ordering::Acquire) > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.control.clone().settle().await;
         // The access log's writer flushes within 200 ms.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        if let Some(socket) = &self.socket {
-            socket.remove();
-        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
         log::info!("drained");
+        self.admin_socket.remove();
+        if let Some(path) = &self.pid_file {
+            pid_file::remove(path);
+        }
         drained();
+    }
+
+    /// Says that the process is alive, as often as its manager wants to hear it.
+    async fn show_life(&self) {
+        let Some(every) = supervisor::watchdog() else {
+            return;
+        };
+        loop {
+            supervisor::alive();
+            tokio::time::sleep(every).await;
+        }
     }
 }
 
 #[async_trait]
 impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let phases = self
-            .phases
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take();
-        let follow = async {
-            match phases {
-                Some(phases) => self.follow(phases).await,
-                None => std::future::pending().await,
-            }
+        let Some(beginning) = self.once.take() else {
+            return;
         };
-        let admin = async {
-            if let Err(error) = admin::serve(
-                self.admin,
-                self.socket.as_deref(),
-                self.token.clone(),
-                self.control.clone(),
-            )
-            .await
-            {
-                log::error!("the admin listener on {} failed: {error}", self.admin);
-            }
-        };
-        // None of them ends before the process does.
+        let (told, ready) = oneshot::channel();
+        let replaced = { beginning.predecessor.as_ref() }.map(|_| ready);
+        // None of them ends before the process does, but for what is handed over.
         tokio::join!(
-            admin,
-            self.become_ready(),
+            self.serve_admin(beginning.admin, replaced),
+            self.become_ready(beginning.predecessor, told),
             self.control.keep_resolving(),
             self.control.keep_probing(),
             self.control.keep_books(),
             self.control.keep_reloading(),
-            follow
+            self.follow(beginning.phases),
+            self.show_life(),
         );
     }
-}
-
-/// Where a listener on every interface can be reached.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }

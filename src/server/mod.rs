@@ -2,9 +2,16 @@
 //!
 //! The only place that starts threads. Everything with a loop of its own runs in one background service.
 
+mod admin_socket;
+mod clients;
 mod housekeeping;
+mod pid_file;
+mod signals;
+mod sockets;
+mod upgrade;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +19,22 @@ use std::time::Duration;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{RunArgs, Server, ShutdownSignalWatch, UnixShutdownSignalWatch};
+use pingora_core::server::{RunArgs, Server, ShutdownSignalWatch};
 use pingora_core::services::background::background_service;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-use self::housekeeping::Housekeeping;
-use crate::admin::Socket;
+use self::admin_socket::AdminSocket;
+use self::clients::Clients;
+use self::housekeeping::{Beginning, Housekeeping, Once};
+use self::signals::Signals;
+use self::sockets::Sockets;
+use self::upgrade::{Old, Predecessor, Program, door};
 use crate::calls::Calls;
-use crate::control::Control;
-use crate::model::{AccessLog as Destination, Config, SocketPath, StateStore};
-use crate::proxy::{self, Proxy};
+use crate::control::{self, Control};
+use crate::model::{AccessLog as Destination, Config, StateStore};
+use crate::proxy::{self, Connections, Proxy};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
 
@@ -56,6 +68,12 @@ pub enum StartError {
     /// What is kept cannot be read.
     #[error("cannot use server.state: {0}")]
     Store(StoreError),
+    /// `server.upgrade_socket` cannot be listened on.
+    #[error("cannot listen at server.upgrade_socket: {0}")]
+    Door(std::io::Error),
+    /// The process that was to be taken over from is not there, or did not give way.
+    #[error("cannot take over: {0}")]
+    Upgrade(String),
     /// No runtime could be started.
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
@@ -63,95 +81,167 @@ pub enum StartError {
 
 /// What ends a run, and what happens when everything has drained.
 pub struct Ending {
-    /// Says when to stop, and how.
-    pub signal: Box<dyn ShutdownSignalWatch>,
+    /// Says when to stop, and how; `None`: Unix signals do.
+    pub signal: Option<Box<dyn ShutdownSignalWatch>>,
     /// Called once after a graceful stop, when the last exchange has ended before `grace` was over.
     pub drained: Option<fn()>,
 }
 
 impl Ending {
-    /// Unix signals end the process: SIGTERM drains, SIGINT stops at once.
+    /// Unix signals end the process: SIGTERM drains, SIGINT stops at once, SIGQUIT hands over to a new one.
     pub fn by_signals() -> Ending {
         // Pingora would sleep for the whole of `grace`; who has nothing left to do leaves.
         Ending {
-            signal: Box::new(UnixShutdownSignalWatch),
+            signal: None,
             drained: Some(|| std::process::exit(0)),
         }
     }
 }
 
-/// Serves until told to stop. `file` is where the configuration was read from, if it is to be read again.
-pub fn run(config: &Config, file: Option<&Path>, ending: Ending) -> Result<(), StartError> {
+/// How a run begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start<'a> {
+    /// Where the configuration was read from, if it is to be read again.
+    pub file: Option<&'a Path>,
+    /// Whether to take over from the process that listens at `server.upgrade_socket`.
+    pub take_over: bool,
+}
+
+/// Serves until told to stop.
+pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), StartError> {
+    // Asked early: later the file may have been replaced.
+    let program = start.file.map(|_| Program::this()).transpose();
+    let program = program.map_err(StartError::Runtime)?;
     install_tls_provider();
     outlive_file_limits();
-    check_addresses(config)?;
-    let socket = open_socket(config)?;
+    let mut predecessor = find_predecessor(config, start)?;
+    let sockets = Sockets::open(config, &mut predecessor)?;
+    let admin_socket = AdminSocket::of(&config.admin);
+    if predecessor.is_none() {
+        admin_socket.open()?;
+    }
     let metrics = Arc::new(Metrics::new());
     metrics
         .started
         .set(jiff::Timestamp::now().as_second() as f64);
     let store = open_store(config)?;
+    if let Some(predecessor) = &mut predecessor {
+        control::inherit(&*store, predecessor.resources()).map_err(StartError::Store)?;
+    }
     let (access, writer) = AccessLog::open(&destination(config), metrics.access_dropped.clone())
         .map_err(StartError::AccessLog)?;
-    let control = Arc::new(start_control(config, file, &metrics, store)?);
+    let control = Arc::new(start_control(config, start.file, &metrics, store)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
     };
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(config, threads));
-    let phases = server.watch_execution_phase();
-    server.bootstrap();
-    let proxy = Proxy::new(
-        control.clone(),
-        access,
-        config.server.body_memory.bytes(),
+    let body_memory = config.server.body_memory.bytes();
+    let proxy = Proxy::new(control.clone(), access, body_memory, threads);
+    let first = predecessor.is_none();
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.take_over(&control)?;
+    }
+    let shutdown_signal = match ending.signal {
+        Some(signal) => signal,
+        None => {
+            let copies = sockets.copies().map_err(StartError::Runtime)?;
+            let grace = config.server.grace;
+            let old = Old::new(control.clone(), copies, proxy.open(), grace, program);
+            Box::new(Signals::new(Arc::new(old), open_door(config, first)?))
+        }
+    };
+    let writing = writer.map(|writer| std::thread::spawn(move || writer.run()));
+    let server = server(
+        config,
+        sockets,
+        proxy,
+        predecessor,
+        &control,
+        admin_socket.clone(),
+        ending.drained,
         threads,
     );
-    let books = control.clone();
-    let housekeeping = Housekeeping::new(
-        control,
-        config,
-        socket.clone(),
-        phases,
-        proxy.open(),
-        ending.drained,
-    );
-    server.add_service(background_service("housekeeping", housekeeping));
-    for http2 in [true, false] {
-        let mut service = proxy::serve(
-            &server.configuration,
-            proxy.clone(),
-            http2,
-            config.server.header_timeout,
-        );
-        let addresses = config
-            .listeners
-            .iter()
-            .filter(|l| l.http2 == http2)
-            .map(|l| l.address);
-        let mut any = false;
-        for address in addresses {
-            service.add_listener(unbuffered(address));
-            any = true;
-        }
-        if any {
-            server.add_service(service);
-        }
-    }
-    let writing = writer.map(|writer| std::thread::spawn(move || writer.run()));
-    drop(proxy);
     for listener in &config.listeners {
         log::info!("listening on {}", listener.address);
     }
-    server.run(RunArgs {
-        shutdown_signal: ending.signal,
-    });
+    server.run(RunArgs { shutdown_signal });
     drop(writing);
-    books.close_books();
-    if let Some(socket) = socket {
-        socket.remove();
+    control.close_books();
+    admin_socket.remove();
+    if let Some(path) = &config.server.pid_file {
+        pid_file::remove(&path.0);
     }
     Ok(())
+}
+
+/// Pingora's server with all that runs in it.
+fn server(
+    config: &Config,
+    sockets: Sockets,
+    proxy: Proxy,
+    predecessor: Option<Predecessor>,
+    control: &Arc<Control>,
+    admin_socket: AdminSocket,
+    drained: Option<fn()>,
+    threads: usize,
+) -> Server {
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config, threads));
+    let phases = server.watch_execution_phase();
+    server.bootstrap();
+    let (accepting, accepted) = watch::channel(0);
+    let Sockets { listeners, admin } = sockets;
+    let mut waiting = Vec::new();
+    let listeners = config.listeners.iter().zip(listeners);
+    let (spoken, others): (Vec<_>, Vec<_>) = listeners.partition(|(listener, _)| listener.http2);
+    for (http2, listeners) in [(true, spoken), (false, others)] {
+        if listeners.is_empty() {
+            continue;
+        }
+        let header_timeout = config.server.header_timeout;
+        let conf = &server.configuration;
+        let mut service = proxy::serve(conf, proxy.clone(), http2, header_timeout);
+        for (listener, _) in &listeners {
+            service.add_listener(unbuffered(listener.address));
+        }
+        waiting.extend(service.app_logic().map(Connections::waiting));
+        let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
+        server.add_service(Clients::new(service, sockets, accepting.clone()));
+    }
+    let housekeeping = Housekeeping {
+        control: control.clone(),
+        services: waiting.len(),
+        accepting: accepted,
+        admin_socket,
+        token: config.admin.token.clone(),
+        pid_file: config.server.pid_file.clone().map(|path| path.0),
+        open: proxy.open(),
+        waiting,
+        drained,
+        once: Once::new(Beginning {
+            phases,
+            admin: admin.1,
+            predecessor,
+        }),
+    };
+    server.add_service(background_service("housekeeping", housekeeping));
+    server
+}
+
+fn find_predecessor(config: &Config, start: Start<'_>) -> Result<Option<Predecessor>, StartError> {
+    let socket = config.server.upgrade_socket.as_ref();
+    match (start.take_over, socket) {
+        (true, None) => Err(StartError::Upgrade(
+            "server.upgrade_socket says where to find the process, and is not set".to_owned(),
+        )),
+        (true, Some(path)) => Predecessor::find(Some(&path.0)),
+        (false, _) => Predecessor::find(None),
+    }
+}
+
+fn open_door(config: &Config, first: bool) -> Result<Option<UnixListener>, StartError> {
+    let path = config.server.upgrade_socket.as_ref();
+    let door = path.map(|path| door::open(&path.0, first));
+    door.transpose().map_err(StartError::Door)
 }
 
 /// Pingora would give every client's connection 64 KiB to read through, also while it waits for its next request. Heads and bodies are read into
@@ -178,36 +268,6 @@ fn outlive_file_limits() {
     });
     if let Err(error) = handled {
         log::warn!("a limit on the size of files would end the process: {error}");
-    }
-}
-
-/// Pingora panics on an address it cannot bind; a clear error comes first.
-fn check_addresses(config: &Config) -> Result<(), StartError> {
-    let listeners = config
-        .listeners
-        .iter()
-        .map(|l| (l.address, format!("listener {}", l.name)));
-    let admin = (config.admin.address, "admin".to_owned());
-    for (address, what) in listeners.chain([admin]) {
-        TcpListener::bind(address).map_err(|error| StartError::Listen {
-            address,
-            what,
-            error,
-        })?;
-    }
-    Ok(())
-}
-
-fn open_socket(config: &Config) -> Result<Option<Arc<Socket>>, StartError> {
-    let Some(SocketPath(path)) = &config.admin.socket else {
-        return Ok(None);
-    };
-    match Socket::bind(path) {
-        Ok(socket) => Ok(Some(Arc::new(socket))),
-        Err(error) => Err(StartError::Socket {
-            path: path.clone(),
-            error,
-        }),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::anomaly::{self, Activity, History};
 use super::models::Models;
 use super::usage::{self, Group, HOUR, Plan, Query, Row, Sums, UsageRecord};
-use super::{Change, Counter, Health, Resource, Store, StoreError};
+use super::{Added, Change, Counter, Health, Resource, Store, StoreError};
 
 /// How many records are kept, some 30 MB.
 const RECORDS: usize = 100_000;
@@ -269,16 +269,25 @@ impl Store for Memory {
         Ok(self.lock().hourly(until, hours))
     }
 
-    fn save_counters(&self, counters: &[Counter]) -> Result<(), StoreError> {
+    fn count(&self, added: &[Added]) -> Result<Vec<Counter>, StoreError> {
         let mut inner = self.lock();
-        for counter in counters.iter().cloned() {
-            let kept = inner.counters.entry((counter.limit, counter.who));
-            let kept = kept.or_insert((counter.period, counter.used));
-            if counter.period >= kept.0 {
-                *kept = (counter.period, counter.used);
+        let counted = added.iter().cloned().map(|added| {
+            let identity = (added.limit.clone(), added.who.clone());
+            let kept = { inner.counters.entry(identity) }.or_insert((added.period, 0));
+            if added.period > kept.0 {
+                *kept = (added.period, 0);
             }
-        }
-        Ok(())
+            if added.period == kept.0 {
+                kept.1 = kept.1.saturating_add_signed(added.by);
+            }
+            Counter {
+                limit: added.limit,
+                who: added.who,
+                period: kept.0,
+                used: kept.1,
+            }
+        });
+        Ok(counted.collect())
     }
 
     fn counters(&self) -> Result<Vec<Counter>, StoreError> {
@@ -291,6 +300,10 @@ impl Store for Memory {
             used: *used,
         });
         Ok(counters.collect())
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn health(&self) -> Health {

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 pub use anomaly::{Activity, Anomaly, History, What};
 pub use error::StoreError;
 pub use memory::Memory;
-pub use resource::{Change, Counter, Resource};
+pub use resource::{Added, Change, Counter, Resource};
 pub use sqlite::{Options, Sqlite};
 pub use usage::{By, MODEL_BYTES, OTHER, Query, Row, UsageRecord};
 
@@ -79,18 +79,21 @@ pub trait Store: Send + Sync {
     /// When the file cannot be read.
     fn hourly(&self, until: SystemTime, hours: u32) -> Result<Vec<History>, StoreError>;
 
-    /// Keeps what was counted. For the same limit and the same `who` a later period takes the place of an earlier one, and an earlier one that
-    /// comes late is left out.
+    /// Adds to what was counted, and tells how each of these counters stands now, with what other processes counted. For the same limit and the
+    /// same `who` a later period takes the place of an earlier one, and an earlier one that comes late is left out. Nothing falls below 0.
     ///
     /// # Errors
     /// When the file cannot be written.
-    fn save_counters(&self, counters: &[Counter]) -> Result<(), StoreError>;
+    fn count(&self, added: &[Added]) -> Result<Vec<Counter>, StoreError>;
 
     /// What was counted: the last period of every limit and `who`.
     ///
     /// # Errors
     /// When the file cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, StoreError>;
+
+    /// Whether another process that opens the store finds in it what this one wrote.
+    fn is_shared(&self) -> bool;
 
     /// How the store stands. Never waits for the disk.
     fn health(&self) -> Health;

@@ -5,10 +5,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A resource as it is stored.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resource {
     /// What it is, for instance `key`.
     pub kind: String,
@@ -48,7 +49,7 @@ pub enum Change {
 }
 
 /// How much of a limit somebody has used in a period.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Counter {
     /// The limit's identity.
     pub limit: String,
@@ -58,6 +59,19 @@ pub struct Counter {
     pub period: i64,
     /// How much, in the limit's unit.
     pub used: u64,
+}
+
+/// How much more, or less, of a limit somebody has used in a period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// The limit's identity.
+    pub limit: String,
+    /// Who used it.
+    pub who: String,
+    /// When the period began, in seconds since 1970.
+    pub period: i64,
+    /// How much, in the limit's unit.
+    pub by: i64,
 }
 
 impl fmt::Debug for Resource {

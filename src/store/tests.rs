@@ -158,13 +158,24 @@ fn counters_keep_the_last_period() {
             counter("a", 3600, 5),
             counter("b", 3600, u64::from(u32::MAX)),
         );
-        store.save_counters(&[b.clone(), a]).unwrap();
-        store.save_counters(&[counter("a", 3600, 4)]).unwrap();
+        let added = |who: &str, period, by| Added {
+            limit: "gateway/main/budget".into(),
+            who: who.into(),
+            period,
+            by,
+        };
+        let counted = store.count(&[added("b", 3600, i64::from(u32::MAX)), added("a", 3600, 5)]);
+        assert_eq!(counted, Ok(vec![b.clone(), a]));
+        let counted = store.count(&[added("a", 3600, -1)]);
+        assert_eq!(counted, Ok(vec![counter("a", 3600, 4)]));
         assert_eq!(store.counters(), Ok(vec![counter("a", 3600, 4), b.clone()]));
-        store
-            .save_counters(&[counter("a", 7200, 1), counter("a", 3600, 99)])
-            .unwrap();
+        // A later period begins anew, and one that is over comes too late.
+        let counted = store.count(&[added("a", 7200, 1), added("a", 3600, 99)]);
+        assert_eq!(counted, Ok(vec![counter("a", 7200, 1); 2]));
         assert_eq!(store.counters(), Ok(vec![counter("a", 7200, 1), b]));
+        let counted = store.count(&[added("a", 7200, -3), added("c", 3600, -3)]);
+        let none = vec![counter("a", 7200, 0), counter("c", 3600, 0)];
+        assert_eq!(counted, Ok(none));
     }
 }
 

@@ -8,6 +8,7 @@ pub mod metrics;
 mod offer;
 mod owned;
 mod page;
+pub mod supervisor;
 
 pub use access::AccessLog;
 pub use metrics::{Declared, Metrics};

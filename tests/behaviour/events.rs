@@ -276,7 +276,10 @@ fn slow_readers_lose_the_oldest_and_are_told() {
     let control = control(Arc::new(Memory::default()));
     control.set_ready(true);
     let address = closed_address();
-    let served = runtime().spawn(tollgate::admin::serve(address, None, None, control.clone()));
+    let listener = runtime().block_on(tokio::net::TcpListener::bind(address));
+    let over = std::future::pending();
+    let served = tollgate::admin::serve(listener.unwrap(), None, None, control.clone(), over);
+    let served = runtime().spawn(served);
     until("the admin listener", || Client::try_connect(address).ok());
     let mut watch = Watch::open(address, "");
     let mut eager = Watch::open(address, "");

@@ -36,6 +36,7 @@ mod limits;
 mod many_gateways;
 mod mirrored;
 mod models;
+mod notify;
 mod pages;
 mod passthrough;
 mod plugins;

@@ -10,7 +10,7 @@ use pingora_core::server::ShutdownSignalWatch;
 use tokio::sync::Notify;
 use tollgate::config::{self, Format};
 use tollgate::model::{Config, StateStore};
-use tollgate::server::{self, Ending, ShutdownSignal, StartError};
+use tollgate::server::{self, Ending, ShutdownSignal, Start, StartError};
 
 use super::{
     Api, Client, H2Client, Metrics, PATIENCE, Reply, Watch, free_port, get, leaks, runtime, until,
@@ -80,13 +80,13 @@ impl Gateway {
         watch_panics();
         leaks::watch();
         let stop = Arc::new(Notify::new());
-        let signal = Box::new(Stopped(stop.clone()));
+        let signal = Stopped(stop.clone());
         let run = move || {
             let ending = Ending {
-                signal,
+                signal: Some(Box::new(signal)),
                 drained: None,
             };
-            server::run(&config, None, ending)
+            server::run(&config, Start::default(), ending)
         };
         let thread = std::thread::Builder::new()
             .name("gateway".into())

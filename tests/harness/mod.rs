@@ -42,7 +42,7 @@ pub(crate) use issuer::{
     ISSUER, Signer, believer, believer_at, claims, key_set, keys_at, keys_in, unix_seconds,
 };
 pub(crate) use metrics::Metrics;
-pub(crate) use process::{PROGRAM, Process};
+pub(crate) use process::{PROGRAM, Process, is_running};
 pub(crate) use reply::{Piece, Reply};
 pub(crate) use terminal::Terminal;
 pub(crate) use upstream::{Connection, Request, Upstream};

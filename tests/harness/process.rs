@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 /// A running program. What is still running when this is dropped is killed.
 pub(crate) struct Process {
     child: Child,
+    /// The file that is run, which a test may replace.
+    program: PathBuf,
     arguments: Vec<String>,
     folder: tempfile::TempDir,
     pub(crate) address: SocketAddr,
@@ -58,10 +61,56 @@ impl Process {
         process
     }
 
+    /// The same from a program file of its own, `./tollgate`, with these variables; its number is in `./tollgate.pid`.
+    pub(crate) fn start_own(toml: &str, environment: &[(&str, &str)]) -> Process {
+        let folder = tempfile::tempdir().unwrap();
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (address, admin) = (local(free_port()), local(free_port()));
+        let text = complete(toml, address, admin);
+        let text = text.replacen("[server]", "[server]\npid_file = \"./tollgate.pid\"", 1);
+        std::fs::write(folder.path().join("tollgate.toml"), text).unwrap();
+        let program = folder.path().join("tollgate");
+        put_program(&program, Path::new(PROGRAM));
+        let arguments = ["run", "-c", "tollgate.toml"].map(str::to_owned);
+        let process = Process {
+            child: child(&program, &arguments, folder.path(), environment),
+            program,
+            arguments: arguments.to_vec(),
+            folder,
+            address,
+            admin,
+        };
+        process.wait_ready();
+        process
+    }
+
+    /// Puts another program in the place of this one's, as an installation does.
+    pub(crate) fn replace_program(&self, with: &str) {
+        let beside = self.path("tollgate.new");
+        std::fs::write(&beside, with).unwrap();
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(beside, &self.program).unwrap();
+    }
+
+    /// Puts the program back.
+    pub(crate) fn restore_program(&self) {
+        put_program(&self.program, Path::new(PROGRAM));
+    }
+
+    /// Another one of the same program in the same folder.
+    pub(crate) fn beside(&self, arguments: &[&str]) -> Beside {
+        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
+        Beside(child(&self.program, &arguments, self.folder.path(), &[]))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Runs it again after its end, with the same arguments in the same folder; outputs go on where they ended.
     pub(crate) fn restart(&mut self) {
         assert!(self.has_ended().is_some(), "it still runs");
-        self.child = child(&self.arguments, self.folder.path());
+        self.child = child(&self.program, &self.arguments, self.folder.path(), &[]);
         self.wait_ready();
     }
 
@@ -82,7 +131,8 @@ impl Process {
         admin: SocketAddr,
     ) -> Process {
         Process {
-            child: child(arguments, folder.path()),
+            child: child(Path::new(PROGRAM), arguments, folder.path(), &[]),
+            program: PROGRAM.into(),
             arguments: arguments.to_vec(),
             folder,
             address,
@@ -163,14 +213,61 @@ impl Process {
     }
 }
 
-fn child(arguments: &[String], folder: &Path) -> Child {
+/// A process that shares another one's folder; killed when dropped.
+pub(crate) struct Beside(Child);
+
+impl Beside {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        until("the other process to end", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a process is there and not only waited for by its parent.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| {
+        let state = stat.rsplit(") ").next().unwrap_or_default();
+        !state.starts_with(['Z', 'X'])
+    })
+}
+
+/// A file is replaced as a whole: a running one cannot be written.
+fn put_program(at: &Path, from: &Path) {
+    let beside = at.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    if std::fs::hard_link(from, &beside).is_err() {
+        std::fs::copy(from, &beside).unwrap();
+    }
+    std::fs::rename(beside, at).unwrap();
+}
+
+fn child(
+    program: &Path,
+    arguments: &[String],
+    folder: &Path,
+    environment: &[(&str, &str)],
+) -> Child {
     let file = |name: &str| {
         let path = folder.join(name);
         let opened = OpenOptions::new().create(true).append(true).open(path);
         opened.unwrap()
     };
-    Command::new(PROGRAM)
+    Command::new(program)
         .args(arguments)
+        .envs(environment.iter().copied())
         .current_dir(folder)
         .stdout(file("stdout"))
         .stderr(file("stderr"))
@@ -180,6 +277,11 @@ fn child(arguments: &[String], folder: &Path) -> Child {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Of several that took over from each other the last has its number here.
+        let serving = self.read("tollgate.pid");
+        if !serving.is_empty() {
+            let _ = Command::new("kill").args(["-9", serving.trim()]).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !std::thread::panicking() {

@@ -375,7 +375,15 @@ fn what_waits_is_bounded_and_what_is_lost_is_counted() {
     let control = Arc::new(runtime().block_on(control).unwrap());
     control.set_ready(true);
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let served = runtime().spawn(tollgate::admin::serve(address, None, None, control));
+    let listener = runtime().block_on(tokio::net::TcpListener::bind(address));
+    let served = tollgate::admin::serve(
+        listener.unwrap(),
+        None,
+        None,
+        control,
+        std::future::pending(),
+    );
+    let served = runtime().spawn(served);
     until("the admin listener", || Client::try_connect(address).ok());
     let page = |path: &str| {
         let mut client = Client::connect(address);

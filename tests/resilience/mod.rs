@@ -13,6 +13,8 @@ mod slow_readers;
 mod storm;
 mod storms_of_changes;
 mod timeouts;
+mod upgrade;
+mod upgrades;
 
 use crate::harness::Reply;
 

@@ -212,7 +212,9 @@ fn a_budget_survives_a_restart() {
     let held = counting.quota.export();
     assert_eq!((held[0].period, held[0].used), (Period::Month, 96_000_000));
     let quota = Local::with_clock(counting.clock.clone());
-    quota.restore(&held);
+    for held in &held {
+        quota.adjust(held, i64::try_from(held.used).unwrap());
+    }
     let next = Counting {
         quota: quota.into(),
         clock: counting.clock,

@@ -28,7 +28,7 @@ use rusqlite::Connection;
 
 use super::buffer::{Buffer, Pace};
 use super::{
-    Change, Counter, Health, History, Query, Resource, Row, Store, StoreError, UsageRecord,
+    Added, Change, Counter, Health, History, Query, Resource, Row, Store, StoreError, UsageRecord,
 };
 use file::File;
 use writer::Writer;
@@ -169,17 +169,19 @@ impl Store for Sqlite {
         self.read(|connection| query::hourly(connection, until, hours))
     }
 
-    fn save_counters(&self, counters: &[Counter]) -> Result<(), StoreError> {
-        let counters = counters.to_vec();
+    fn count(&self, added: &[Added]) -> Result<Vec<Counter>, StoreError> {
+        let added = added.to_vec();
         self.write(move |file| {
-            file.transact(true, |transaction| {
-                resources::save_counters(transaction, &counters)
-            })
+            file.transact(true, |transaction| resources::count(transaction, &added))
         })
     }
 
     fn counters(&self) -> Result<Vec<Counter>, StoreError> {
         self.read(|connection| resources::counters(connection))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn health(&self) -> Health {

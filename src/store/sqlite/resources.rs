@@ -5,7 +5,7 @@
 use rusqlite::{Connection, Transaction, params};
 use serde_json::Value;
 
-use super::super::{Change, Counter, Resource, StoreError};
+use super::super::{Added, Change, Counter, Resource, StoreError};
 
 pub(super) fn list(connection: &Connection, kind: &str) -> Result<Vec<Resource>, StoreError> {
     let mut select = connection.prepare(
@@ -20,7 +20,7 @@ pub(super) fn list(connection: &Connection, kind: &str) -> Result<Vec<Resource>,
             kind: kind.to_owned(),
             name: row.get(0)?,
             gateway: (!gateway.is_empty()).then_some(gateway),
-            revision: count(row.get(2)?),
+            revision: count_of(row.get(2)?),
             body: serde_json::from_str(&body).map_err(|_| StoreError::Damaged)?,
         });
     }
@@ -29,7 +29,9 @@ pub(super) fn list(connection: &Connection, kind: &str) -> Result<Vec<Resource>,
 
 pub(super) fn revision(connection: &Connection) -> Result<u64, StoreError> {
     let select = "SELECT value FROM meta WHERE name = 'revision'";
-    Ok(count(connection.query_row(select, [], |row| row.get(0))?))
+    Ok(count_of(
+        connection.query_row(select, [], |row| row.get(0))?,
+    ))
 }
 
 pub(super) fn apply(
@@ -103,20 +105,32 @@ fn put(
     Ok(())
 }
 
-pub(super) fn save_counters(
+pub(super) fn count(
     transaction: &Transaction<'_>,
-    counters: &[Counter],
-) -> Result<(), StoreError> {
-    let mut save = transaction.prepare(
-        "INSERT INTO counter (limit_id, who, period, used) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET period = excluded.period, used = excluded.used
+    added: &[Added],
+) -> Result<Vec<Counter>, StoreError> {
+    let mut add = transaction.prepare(
+        "INSERT INTO counter (limit_id, who, period, used) VALUES (?1, ?2, ?3, max(?4, 0))
+         ON CONFLICT DO UPDATE SET period = excluded.period,
+         used = CASE WHEN excluded.period > period THEN excluded.used
+         ELSE max(min(used, 9223372036854775807 - max(?4, 0)) + ?4, 0) END
          WHERE excluded.period >= period",
     )?;
-    for counter in counters {
-        let used = integer(counter.used);
-        save.execute(params![counter.limit, counter.who, counter.period, used])?;
+    let mut look =
+        transaction.prepare("SELECT period, used FROM counter WHERE limit_id = ?1 AND who = ?2")?;
+    let mut counted = Vec::with_capacity(added.len());
+    for added in added {
+        add.execute(params![added.limit, added.who, added.period, added.by])?;
+        counted.push(look.query_row([&added.limit, &added.who], |row| {
+            Ok(Counter {
+                limit: added.limit.clone(),
+                who: added.who.clone(),
+                period: row.get(0)?,
+                used: count_of(row.get(1)?),
+            })
+        })?);
     }
-    Ok(())
+    Ok(counted)
 }
 
 pub(super) fn counters(connection: &Connection) -> Result<Vec<Counter>, StoreError> {
@@ -127,7 +141,7 @@ pub(super) fn counters(connection: &Connection) -> Result<Vec<Counter>, StoreErr
             limit: row.get(0)?,
             who: row.get(1)?,
             period: row.get(2)?,
-            used: count(row.get(3)?),
+            used: count_of(row.get(3)?),
         })
     })?;
     Ok(counters.collect::<Result<_, _>>()?)
@@ -138,6 +152,6 @@ fn integer(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn count(integer: i64) -> u64 {
+fn count_of(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
 }

@@ -316,7 +316,13 @@ fn old_records_and_old_sums_go() {
     let now = at(59 * DAY + 2 * 3_600_000);
     let seconds = usage_seconds(now);
     let counters = [counter(seconds - 41 * 86_400), counter(seconds)];
-    store.save_counters(&counters).unwrap();
+    let added = counters.iter().map(|counter| Added {
+        limit: counter.limit.clone(),
+        who: counter.who.clone(),
+        period: counter.period,
+        by: 1,
+    });
+    store.count(&added.collect::<Vec<_>>()).unwrap();
     assert!(store.flush(LONG));
     let day = Duration::from_hours(24);
     let rounds = store.write(move |file| {

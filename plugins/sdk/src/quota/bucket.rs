@@ -117,13 +117,17 @@ impl Bucket {
     /// taken now, whatever the burst.
     pub(super) fn settle(&self, now: u64, mark: u64, reserved: u64, used: u64) {
         if used > reserved {
-            let cost = self.rate.cost(used - reserved);
-            let take = |backlog| Ok::<_, Denied>(cost.min(LONGEST.saturating_sub(backlog)));
-            // Cannot fail: `take` does not.
-            let _ = self.advance(now, take);
+            self.delay(now, self.rate.cost(used - reserved));
         } else {
             self.give_back(now, mark, self.rate.cost(reserved - used));
         }
+    }
+
+    /// Takes so much that it is full only so many nanoseconds later than it would be.
+    pub(super) fn delay(&self, now: u64, by: u64) {
+        let take = |backlog| Ok::<_, Denied>(by.min(LONGEST.saturating_sub(backlog)));
+        // Cannot fail: `take` does not.
+        let _ = self.advance(now, take);
     }
 
     /// How it stands at `now`.
@@ -136,7 +140,8 @@ impl Bucket {
         self.rate.cells(self.backlog(now))
     }
 
-    fn backlog(&self, now: u64) -> u64 {
+    /// In how many nanoseconds after `now` it is full.
+    pub(super) fn backlog(&self, now: u64) -> u64 {
         // In this order: what is given back in between makes it look fuller, not emptier.
         let returned = self.returned.load(Ordering::Acquire);
         ahead(self.taken.load(Ordering::Acquire), returned, now)

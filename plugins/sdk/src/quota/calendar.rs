@@ -117,11 +117,11 @@ impl Calendar {
         (self.start, self.used)
     }
 
-    /// At least `used` was used in the period that began at `start`, if that is the current one.
-    pub(super) fn restore(&mut self, unix: Duration, start: u64, used: u64) {
+    /// So much more, or less, was used in the period that began at `start`, if that is the current one.
+    pub(super) fn adjust(&mut self, unix: Duration, start: u64, by: i64) {
         self.pass(unix);
         if start == self.start {
-            self.used = self.used.max(used);
+            self.used = self.used.saturating_add_signed(by);
         }
     }
 

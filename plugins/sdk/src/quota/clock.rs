@@ -22,7 +22,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn unix(&self) -> Duration;
 }
 
-/// The system's monotonic clock, from when it was made, and its time of day.
+/// The system's monotonic clock, and its time of day.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock(Instant);
 
@@ -32,9 +32,12 @@ impl Default for SystemClock {
     }
 }
 
+/// How long before it was made a system's clock began: what another process counted then has a time on it, too. 10 years.
+const BEFORE: u64 = 10 * 366 * 86_400 * 1_000_000_000;
+
 impl Clock for SystemClock {
     fn now(&self) -> u64 {
-        nanoseconds(self.0.elapsed())
+        nanoseconds(self.0.elapsed()).saturating_add(BEFORE)
     }
 
     fn at(&self, instant: Instant) -> u64 {

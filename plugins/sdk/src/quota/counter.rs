@@ -10,7 +10,7 @@ use super::calendar::Calendar;
 use super::clock::Clock;
 use super::concurrent::Concurrent;
 use super::window::{Bounds, Window};
-use super::{Denied, Period, Rule, Settle, Standing};
+use super::{Denied, Period, Recent, Rule, Settle, Standing};
 
 /// A counter of a limit for one user.
 pub(super) struct Counter {
@@ -151,10 +151,53 @@ impl Counter {
         Some((*period, start, used))
     }
 
-    /// What [`held`](Self::held) told of an earlier process.
-    pub(super) fn restore(&self, start: u64, used: u64) {
+    /// Somebody else used so much more, or less.
+    pub(super) fn adjust(&self, start: u64, by: i64) {
         if let State::Calendar(state, _) = &self.state {
-            locked(state).restore(self.clock.unix(), start, used);
+            locked(state).adjust(self.clock.unix(), start, by);
+        }
+    }
+
+    /// What was used lately; `None` if nothing, and for what neither slides nor flows back.
+    pub(super) fn recent(&self, now: u64) -> Option<Recent> {
+        match &self.state {
+            State::Window(state) => {
+                let (bounds, window) = &mut *locked(state);
+                let admitted = window.recent(*bounds, now);
+                let Bounds { limit, length } = *bounds;
+                (!admitted.is_empty()).then_some(Recent::Window {
+                    limit,
+                    length,
+                    admitted,
+                })
+            }
+            State::Bucket {
+                rate,
+                burst,
+                bucket,
+            } => {
+                let full_in = bucket.backlog(now);
+                (full_in > 0).then_some(Recent::Bucket {
+                    rate: *rate,
+                    burst: *burst,
+                    full_in,
+                })
+            }
+            State::Calendar(..) | State::Concurrent(_) => None,
+        }
+    }
+
+    /// What [`recent`](Self::recent) told of another process.
+    pub(super) fn resume(&self, now: u64, recent: &Recent) {
+        match (&self.state, recent) {
+            (State::Window(state), Recent::Window { admitted, .. }) => {
+                let (bounds, window) = &mut *locked(state);
+                window.resume(*bounds, now, admitted);
+            }
+            (State::Bucket { bucket, .. }, Recent::Bucket { full_in, .. }) => {
+                bucket.delay(now, *full_in);
+            }
+            _ => {}
         }
     }
 }

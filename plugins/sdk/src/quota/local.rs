@@ -13,13 +13,13 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indexmap::{Equivalent, IndexMap};
 
 use super::clock::{Clock, SystemClock};
 use super::counter::{Counter, locked};
-use super::{Denied, Held, Lease, Limit, Quota, Rule, Standing};
+use super::{Carried, Denied, Held, Lease, Limit, Quota, Recent, Rule, Standing};
 
 /// Parts of the map.
 const SHARDS: usize = 64;
@@ -190,20 +190,42 @@ impl Quota for Local {
         all
     }
 
-    fn restore(&self, held: &[Held]) {
+    fn adjust(&self, held: &Held, by: i64) {
+        if held.start == held.period.start(self.clock.unix().as_secs()) {
+            let counter = self.counter(&by_calendar(held), &held.who, self.clock.now());
+            counter.adjust(held.start, by);
+        }
+    }
+
+    fn recent(&self) -> Vec<Carried> {
         let now = self.clock.now();
-        let today = self.clock.unix().as_secs();
-        let current = |held: &&Held| held.used > 0 && held.start == held.period.start(today);
-        for held in held.iter().filter(current) {
-            let limit = Limit {
-                id: (*held.limit).into(),
-                rule: Rule::Calendar {
-                    limit: u64::MAX,
-                    period: held.period,
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = locked(shard);
+            all.extend(shard.counters.iter().filter_map(|(key, slot)| {
+                Some(Carried {
+                    limit: (*key.id).into(),
+                    who: key.who.clone(),
+                    recent: slot.counter.recent(now)?,
+                })
+            }));
+        }
+        all
+    }
+
+    fn resume(&self, carried: &[Carried]) {
+        let now = self.clock.now();
+        for one in carried {
+            let rule = match one.recent {
+                Recent::Window { limit, length, .. } => Rule::Window {
+                    limit,
+                    window: Duration::from_nanos(length),
                 },
+                Recent::Bucket { rate, burst, .. } => Rule::Bucket { rate, burst },
             };
-            let counter = self.counter(&limit, &held.who, now);
-            counter.restore(held.start, held.used);
+            let id = (*one.limit).into();
+            let counter = self.counter(&Limit { id, rule }, &one.who, now);
+            counter.resume(now, &one.recent);
         }
     }
 }
@@ -213,6 +235,17 @@ impl std::fmt::Debug for Local {
         f.debug_struct("Local")
             .field("counters", &self.counters())
             .finish_non_exhaustive()
+    }
+}
+
+/// The limit that held it, whatever it allowed.
+fn by_calendar(held: &Held) -> Limit {
+    Limit {
+        id: (*held.limit).into(),
+        rule: Rule::Calendar {
+            limit: u64::MAX,
+            period: held.period,
+        },
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod bucket;
 mod calendar;
+mod carried;
 mod clock;
 mod concurrent;
 mod counter;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+pub use carried::{Carried, Recent};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
 
@@ -211,15 +213,26 @@ pub trait Quota: Send + Sync {
     /// How a limit stands for `who`.
     fn standing(&self, limit: &Limit, who: &str) -> Standing;
 
-    /// What limits by the calendar hold now, for [`restore`](Self::restore) in the next process. Nothing, where counts outlive processes anyway.
+    /// What limits by the calendar hold now: what is to be kept over a restart. Nothing, where counts outlive processes anyway.
     fn export(&self) -> Vec<Held> {
         Vec::new()
     }
 
-    /// Takes back what was exported: of a period that is still the current one at least that much is used. Once is enough, before the first
-    /// reservation; again does no harm.
-    fn restore(&self, held: &[Held]) {
-        let _ = held;
+    /// Others, or this process's predecessor, counted `by` more, or less, of a period than is known here; if it is over, that changes nothing.
+    /// `held.used` is not looked at.
+    fn adjust(&self, held: &Held, by: i64) {
+        let _ = (held, by);
+    }
+
+    /// What other limits have counted lately, for [`resume`](Self::resume) in a process that takes over at once. Places that are held are not
+    /// part of it: whoever holds them is still here.
+    fn recent(&self) -> Vec<Carried> {
+        Vec::new()
+    }
+
+    /// Goes on from what another process counted until just now. Once, before the first reservation.
+    fn resume(&self, carried: &[Carried]) {
+        let _ = carried;
     }
 }
 

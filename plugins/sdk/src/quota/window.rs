@@ -120,6 +120,25 @@ impl Window {
         self.used
     }
 
+    /// What counts at `now`: how long ago it was admitted, and how much.
+    pub(super) fn recent(&mut self, bounds: Bounds, now: u64) -> Vec<(u64, u64)> {
+        self.pass(bounds, now);
+        let entries = self.entries.iter();
+        entries
+            .map(|entry| (self.latest - entry.at, entry.amount))
+            .collect()
+    }
+
+    /// Goes on from what another window admitted until `now`, as [`recent`](Self::recent) tells it; what this one admitted is forgotten.
+    pub(super) fn resume(&mut self, bounds: Bounds, now: u64, admitted: &[(u64, u64)]) {
+        *self = Self::default();
+        for (age, amount) in admitted {
+            self.pass(bounds, now.saturating_sub(*age));
+            self.admit(bounds, *amount);
+        }
+        self.pass(bounds, now);
+    }
+
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.entries.len()

@@ -9,6 +9,7 @@
 
 mod bucket;
 mod calendar;
+mod carried;
 mod concurrent;
 mod extremes;
 mod local;
