@@ -37,11 +37,11 @@ const BEFORE: u64 = 10 * 366 * 86_400 * 1_000_000_000;
 
 impl Clock for SystemClock {
     fn now(&self) -> u64 {
-        nanoseconds(self.0.elapsed()).saturating_add(BEFORE)
+        self.at(Instant::now())
     }
 
     fn at(&self, instant: Instant) -> u64 {
-        nanoseconds(instant.saturating_duration_since(self.0))
+        nanoseconds(instant.saturating_duration_since(self.0)).saturating_add(BEFORE)
     }
 
     fn unix(&self) -> Duration {
