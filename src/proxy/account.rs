@@ -61,13 +61,13 @@ impl Account {
             return;
         }
         self.open.fetch_sub(1, Ordering::AcqRel);
-        if let Some(alarm) = &x.alarm {
-            alarm.end();
-        }
         // Load is given back before anything is told: who sees the answer sees it gone.
         x.attempt = None;
         x.in_flight = None;
         x.status = x.final_status();
+        if let Some(alarm) = &x.alarm {
+            alarm.end(x.status == 499);
+        }
         if x.client_left || x.status == 499 {
             x.client_left = true;
             self.metrics.client_disconnects.inc();

@@ -28,6 +28,8 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::conduct::Conduct;
+
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -63,11 +65,17 @@ pub(super) struct Alarm {
     /// An exchange owns the deadline; otherwise the connection waits for a request.
     owned: AtomicBool,
     header_timeout: Duration,
+    /// How the client of a stream's connection behaves.
+    conduct: Option<Arc<Conduct>>,
 }
 
 impl Alarm {
     pub(super) fn new(header_timeout: Duration) -> Arc<Alarm> {
-        Arc::new(Alarm {
+        Arc::new(Self::with(header_timeout, None))
+    }
+
+    fn with(header_timeout: Duration, conduct: Option<Arc<Conduct>>) -> Alarm {
+        Alarm {
             base: Instant::now(),
             at: AtomicU64::new(0),
             cause: AtomicU8::new(0),
@@ -76,12 +84,13 @@ impl Alarm {
             eager: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             header_timeout,
-        })
+            conduct,
+        }
     }
 
     /// An alarm without a connection, for an HTTP/2 stream: somebody must await [`Alarm::rung`].
-    pub(super) fn detached() -> Arc<Alarm> {
-        Alarm::new(Duration::ZERO)
+    pub(super) fn of_stream(conduct: Option<Arc<Conduct>>) -> Arc<Alarm> {
+        Arc::new(Self::with(Duration::ZERO, conduct))
     }
 
     /// The request's head is complete: its deadline is over, the exchange sets its own.
@@ -101,8 +110,11 @@ impl Alarm {
         self.eager.store(true, Ordering::Relaxed);
     }
 
-    /// The exchange is over; the connection waits for the next.
-    pub(super) fn end(&self) {
+    /// The exchange is over; the connection waits for the next. `left`: its client did not wait for the answer to begin.
+    pub(super) fn end(&self, left: bool) {
+        if let Some(conduct) = &self.conduct {
+            conduct.ended(left);
+        }
         self.clear();
         self.eager.store(false, Ordering::Relaxed);
         self.request_read.store(false, Ordering::Relaxed);
@@ -225,6 +237,11 @@ impl Watched {
             self.alarm.begin();
         }
         Ok(h2)
+    }
+
+    /// What ends the connection when it rings.
+    pub(super) fn alarm(&self) -> Arc<Alarm> {
+        self.alarm.clone()
     }
 
     fn sync_phase(&mut self) {

@@ -17,6 +17,7 @@ use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, Session, http_proxy};
 
 use super::Proxy;
+use super::conduct::Conduct;
 use super::connection::{Alarm, Watched};
 
 tokio::task_local! {
@@ -47,6 +48,8 @@ pub struct Connections {
 /// Pingora's proxy, with HTTP/2 streams watched.
 struct Front {
     proxy: Arc<HttpProxy<Proxy>>,
+    /// How the client of an HTTP/2 connection behaves.
+    conduct: Option<Arc<Conduct>>,
 }
 
 /// The service that accepts clients and serves them.
@@ -67,6 +70,7 @@ pub fn serve(
     proxy.h2_options = Some(h2);
     let front = Arc::new(Front {
         proxy: Arc::new(proxy),
+        conduct: None,
     });
     Service::new(
         "clients".into(),
@@ -87,9 +91,14 @@ impl ServerApp for Connections {
     ) -> Option<Stream> {
         let mut watched = Watched::new(stream, self.header_timeout);
         let h2 = watched.speaks_h2(self.http2).await.ok()?;
+        let alarm = watched.alarm();
         let watched: Stream = Box::new(watched);
         if h2 {
-            return ServerApp::process_new(&self.front, watched, shutdown).await;
+            let front = Arc::new(Front {
+                proxy: self.front.proxy.clone(),
+                conduct: Some(Conduct::new(alarm)),
+            });
+            return ServerApp::process_new(&front, watched, shutdown).await;
         }
         // One future less for every request on the connection.
         ServerApp::process_new(&self.front.proxy, watched, shutdown).await
@@ -126,7 +135,7 @@ impl HttpServerApp for Front {
         if !session.is_http2() {
             return self.proxy.process_new_http(session, shutdown).await;
         }
-        let alarm = Alarm::detached();
+        let alarm = Alarm::of_stream(self.conduct.clone());
         let exchange = STREAM_ALARM.scope(
             alarm.clone(),
             self.proxy.process_new_http(session, shutdown),

@@ -8,6 +8,7 @@ mod admit;
 mod authenticate;
 mod body;
 mod chain;
+mod conduct;
 mod connection;
 mod copy;
 mod exchange;

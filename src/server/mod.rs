@@ -21,6 +21,7 @@ use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignalWatch};
 use pingora_core::services::background::background_service;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -114,6 +115,7 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
     let program = program.map_err(StartError::Runtime)?;
     install_tls_provider();
     outlive_file_limits();
+    raise_open_files();
     let mut predecessor = find_predecessor(config, start)?;
     let sockets = Sockets::open(config, &mut predecessor)?;
     let admin_socket = AdminSocket::of(&config.admin);
@@ -253,6 +255,26 @@ fn unbuffered(address: SocketAddr) -> ListenerConfig {
 fn install_tls_provider() {
     // A second install in one process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// As many open files as the system allows: each connection is one, and what a shell allows by default is soon used up.
+fn raise_open_files() {
+    const ENOUGH: u64 = 1 << 20;
+    let mut limit = getrlimit(Resource::Nofile);
+    let allowed = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if limit.current.is_some_and(|current| current < allowed) {
+        limit.current = Some(allowed);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::warn!("the limit of open files cannot be raised: {error}");
+        }
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(few) if few < 8192 => log::warn!(
+            "{few} open files are allowed, so that few connections can be open at once: raise the limit (LimitNOFILE=, ulimit -Hn)"
+        ),
+        Some(current) => log::info!("{current} open files are allowed"),
+        None => {}
+    }
 }
 
 /// A file that may grow no further (`ulimit -f`) is a write that fails, which is told of. By default it would be the process's end.

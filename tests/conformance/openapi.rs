@@ -1,39 +1,13 @@
 //! The admin API does what its OpenAPI document says, and the document is one.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Process, engine, program, service};
+use crate::harness::{Process, assert_done, engine, program, python, service};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The Python that tests/sdk/setup.sh has made, in a folder it may fill.
-fn python(folder: &Path, arguments: &[&str]) -> Output {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let output = Command::new(target.join("venv/bin/python"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("HTTP_PROXY")
-        .env_remove("http_proxy")
-        .env("NO_PROXY", "127.0.0.1")
-        .output();
-    output.expect("run tests/sdk/setup.sh")
-}
-
-#[track_caller]
-fn assert_done(output: &Output) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{}{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! HTTP/2 by hand: requests that no honest client library would send.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
@@ -8,6 +8,8 @@ use super::PATIENCE;
 /// A connection on which frames are written as they come.
 pub(crate) struct RawH2 {
     stream: TcpStream,
+    /// Nothing more can be written.
+    closed: bool,
 }
 
 /// One frame.
@@ -34,8 +36,12 @@ impl RawH2 {
     pub(crate) fn connect_in_pieces(address: SocketAddr, first: usize) -> RawH2 {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut client = RawH2 { stream };
+        let mut client = RawH2 {
+            stream,
+            closed: false,
+        };
         let (first, rest) = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".split_at(first);
         if !first.is_empty() {
             client.stream.write_all(first).unwrap();
@@ -52,7 +58,28 @@ impl RawH2 {
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend_from_slice(&stream.to_be_bytes());
         frame.extend_from_slice(payload);
-        let _ = self.stream.write_all(&frame);
+        self.closed |= self.stream.write_all(&frame).is_err();
+    }
+
+    /// Takes what has come, without waiting and without looking at it. Whether the connection is over: it was closed, or takes nothing any more.
+    pub(crate) fn skim(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4096];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => self.closed = true,
+                Ok(_) => continue,
+                Err(error) => self.closed |= error.kind() != ErrorKind::WouldBlock,
+            }
+            break;
+        }
+        self.stream.set_nonblocking(false).unwrap();
+        self.closed
+    }
+
+    /// Whether writing has failed.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.closed
     }
 
     /// A head in one frame, every field a literal without index.

@@ -14,6 +14,7 @@ mod issuer;
 mod leaks;
 mod metrics;
 mod process;
+mod python;
 mod reply;
 mod terminal;
 mod upstream;
@@ -36,13 +37,14 @@ pub(crate) use client::{Client, chunked, get, post};
 pub(crate) use footprint::Footprint;
 pub(crate) use gateway::{Gateway, service};
 pub(crate) use h2_client::H2Client;
-pub(crate) use h2_frames::RawH2;
+pub(crate) use h2_frames::{Frame, HEADERS, RESET, RawH2, SETTINGS};
 pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
 pub(crate) use issuer::{
     ISSUER, Signer, believer, believer_at, claims, key_set, keys_at, keys_in, unix_seconds,
 };
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{PROGRAM, Process, is_running};
+pub(crate) use python::{assert_done, python};
 pub(crate) use reply::{Piece, Reply};
 pub(crate) use terminal::Terminal;
 pub(crate) use upstream::{Connection, Request, Upstream};
