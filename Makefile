@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test check fmt bench bench-upgrade fuzz schema docs
+.PHONY: help setup demo build install deb test check fmt bench bench-upgrade fuzz schema docs
 
 CARGO ?= cargo
 
@@ -28,6 +28,22 @@ demo: setup ## a gateway with simulated engines on 127.0.0.1:8080
 
 build: setup ## the release binary, target/release/tollgate (minutes: link-time optimisation)
 	$(CARGO) build --release --locked
+
+# Where `make install` puts things. DESTDIR goes before all of it.
+PREFIX ?= /usr/local
+UNITS ?= /etc/systemd/system
+
+install: ## the release binary, its unit and a first configuration (after `make build`, as root)
+	install -D -m 0755 target/release/tollgate "$(DESTDIR)$(PREFIX)/bin/tollgate"
+	install -d "$(DESTDIR)$(UNITS)"
+	sed 's|/usr/local/bin/tollgate|$(PREFIX)/bin/tollgate|' conf/systemd/tollgate.service > "$(DESTDIR)$(UNITS)/tollgate.service"
+	chmod 0644 "$(DESTDIR)$(UNITS)/tollgate.service"
+	[ -e "$(DESTDIR)/etc/tollgate/tollgate.toml" ] || install -D -m 0644 conf/tollgate.toml "$(DESTDIR)/etc/tollgate/tollgate.toml"
+	@[ -n "$(DESTDIR)" ] || ! [ -d /run/systemd/system ] || systemctl daemon-reload
+	@[ -n "$(DESTDIR)" ] || echo "now: edit /etc/tollgate/tollgate.toml, then systemctl enable --now tollgate"
+
+deb: ## a Debian package, target/tollgate_VERSION_ARCH.deb (after `make build`)
+	conf/debian/build.sh
 
 test: setup ## every test
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \

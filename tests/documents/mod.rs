@@ -3,6 +3,7 @@
 //! `UPDATE_GOLDEN=1` writes what is expected anew.
 
 mod broken;
+mod deployment;
 mod examples;
 mod foreign;
 mod foreign_fields;

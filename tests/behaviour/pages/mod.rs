@@ -41,6 +41,7 @@ pages! {
     fallback
     canary
     observability
+    operations
     migrate_from_dstack
     migrate_from_trustgate
     migrate_from_coreweave
