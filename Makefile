@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test check fmt bench fuzz schema docs
+.PHONY: help setup demo build test check fmt bench storm fuzz schema docs
 
 CARGO ?= cargo
 
@@ -57,6 +57,9 @@ docs: ## write the pages of docs/ that are made from the code anew
 
 bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
 	python3 bench/measure/run.py $(ARGS)
+
+storm: setup ## 500 changes by the admin API under 2,000 requests/s and open streams; ARGS="--profile quick"
+	python3 bench/measure/storm.py $(ARGS)
 
 fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
 	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done
