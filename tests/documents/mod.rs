@@ -8,6 +8,7 @@ mod foreign;
 mod foreign_fields;
 mod full;
 mod garbage;
+mod mistakes;
 mod reference;
 
 use std::fs;
