@@ -7,10 +7,13 @@ mod client_gone;
 mod identity_services;
 mod issuers;
 mod killed;
+mod killed_in_a_storm;
+mod many_writers;
 mod shutdown;
 mod slow_admin;
 mod slow_readers;
 mod storm;
+mod storms_by_the_api;
 mod storms_of_changes;
 mod timeouts;
 
