@@ -20,7 +20,7 @@ const KILLS: u64 = 20;
 const WRITERS: usize = 3;
 const SEED: u64 = 0x5107_4a11;
 /// How long a storm lasts, in microseconds: some die with their first change, some after many.
-const LASTS: std::ops::Range<u64> = 1_000..150_000;
+const LASTS: std::ops::Range<u64> = 1_000..300_000;
 
 /// The number that each resource carries in a label, by its address. What is not there has none.
 type Numbers = BTreeMap<String, u64>;
@@ -296,7 +296,7 @@ fn all_of_a_change_or_nothing_of_it_survives() {
         assert_serves(&process, &writers);
     }
     println!("{done} changes answered; {under_way} under way at a kill, {came} of them there");
-    assert!(done > 2 * KILLS as usize, "only {done} changes");
+    assert!(done > KILLS as usize, "only {done} changes");
     assert!(under_way > 0, "nothing was under way at any kill");
 }
 
