@@ -14,7 +14,7 @@ use tollgate_sdk::document::Format;
 use super::reply;
 use super::resources::{expected, media_type, tagged, text};
 use crate::config::foreign::{Note, Options};
-use crate::config::{Difference, Documents, Fate, Mistake, Unread, read_documents};
+use crate::config::{Difference, Documents, Fate, Mistake, read_documents};
 use crate::control::{Changed, Control, Edit, What};
 
 /// What documents would change.
@@ -24,7 +24,7 @@ pub(super) async fn plan(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (edits, told) = match read(query.as_deref(), &headers, body) {
+    let (edits, told) = match read(&control, query.as_deref(), &headers, body) {
         Ok(read) => read,
         Err(refused) => return *refused,
     };
@@ -41,7 +41,7 @@ pub(super) async fn apply(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (edits, told) = match read(query.as_deref(), &headers, body) {
+    let (edits, told) = match read(&control, query.as_deref(), &headers, body) {
         Ok(read) => read,
         Err(refused) => return *refused,
     };
@@ -58,6 +58,7 @@ struct Told {
 }
 
 fn read(
+    control: &Control,
     query: Option<&str>,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -74,10 +75,9 @@ fn read(
         documents,
         notes,
         warnings,
-    } = read_documents(text, format, &options).map_err(|unread| match unread {
-        Unread::Syntax(wrong) => malformed(&format!("the body cannot be read: {wrong}")),
-        Unread::Refused(mistakes) => Box::new(reply::mistakes(&mistakes)),
-    })?;
+        mut mistakes,
+    } = read_documents(text, format, &options)
+        .map_err(|wrong| malformed(&format!("the body cannot be read: {wrong}")))?;
     let edits = documents.into_iter().map(|document| Edit {
         kind: document.kind,
         path: document.path,
@@ -86,7 +86,12 @@ fn read(
             node: document.node,
         },
     });
-    Ok((edits.collect(), Told { notes, warnings }))
+    let edits = edits.collect();
+    if !mistakes.is_empty() {
+        mistakes.extend(control.mistakes(edits));
+        return Err(Box::new(reply::mistakes(&mistakes)));
+    }
+    Ok((edits, Told { notes, warnings }))
 }
 
 fn format(headers: &HeaderMap) -> Option<Format> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tollgate_sdk::document::{Json, Node, Problem, Quoted, Severity};
 
-use super::check::{Broken, check, place, plugins_of, sections, wrong_targets};
+use super::check::{Broken, broken_at, check, named_by, nowhere, place, sections, wrong_targets};
 use super::fates::{Action, Fate, created, updated};
 use super::kept::Kept;
 use super::kinds::{Model, ResourceKind};
@@ -16,6 +16,7 @@ use super::resource::{self, Identity, Mistake};
 use super::sections::Sections;
 use super::set::{Owner, Resource, Set};
 use super::{references, trees};
+use crate::model::Name;
 
 /// Somebody who refers to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Candidate<'b> {
     put: BTreeMap<Key, Put>,
     gone: HashSet<Key>,
     broken: Vec<Broken>,
+    /// Upstreams that targets with mistakes would join, each with the place of the target's document.
+    strays: Vec<(Name, String)>,
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
 }
@@ -64,6 +67,7 @@ impl<'b> Candidate<'b> {
             put: BTreeMap::new(),
             gone: HashSet::new(),
             broken: Vec::new(),
+            strays: Vec::new(),
             mistakes: Vec::new(),
             warnings: Vec::new(),
         }
@@ -80,10 +84,24 @@ impl<'b> Candidate<'b> {
         match resource::identify(kind, node, given) {
             Ok(identity) => Some(Target(identity)),
             Err(wrong) => {
-                self.refuse(prefix, wrong);
+                for wrong in wrong {
+                    self.refuse(prefix, wrong);
+                }
                 None
             }
         }
+    }
+
+    /// Keeps the other mistakes in a document that does not say which resource it is.
+    pub fn refuse_rest(&mut self, kind: ResourceKind, node: Node, prefix: &str) {
+        let rest = resource::rest(kind, node.clone(), prefix);
+        self.mistakes.extend(rest);
+        self.broken.push(Broken {
+            kind,
+            name: None,
+            node,
+            prefix: prefix.to_owned(),
+        });
     }
 
     /// Keeps a mistake in the document at `prefix`.
@@ -137,13 +155,18 @@ impl<'b> Candidate<'b> {
             },
             Err(mistakes) => {
                 self.mistakes.extend(mistakes);
-                if let Identity::Name(name) = &target.0 {
-                    self.broken.push(Broken {
-                        kind,
-                        name: name.clone(),
-                        node,
-                        prefix: prefix.to_owned(),
-                    });
+                let (name, upstream) = match &target.0 {
+                    Identity::Name(name) => (Some(name.clone()), None),
+                    Identity::Target(upstream, _) => (None, Some(upstream)),
+                };
+                self.broken.push(Broken {
+                    kind,
+                    name,
+                    node,
+                    prefix: prefix.to_owned(),
+                });
+                if let Some(upstream) = upstream {
+                    self.strays.push((upstream.clone(), prefix.to_owned()));
                 }
             }
         }
@@ -176,6 +199,11 @@ impl<'b> Candidate<'b> {
         &self.warnings
     }
 
+    /// The mistakes in what was put, each document by itself.
+    pub fn into_mistakes(self) -> Vec<Mistake> {
+        self.mistakes
+    }
+
     /// Holds everything against everything.
     ///
     /// # Errors
@@ -205,7 +233,7 @@ impl<'b> Candidate<'b> {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        check(&self.set, &self.sections(), self.mistakes.is_empty())
+        check(&self.set, &self.sections(), &self.broken)
     }
 
     /// Refuses to take away what somebody refers to.
@@ -217,7 +245,7 @@ impl<'b> Candidate<'b> {
         let gone = gone.map(|(kind, name)| (kind.word(), &**name)).collect();
         let sections = self.sections();
         let set = &self.set;
-        let uses = references::to(&gone, &sections, |entry| plugins_of(set, entry));
+        let uses = references::to(&gone, &sections, |entry| named_by(set, &self.broken, entry));
         let uses = uses.into_iter().map(|(kind, name, entry)| Use {
             named: format!("{kind} {name}"),
             by: match &entry.name {
@@ -239,17 +267,15 @@ impl<'b> Candidate<'b> {
         let list = self.set.all(kind);
         let mut problem = problem.clone();
         problem.path = field.to_owned();
-        let broken = || {
-            let broken = self.broken.iter().filter(|broken| broken.kind == kind);
-            { broken }.nth(index.checked_sub(list.len())?)
-        };
         let prefix = match list.get(index) {
             Some(resource) => match self.put.get(&(kind, resource.name.clone())) {
                 Some(put) => put.prefix.clone(),
                 None if problem.severity == Severity::Warning => return None,
                 None => format!("{}[{}]", kind.word(), resource.name),
             },
-            None => broken()?.prefix.clone(),
+            None => broken_at(&self.set, &self.broken, kind, index)?
+                .prefix
+                .clone(),
         };
         Some(Mistake::of(&problem, &prefix))
     }
@@ -257,13 +283,24 @@ impl<'b> Candidate<'b> {
     /// Registered targets: whose they are, and that nothing has two names.
     fn check_targets(&mut self) {
         let late = |_: ResourceKind, r: &Resource| self.is_put(ResourceKind::Target, r);
-        for (name, mut wrong) in wrong_targets(&self.set, late) {
+        // One that has mistakes of its own is there for targets to join all the same.
+        let is_broken = |upstream: &Name| {
+            let mut broken = self.broken.iter();
+            broken.any(|broken| broken.name.as_ref() == Some(upstream))
+        };
+        let mut all = Vec::new();
+        for (name, wrong) in wrong_targets(&self.set, is_broken, late) {
             let put = self.put.get(&(ResourceKind::Target, name.clone()));
             let prefix = put.map_or(format!("target[{name}]"), |put| put.prefix.clone());
-            if !prefix.is_empty() {
-                wrong.path = format!("{prefix}.{}", wrong.path);
+            all.push((prefix, wrong));
+        }
+        for (upstream, prefix) in &self.strays {
+            if self.set.pool(upstream.as_str()).is_none() && !is_broken(upstream) {
+                all.push((prefix.clone(), nowhere(&self.set, upstream)));
             }
-            self.mistakes.push(wrong);
+        }
+        for (prefix, wrong) in all {
+            self.refuse(&prefix, wrong);
         }
     }
 

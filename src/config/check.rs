@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tollgate_sdk::document::{Node, Problem, Quoted, suggest};
+use tollgate_sdk::document::{At, FromNode, Node, Problem, Quoted, suggest};
 
 use super::kinds::{Model, ResourceKind};
 use super::resource::{Mistake, reading};
@@ -15,9 +15,24 @@ use crate::model::{Name, Plugin, Target, TargetId, TargetUrl};
 /// A resource whose document has mistakes: there for others to refer to.
 pub(super) struct Broken {
     pub(super) kind: ResourceKind,
-    pub(super) name: Name,
+    /// None if it does not say it, and of targets.
+    pub(super) name: Option<Name>,
     pub(super) node: Node,
     pub(super) prefix: String,
+}
+
+impl Broken {
+    /// The services that its plugins name, as far as those can be read.
+    fn named(&self) -> Vec<(usize, String)> {
+        let plugins = self.node.entry("plugins").and_then(Node::as_list);
+        let read = |(index, node)| {
+            let (plugin, _) = reading(|r| Plugin::read(node, &At::ROOT, r));
+            Some((index, plugin?))
+        };
+        let plugins = plugins.unwrap_or_default().iter().enumerate();
+        let read: Vec<(usize, Plugin)> = plugins.filter_map(read).collect();
+        references::named_by(read.iter().map(|(index, plugin)| (*index, plugin)))
+    }
 }
 
 /// The resources of a set for the checks, those of a kind for which `is_late` says so after the others.
@@ -32,7 +47,9 @@ pub(super) fn sections<'s>(
             continue;
         }
         let own = broken.iter().filter(|broken| broken.kind == kind);
-        let names: HashSet<&str> = own.map(|broken| broken.name.as_str()).collect();
+        let names: HashSet<&str> = own
+            .filter_map(|broken| Some(broken.name.as_ref()?.as_str()))
+            .collect();
         let replaced = |resource: &Resource| names.contains(&*resource.name);
         let list = set.all(kind);
         let entry = |(index, resource): (usize, &'s Arc<Resource>)| Entry {
@@ -50,33 +67,47 @@ pub(super) fn sections<'s>(
             kind: kind.word(),
             index: list.len() + index,
             node: &broken.node,
-            name: Some(broken.name.clone()),
+            name: broken.name.clone(),
         }));
     }
     Sections::new(entries, None)
 }
 
-/// The checks of a file. `whole`: every document was read.
-pub(super) fn check(set: &Set, sections: &Sections<'_>, whole: bool) -> Vec<Problem> {
+/// The checks of a file. What is asked of keys leaves out those that have mistakes.
+pub(super) fn check(set: &Set, sections: &Sections<'_>, broken: &[Broken]) -> Vec<Problem> {
     let ((), r) = reading(|r| {
         references::check(sections, r);
         conflicts::check(sections, r);
-        if whole && !r.failed() {
-            let key = |entry: &Entry<'_>| {
-                let key = set.all(ResourceKind::Key).get(entry.index)?;
-                key.model.key().map(|key| &**key)
-            };
-            conflicts::secrets(sections, key, r);
-            references::of_plugins(sections, |entry| plugins_of(set, entry), r);
-        }
+        let key = |entry: &Entry<'_>| {
+            let key = set.all(ResourceKind::Key).get(entry.index)?;
+            key.model.key().map(|key| &**key)
+        };
+        conflicts::secrets(sections, key, r);
+        references::of_plugins(sections, |entry| named_by(set, broken, entry), r);
     });
     r.problems
 }
 
-pub(super) fn plugins_of<'s>(set: &'s Set, entry: &Entry<'_>) -> &'s [Plugin] {
-    let kind = ResourceKind::of(entry.kind);
-    let resource = kind.and_then(|kind| set.all(kind).get(entry.index));
-    resource.map_or(&[], |resource| resource.model.plugins())
+/// The services that an entry's plugins name, each with the place of its plugin in the chain.
+pub(super) fn named_by(set: &Set, broken: &[Broken], entry: &Entry<'_>) -> Vec<(usize, String)> {
+    let Some(kind) = ResourceKind::of(entry.kind) else {
+        return Vec::new();
+    };
+    match set.all(kind).get(entry.index) {
+        Some(resource) => references::named_by(resource.model.plugins().iter().enumerate()),
+        None => broken_at(set, broken, kind, entry.index).map_or_else(Vec::new, Broken::named),
+    }
+}
+
+/// The broken one that stands at a place after the resources of its kind.
+pub(super) fn broken_at<'b>(
+    set: &Set,
+    broken: &'b [Broken],
+    kind: ResourceKind,
+    index: usize,
+) -> Option<&'b Broken> {
+    let mut own = broken.iter().filter(|broken| broken.kind == kind);
+    own.nth(index.checked_sub(set.all(kind).len())?)
 }
 
 /// Kind, index and field of a path that a check made: `rule[3].services[0]`.
@@ -87,9 +118,11 @@ pub(super) fn place(path: &str) -> Option<(ResourceKind, usize, &str)> {
     Some((ResourceKind::of(kind)?, index.parse().ok()?, field))
 }
 
-/// What is wrong with registered targets: whose they are, and that no id and no URL of an upstream is given twice.
+/// What is wrong with registered targets: whose they are, and that no id and no URL of an upstream is given twice. `is_broken`: an upstream of
+/// this name is in no set because its document has mistakes.
 pub(super) fn wrong_targets(
     set: &Set,
+    is_broken: impl Fn(&Name) -> bool,
     is_late: impl Fn(ResourceKind, &Resource) -> bool,
 ) -> Vec<(Arc<str>, Mistake)> {
     let mut wrong = Vec::new();
@@ -102,7 +135,9 @@ pub(super) fn wrong_targets(
             continue;
         };
         let Some(pool) = set.pool(registered.upstream.as_str()) else {
-            wrong.push((resource.name.clone(), nowhere(set, &registered.upstream)));
+            if !is_broken(&registered.upstream) {
+                wrong.push((resource.name.clone(), nowhere(set, &registered.upstream)));
+            }
             continue;
         };
         let known = seen.entry(registered.upstream.clone()).or_insert_with(|| {
@@ -142,7 +177,8 @@ impl Targets {
     }
 }
 
-fn nowhere(set: &Set, upstream: &Name) -> Mistake {
+/// That there is no such upstream.
+pub(super) fn nowhere(set: &Set, upstream: &Name) -> Mistake {
     let known = set.all(ResourceKind::Upstream).iter();
     let known: Vec<&str> = known.map(|upstream| &*upstream.name).collect();
     let help = suggest(upstream.as_str(), &known, "upstreams");

@@ -199,6 +199,15 @@ fn prefixes_of_limits(sections: &Sections<'_>, r: &mut Reading<'_>) {
     }
 }
 
+/// Whether the gateway offers the service, as far as one can tell: who names a gateway that is not there was told so, and meant one that is.
+fn may_offer(sections: &Sections<'_>, gateway: &str, service: &Entry<'_>) -> bool {
+    let is_there = |name: &str| sections.find("gateway", name).is_some();
+    let given = service.node.entry("gateways").and_then(Node::as_list);
+    let named = service.texts("gateways", "");
+    let known = named.iter().filter(|text| is_there(text.text)).count();
+    offers(gateway, service) || !is_there(gateway) || known < given.map_or(0, <[_]>::len)
+}
+
 fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {
     for rule in sections.all("rule") {
         let Some(gateway) = rule.text("gateway") else {
@@ -207,15 +216,16 @@ fn services_of_rules(sections: &Sections<'_>, r: &mut Reading<'_>) {
         let named = rule.texts("services", "name");
         for text in &named {
             let service = sections.find("service", text.text);
-            if service.is_some_and(|service| !offers(gateway.text, service)) {
+            if service.is_some_and(|service| !may_offer(sections, gateway.text, service)) {
                 let (service, gateway) = (Quoted(text.text), Quoted(gateway.text));
                 let message = format!("gateway {gateway} does not offer service {service}");
                 let help = format!(
                     "add {gateway} to the service's `gateways`, or take the service out of the rule"
                 );
                 rule.at(|at| {
-                    let at = at.field("services");
-                    r.error(text.span, &at.index(text.index.unwrap_or(0)), message, help);
+                    text.at(&at.field("services"), |at| {
+                        r.error(text.span, at, message, help)
+                    })
                 });
             }
         }

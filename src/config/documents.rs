@@ -32,30 +32,22 @@ pub struct Documents {
     pub notes: Vec<(String, Note)>,
     /// What is left out.
     pub warnings: Vec<Mistake>,
-}
-
-/// Why a text asks for nothing.
-#[derive(Debug)]
-pub enum Unread {
-    /// Its syntax is wrong.
-    Syntax(String),
-    /// Its documents are nothing that can be applied.
-    Refused(Vec<Mistake>),
+    /// What is wrong with documents that are no resources. If there is anything, nothing can be applied.
+    pub mistakes: Vec<Mistake>,
 }
 
 /// Reads a text.
 ///
 /// # Errors
-/// [`Unread`], with every mistake.
-pub fn read(text: &str, format: Format, options: &foreign::Options) -> Result<Documents, Unread> {
+/// What is wrong with its syntax.
+pub fn read(text: &str, format: Format, options: &foreign::Options) -> Result<Documents, String> {
     let mut found = Found {
         options,
         read: Documents::default(),
-        mistakes: Vec::new(),
     };
     let mut roots = Vec::new();
     for part in parts(text, format) {
-        roots.push(tree(&part, format).map_err(Unread::Syntax)?);
+        roots.push(tree(&part, format)?);
     }
     roots.retain(|root| !root.as_table().is_some_and(<[_]>::is_empty));
     match <[Node; 1]>::try_from(roots) {
@@ -66,14 +58,12 @@ pub fn read(text: &str, format: Format, options: &foreign::Options) -> Result<Do
             }
         }
     }
-    if found.mistakes.is_empty() && found.read.documents.is_empty() {
+    let mut read = found.read;
+    if read.mistakes.is_empty() && read.documents.is_empty() {
         let message = "there is nothing to apply; give a document with `kind` and `name`";
-        found.mistakes.push(Mistake::new("", message));
+        read.mistakes.push(Mistake::new("", message));
     }
-    match found.mistakes.is_empty() {
-        true => Ok(found.read),
-        false => Err(Unread::Refused(found.mistakes)),
-    }
+    Ok(read)
 }
 
 /// The documents of a YAML text, each at its own lines.
@@ -122,7 +112,6 @@ pub fn tree(text: &str, format: Format) -> Result<Node, String> {
 struct Found<'o> {
     options: &'o foreign::Options,
     read: Documents,
-    mistakes: Vec<Mistake>,
 }
 
 impl Found<'_> {
@@ -154,7 +143,7 @@ impl Found<'_> {
         }
         let Some(entries) = node.as_table() else {
             let message = "a document is expected: a table with `kind` and `name`";
-            self.mistakes.push(Mistake::new(path, message));
+            self.read.mistakes.push(Mistake::new(path, message));
             return;
         };
         let (field, word) = match (node.entry("kind"), node.entry("type")) {
@@ -169,7 +158,7 @@ impl Found<'_> {
             }
             _ => {
                 let message = format!("missing field `kind`; one of {}", words().join(", "));
-                self.mistakes.push(Mistake::new(path, message));
+                self.read.mistakes.push(Mistake::new(path, message));
                 return;
             }
         };
@@ -177,7 +166,7 @@ impl Found<'_> {
             let help = suggest(word, &words(), "kinds");
             let message = format!("there is no kind {}; {help}", Quoted(word));
             let mistake = Mistake::new(field, message);
-            self.mistakes.push(below(&path, mistake));
+            self.read.mistakes.push(below(&path, mistake));
             return;
         };
         let mut node = node.clone();
@@ -208,11 +197,13 @@ impl Found<'_> {
                     }
                     false => format!("unknown field; {}", suggest(word, &words(), "kinds")),
                 };
-                self.mistakes.push(Mistake::new(at, message));
+                self.read.mistakes.push(Mistake::new(at, message));
                 continue;
             };
             let Value::List(items) = node.value else {
-                self.mistakes.push(Mistake::new(at, "a list is expected"));
+                self.read
+                    .mistakes
+                    .push(Mistake::new(at, "a list is expected"));
                 continue;
             };
             let items = items.into_iter().enumerate();
@@ -233,7 +224,12 @@ impl Found<'_> {
         let refused = converted.notes.iter();
         let refused = refused.filter(|note| note.fate == foreign::Fate::Refused);
         let refused = refused.map(|note| below(path, Mistake::new(&note.path, &note.message)));
-        self.mistakes.extend(refused);
+        let mut refused = refused.peekable();
+        if refused.peek().is_some() {
+            // What its resources lack by that is no mistake of theirs.
+            self.read.mistakes.extend(refused);
+            return true;
+        }
         for resource in converted.resources {
             let name = resource.body.get("name").cloned().unwrap_or_default();
             let name = name.as_str().unwrap_or_default();

@@ -62,7 +62,7 @@ pub fn take_kept(set: &mut Set, stored: Vec<Kept>, before: Option<&Set>) -> Vec<
             continue;
         }
         let mut node = Node::of(&kept.body);
-        let read = resource::identify(kind, &mut node, Some(&name)).map_err(|wrong| vec![wrong]);
+        let read = resource::identify(kind, &mut node, Some(&name));
         let read = read.and_then(|identity| resource::read(kind, &identity, &node, ""));
         match read {
             Ok(mut resource) => {
@@ -87,7 +87,7 @@ fn drop_wrong(set: &mut Set) -> Vec<String> {
     loop {
         let mut wrong: HashSet<Key> = HashSet::new();
         let late = |_: ResourceKind, r: &Resource| r.owner == Owner::Api;
-        for problem in check(set, &sections(set, late, &[]), true) {
+        for problem in check(set, &sections(set, late, &[]), &[]) {
             if problem.severity == Severity::Warning {
                 continue;
             }
@@ -101,7 +101,7 @@ fn drop_wrong(set: &mut Set) -> Vec<String> {
                 told.push(unusable(kind, &resource.name, Some(&mistake)));
             }
         }
-        for (name, mistake) in wrong_targets(set, late) {
+        for (name, mistake) in wrong_targets(set, |_| false, late) {
             told.push(unusable(ResourceKind::Target, &name, Some(&mistake)));
             wrong.insert((ResourceKind::Target, name));
         }

@@ -41,7 +41,7 @@ use crate::model::Config;
 
 pub use candidate::{Candidate, OfFile, Refused, Target, Use, patched};
 pub use diagnostic::Diagnostics;
-pub use documents::{Document, Documents, Unread, read as read_documents, tree};
+pub use documents::{Document, Documents, read as read_documents, tree};
 pub use fates::{Action, Fate};
 pub use interpolate::{Env, interpolate};
 pub use kept::{Kept, take_kept};

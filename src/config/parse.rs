@@ -5,7 +5,7 @@ use tollgate_sdk::document::{At, Format, FromNode, Node, ReadFile, Reading, Span
 use super::interpolate::{Env, interpolate};
 use super::sections::{Entry, Sections, fill_names};
 use super::{Diagnostics, Loaded, conflicts, masking, raw, references};
-use crate::model::{Config, Plugin};
+use crate::model::Config;
 
 /// Reads a configuration. `name` is what the text is called in diagnostics, `env` the environment, and `read_file`
 /// serves secrets kept in files.
@@ -58,7 +58,7 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
         // Everything was read, so all are in the order of the file.
         let key = |entry: &Entry<'_>| config.keys.get(entry.index).map(|key| &**key);
         conflicts::secrets(&sections, key, r);
-        references::of_plugins(&sections, |entry| plugins_of(config, entry), r);
+        references::of_plugins(&sections, |entry| named_by(config, entry), r);
     }
     // What could not be filled in was told already; what it then fails to be is not its author's doing.
     let mut index = 0;
@@ -69,14 +69,14 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
     config
 }
 
-fn plugins_of<'c>(config: &'c Config, entry: &Entry<'_>) -> &'c [Plugin] {
+fn named_by(config: &Config, entry: &Entry<'_>) -> Vec<(usize, String)> {
     let plugins = match entry.kind {
         "gateway" => config.gateways.get(entry.index).map(|g| &g.plugins),
         "service" => config.services.get(entry.index).map(|s| &s.plugins),
         "rule" => config.rules.get(entry.index).map(|rule| &rule.plugins),
         _ => None,
     };
-    plugins.map(Vec::as_slice).unwrap_or_default()
+    references::named_by(plugins.into_iter().flatten().enumerate())
 }
 
 /// Warns of what leaves a file without effect.

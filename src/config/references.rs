@@ -36,42 +36,56 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
 /// The kinds of resources that have chains of plugins.
 const CHAINED: [&str; 3] = ["gateway", "service", "rule"];
 
-/// Reports services that plugins name and nobody offers. `plugins` are those of an entry that was read.
-pub(super) fn of_plugins<'m>(
+/// Reports services that plugins name and nobody offers. `named`: those that the plugins of an entry name, as [`named_by`] has them.
+pub(super) fn of_plugins(
     sections: &Sections<'_>,
-    plugins: impl Fn(&Entry<'_>) -> &'m [Plugin],
+    named: impl Fn(&Entry<'_>) -> Vec<(usize, String)>,
     r: &mut Reading<'_>,
 ) {
     for entry in CHAINED.iter().flat_map(|kind| sections.all(kind)) {
-        let nodes = entry.node.entry("plugins").and_then(Node::as_list);
-        for (index, plugin) in plugins(entry).iter().enumerate() {
-            let span = nodes.and_then(|nodes| nodes.get(index));
-            let span = span.map_or(entry.node.span, |node| node.span);
-            for name in services_of(plugin) {
-                if sections.find("service", name).is_some() {
-                    continue;
-                }
-                let message = format!("there is no service {}", Quoted(name));
-                let help = suggest(name, &sections.names("service"), "services");
-                entry.at(|at| {
-                    let at = at.field("plugins");
-                    r.error(span, &at.index(index).field("settings"), message, help);
-                });
+        for (index, name) in named(entry) {
+            if sections.find("service", &name).is_some() {
+                continue;
             }
+            let nodes = entry.node.entry("plugins").and_then(Node::as_list);
+            let node = nodes.and_then(|nodes| nodes.get(index));
+            let span = node.map_or(entry.node.span, |node| node.span);
+            let settings = node.and_then(|node| node.entry("settings")?.as_table());
+            let mut fields = settings.unwrap_or_default().iter();
+            let field = fields.find(|(_, value)| value.as_str() == Some(&name));
+            let message = format!("there is no service {}", Quoted(&name));
+            let help = suggest(&name, &sections.names("service"), "services");
+            entry.at(|at| {
+                let at = at.field("plugins");
+                let at = at.index(index);
+                let at = at.field("settings");
+                match field {
+                    Some((key, value)) => r.error(value.span, &at.field(&key.text), message, help),
+                    None => r.error(span, &at, message, help),
+                }
+            });
         }
     }
 }
 
-fn services_of(plugin: &Plugin) -> &[String] {
-    let settings = plugin.settings.settings();
-    settings.map_or(&[], |settings| settings.services())
+/// The services that plugins name, each with the place of its plugin in the chain.
+pub(super) fn named_by<'p>(
+    plugins: impl IntoIterator<Item = (usize, &'p Plugin)>,
+) -> Vec<(usize, String)> {
+    let mut named = Vec::new();
+    for (index, plugin) in plugins {
+        let settings = plugin.settings.settings();
+        let services = settings.map_or(&[][..], |settings| settings.services());
+        named.extend(services.iter().map(|name| (index, name.clone())));
+    }
+    named
 }
 
 /// Who refers to resources that are gone: each of those, and the entry that names it.
-pub(super) fn to<'s, 'n, 'm>(
+pub(super) fn to<'s, 'n>(
     gone: &HashSet<(&'static str, &str)>,
     sections: &'s Sections<'n>,
-    plugins: impl Fn(&Entry<'_>) -> &'m [Plugin],
+    named: impl Fn(&Entry<'_>) -> Vec<(usize, String)>,
 ) -> Vec<(&'static str, String, &'s Entry<'n>)> {
     let mut found = Vec::new();
     for (kind, field, of) in REFERENCES {
@@ -84,9 +98,9 @@ pub(super) fn to<'s, 'n, 'm>(
         }
     }
     for entry in CHAINED.iter().flat_map(|kind| sections.all(kind)) {
-        for name in plugins(entry).iter().flat_map(services_of) {
+        for (_, name) in named(entry) {
             if gone.contains(&("service", name.as_str())) {
-                found.push(("service", name.clone(), entry));
+                found.push(("service", name, entry));
             }
         }
     }
@@ -105,13 +119,9 @@ fn refer(
         if sections.find(of, text.text).is_some() || Name::new(text.text).is_err() {
             continue;
         }
-        entry.at(|at| {
-            let at = at.field(field);
-            let indexed = text.index.map(|index| at.index(index));
-            let message = format!("there is no {of} {}", Quoted(text.text));
-            let help = suggest(text.text, &sections.names(of), &format!("{of}s"));
-            r.error(text.span, indexed.as_ref().unwrap_or(&at), message, help);
-        });
+        let message = format!("there is no {of} {}", Quoted(text.text));
+        let help = suggest(text.text, &sections.names(of), &format!("{of}s"));
+        entry.at(|at| text.at(&at.field(field), |at| r.error(text.span, at, message, help)));
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tollgate_sdk::document::{At, Format, Node, Problem, Reading, Severity, Value};
+use tollgate_sdk::document::{
+    At, Format, FromNode, FromText, Node, Problem, Reading, Severity, Value,
+};
 
 use super::kinds::{Model, ResourceKind};
 use super::set::{Owner, Resource, id_of};
@@ -74,20 +76,31 @@ pub(super) fn reading<T>(read: impl FnOnce(&mut Reading<'_>) -> T) -> (T, Readin
 }
 
 /// Finds out which resource a document is, and puts its identity where reading finds it. `given` is what the address says.
+///
+/// # Errors
+/// Every mistake in that, or none where reading finds it. What else is wrong with the document is for [`rest`] to tell.
 pub(super) fn identify(
     kind: ResourceKind,
     node: &mut Node,
     given: Option<&str>,
-) -> Result<Identity, Mistake> {
+) -> Result<Identity, Vec<Mistake>> {
     if let Value::Table(entries) = &mut node.value {
         entries.retain(|(key, _)| !BESIDE.contains(&key.text.as_str()));
     } else if kind != ResourceKind::Target {
-        return Err(Mistake::new("", "a table of fields is expected"));
+        return Err(Vec::new());
     }
     match kind {
         ResourceKind::Target => identify_target(node, given),
-        _ => identify_named(node, given),
+        _ => identify_named(node, given).map_err(|wrong| vec![wrong]),
     }
+}
+
+/// The mistakes in a document that does not say which resource it is, other than that.
+pub(super) fn rest(kind: ResourceKind, mut node: Node, prefix: &str) -> Vec<Mistake> {
+    if kind != ResourceKind::Target {
+        set_field(&mut node, "name", Name::numbered(kind.word(), 0).as_str());
+    }
+    mistakes(&try_read(kind, &node, None).1, prefix)
 }
 
 fn identify_named(node: &mut Node, given: Option<&str>) -> Result<Identity, Mistake> {
@@ -116,45 +129,50 @@ fn identify_named(node: &mut Node, given: Option<&str>) -> Result<Identity, Mist
     Ok(Identity::Name(read))
 }
 
-fn identify_target(node: &mut Node, given: Option<&str>) -> Result<Identity, Mistake> {
-    let typed = |node: &Node, field: &str| {
-        let typed = node.entry(field).and_then(Node::as_str);
-        typed.map(str::to_owned)
-    };
-    let (upstream, id) = match given.and_then(|given| given.split_once('/')) {
-        Some((upstream, id)) => (Some(upstream.to_owned()), Some(id.to_owned())),
-        None => (typed(node, "upstream"), typed(node, "id")),
-    };
-    let Some(upstream) = upstream.and_then(|name| Name::new(&name).ok()) else {
+fn identify_target(node: &mut Node, given: Option<&str>) -> Result<Identity, Vec<Mistake>> {
+    let given = given.and_then(|given| given.split_once('/'));
+    let upstream = taken(node, "upstream", given.map(|(upstream, _)| upstream));
+    let upstream = upstream.and_then(|name| {
+        let read = name.and_then(|name| Name::new(&name).ok());
         let message = "missing field `upstream`; add the name of the upstream that it joins";
-        return Err(Mistake::new("upstream", message));
-    };
-    for (field, known) in [("upstream", Some(upstream.as_str())), ("id", id.as_deref())] {
-        if let (Some(typed), Some(known)) = (typed(node, field), known)
-            && typed != known
-        {
-            let message = "it is not the one in the address; make them the same, or leave it out";
-            return Err(Mistake::new(field, message));
-        }
-    }
-    if let Value::Table(entries) = &mut node.value {
-        entries.retain(|(key, _)| !["upstream", "id"].contains(&key.text.as_str()));
-    }
-    let id = match id {
-        Some(id) => tollgate_sdk::document::FromText::from_text(&id).map_err(|wrong| {
+        read.ok_or_else(|| Mistake::new("upstream", message))
+    });
+    let id = taken(node, "id", given.map(|(_, id)| id));
+    let id = id.and_then(|id| {
+        let read = id.map(|id| TargetId::from_text(&id)).transpose();
+        read.map_err(|wrong| {
             let help = wrong.help.unwrap_or_default();
             Mistake::new("id", format!("{}; {help}", wrong.message))
-        })?,
-        None => {
-            let read =
-                reading(|r| <Target as tollgate_sdk::document::FromNode>::read(node, &At::ROOT, r));
-            match read.0 {
-                Some(target) => id_of(&target),
-                None => return Err(Mistake::new("url", "a target's URL is expected")),
-            }
+        })
+    });
+    match (upstream, id) {
+        (Ok(upstream), Ok(Some(id))) => Ok(Identity::Target(upstream, id)),
+        (Ok(upstream), Ok(None)) => {
+            let (target, _) = reading(|r| <Target as FromNode>::read(node, &At::ROOT, r));
+            let id = target.map(|target| id_of(&target)).ok_or_else(Vec::new)?;
+            Ok(Identity::Target(upstream, id))
         }
+        (upstream, id) => Err(upstream.err().into_iter().chain(id.err()).collect()),
+    }
+}
+
+/// Takes a field by which a target is known out of its document. `given` is what the address says.
+fn taken(node: &mut Node, field: &str, given: Option<&str>) -> Result<Option<String>, Mistake> {
+    let typed = node.entry(field).map(|typed| typed.value.clone());
+    if let Value::Table(entries) = &mut node.value {
+        entries.retain(|(key, _)| key.text != field);
+    }
+    let message = match (typed, given) {
+        (None | Some(Value::Null), given) => return Ok(given.map(str::to_owned)),
+        (Some(Value::String(typed)), given) if given.is_none_or(|given| given == typed) => {
+            return Ok(Some(typed));
+        }
+        (Some(_), Some(_)) => {
+            "it is not the one in the address; make them the same, or leave it out"
+        }
+        (Some(_), None) => "expected text; for example \"gpu-1\"",
     };
-    Ok(Identity::Target(upstream, id))
+    Err(Mistake::new(field, message))
 }
 
 fn set_field(node: &mut Node, field: &str, text: &str) {
@@ -188,15 +206,10 @@ pub(super) fn read(
         Identity::Target(upstream, id) => Some((upstream, id)),
         Identity::Name(_) => None,
     };
-    let (model, mut r) = reading(|r| {
-        trees::refuse_references(node, &At::ROOT, r);
-        Model::read(kind, node, whose, r)
-    });
+    let (model, mut r) = try_read(kind, node, whose);
     let secrets: Arc<[_]> = std::mem::take(&mut r.masked).into();
     trees::refuse_stars(node, &At::ROOT, &secrets, &mut r);
-    let errors = r.problems.iter();
-    let errors = errors.filter(|problem| problem.severity == Severity::Error);
-    let mistakes: Vec<Mistake> = errors.map(|problem| Mistake::of(problem, prefix)).collect();
+    let mistakes = mistakes(&r, prefix);
     match model {
         Some(model) if mistakes.is_empty() => Ok(Resource {
             name: model.name(),
@@ -209,4 +222,21 @@ pub(super) fn read(
         _ if mistakes.is_empty() => Err(vec![Mistake::new(prefix, "it cannot be read")]),
         _ => Err(mistakes),
     }
+}
+
+fn try_read(
+    kind: ResourceKind,
+    node: &Node,
+    whose: Option<(&Name, &TargetId)>,
+) -> (Option<Model>, Reading<'static>) {
+    reading(|r| {
+        trees::refuse_references(node, &At::ROOT, r);
+        Model::read(kind, node, whose, r)
+    })
+}
+
+fn mistakes(r: &Reading<'_>, prefix: &str) -> Vec<Mistake> {
+    let errors = r.problems.iter();
+    let errors = errors.filter(|problem| problem.severity == Severity::Error);
+    errors.map(|problem| Mistake::of(problem, prefix)).collect()
 }

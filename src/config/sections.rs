@@ -26,11 +26,25 @@ pub(super) struct Text<'n> {
     pub(super) text: &'n str,
     pub(super) span: Span,
     pub(super) index: Option<usize>,
+    /// The field that holds it, where it stands in a table.
+    pub(super) inner: Option<&'n str>,
+}
+
+impl Text<'_> {
+    /// Calls `f` with its path, that of the field it belongs to being `at`.
+    pub(super) fn at<T>(&self, at: &At<'_>, f: impl FnOnce(&At<'_>) -> T) -> T {
+        let indexed = self.index.map(|index| at.index(index));
+        let at = indexed.as_ref().unwrap_or(at);
+        match self.inner {
+            Some(inner) => f(&at.field(inner)),
+            None => f(at),
+        }
+    }
 }
 
 impl<'n> Entry<'n> {
     /// The text of a field, or those of a list; of tables in it, the text of `inner`.
-    pub(super) fn texts(&self, field: &str, inner: &str) -> Vec<Text<'n>> {
+    pub(super) fn texts(&self, field: &str, inner: &'n str) -> Vec<Text<'n>> {
         let Some(node) = self.node.entry(field) else {
             return Vec::new();
         };
@@ -39,15 +53,15 @@ impl<'n> Entry<'n> {
             None => (std::slice::from_ref(node), false),
         };
         let text = |(index, item): (usize, &'n Node)| {
-            let item = if item.as_table().is_some() {
-                item.entry(inner)?
-            } else {
-                item
+            let (item, inner) = match item.as_table() {
+                Some(_) => (item.entry(inner)?, Some(inner)),
+                None => (item, None),
             };
             Some(Text {
                 text: item.as_str()?,
                 span: item.span,
                 index: listed.then_some(index),
+                inner,
             })
         };
         items.iter().enumerate().filter_map(text).collect()

@@ -12,7 +12,8 @@ use tollgate_sdk::secret::Secret;
 
 use super::{Control, keys};
 use crate::config::{
-    Action, Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Use, patched,
+    Action, Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Target, Use,
+    patched,
 };
 use crate::store::{self, Store, StoreError};
 
@@ -206,6 +207,17 @@ impl Control {
         })
     }
 
+    /// The mistakes in documents, each by itself: for when there are others that are no resources, so that who refers to what cannot be told.
+    pub fn mistakes(&self, edits: Vec<Edit>) -> Vec<Mistake> {
+        let present = self.resources();
+        let mut asked = Asked::begin(&present);
+        for edit in edits {
+            // Whose a resource is does not matter here.
+            let _ = asked.add(edit);
+        }
+        asked.candidate.into_mistakes()
+    }
+
     /// Stores a candidate and brings it into force. Whoever calls it holds the lock.
     pub(super) async fn commit(
         &self,
@@ -256,16 +268,20 @@ pub(super) struct Asked<'p> {
 }
 
 impl<'p> Asked<'p> {
+    fn begin(present: &'p Set) -> Self {
+        Asked {
+            present,
+            candidate: Candidate::new(present),
+            secrets: HashMap::new(),
+        }
+    }
+
     pub(super) fn of(
         present: &'p Set,
         edits: Vec<Edit>,
         expected: &Expected,
     ) -> Result<Self, ChangeError> {
-        let mut asked = Asked {
-            present,
-            candidate: Candidate::new(present),
-            secrets: HashMap::new(),
-        };
+        let mut asked = Self::begin(present);
         expect(present, &edits, expected)?;
         for edit in edits {
             asked.add(edit)?;
@@ -317,22 +333,22 @@ impl<'p> Asked<'p> {
         path: &str,
         new: bool,
     ) -> Result<(), ChangeError> {
-        let Some(target) = self.candidate.identify(kind, &mut node, given, path) else {
-            return Ok(());
-        };
-        let name = target.name();
-        let old = self.present.get(kind, &name);
-        if new && old.is_some() {
-            return Err(ChangeError::Exists(kind, name.to_string()));
+        let target = self.candidate.identify(kind, &mut node, given, path);
+        let name = target.as_ref().map(Target::name);
+        let old = { name.as_deref() }.and_then(|name| self.present.get(kind, name));
+        if let (true, Some(old)) = (new, old) {
+            return Err(ChangeError::Exists(kind, old.name.to_string()));
         }
         if kind == ResourceKind::Key {
             match keys::prepare(&mut node, old.and_then(|old| old.model.key())) {
-                Ok(secret) => self
-                    .secrets
-                    .extend(secret.map(|secret| (name.clone(), secret))),
+                Ok(secret) => self.secrets.extend(name.clone().zip(secret)),
                 Err(wrong) => self.candidate.refuse(path, wrong),
             }
         }
+        let (Some(target), Some(name)) = (target, name) else {
+            self.candidate.refuse_rest(kind, node, path);
+            return Ok(());
+        };
         let put = self.candidate.put(kind, &target, node, path);
         put.map_err(|OfFile| ChangeError::OfFile(kind, name.to_string()))
     }

@@ -9,6 +9,7 @@ mod foreign;
 mod foreign_fields;
 mod full;
 mod garbage;
+mod mistakes;
 mod reference;
 
 use std::fs;

@@ -1,53 +1,13 @@
-//! Changes under traffic, side by side, and when the disk or the process fails: all of a change or nothing of it.
+//! Changes under traffic, beside the file's, and when the disk or the process fails: all of a change or nothing of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{
-    CHAT, Gateway, Process, Upstream, engine_with, post, service, streamed, until,
-};
+use crate::harness::{CHAT, Gateway, Process, Upstream, engine_with, post, service, streamed};
 
 const STATE: &str = "[server]\nstate = \"./tollgate.db\"\n";
-
-#[test]
-fn of_two_writers_one_is_told_and_nothing_is_lost() {
-    let upstream = Upstream::obliging();
-    let gateway = Gateway::start(&service("filed", "filed", &upstream.url()));
-    let api = gateway.api();
-    let body = json!({"name": "s", "models": ["s"], "targets": [upstream.url()], "labels": {}});
-    assert_eq!(api.ask("POST", "/v1/services", &body).status, 201);
-    // Each adds its labels one by one to what is there, and begins anew when somebody was faster.
-    const LABELS: usize = 15;
-    std::thread::scope(|scope| {
-        for writer in 0..4 {
-            let api = api.clone();
-            scope.spawn(move || {
-                for number in 0..LABELS {
-                    until("a turn", || {
-                        let found = api.get("/v1/services/s");
-                        let mut body = found.json();
-                        body["labels"][format!("w{writer}-{number}")] = json!("x");
-                        let fields = format!("if-match: {}\r\n", found.header("etag").unwrap());
-                        let bytes = body.to_string();
-                        let put = api.send("PUT", "/v1/services/s", &fields, bytes.as_bytes());
-                        assert!([200, 412].contains(&put.status), "{}", put.text());
-                        (put.status == 200).then_some(())
-                    });
-                }
-            });
-        }
-    });
-    let labels = api.get("/v1/services/s").json()["labels"].clone();
-    assert_eq!(labels.as_object().unwrap().len(), 4 * LABELS, "{labels}");
-    let present = api.get("/v1/services").json()["revision"].as_u64().unwrap();
-    assert_eq!(
-        present,
-        2 + 4 * LABELS as u64,
-        "each change is one revision"
-    );
-}
 
 #[test]
 fn traffic_notices_nothing_of_changes() {

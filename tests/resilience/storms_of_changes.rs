@@ -60,15 +60,15 @@ impl Storm<'_> {
 }
 
 /// A stream that has begun.
-fn begin(process: &Process, model: &str) -> Client {
+pub(super) fn begin(process: &Process, model: &str, tokens: usize) -> Client {
     let mut client = process.client();
-    client.send(post(CHAT, "", streamed(model, TOKENS)));
+    client.send(post(CHAT, "", streamed(model, tokens)));
     assert_eq!(client.head().unwrap().status, 200, "{model}");
     client
 }
 
 /// It comes to its proper end.
-fn finish(mut client: Client) {
+pub(super) fn finish(mut client: Client) {
     let mut text = Vec::new();
     while let Some(chunk) = client.chunk().unwrap() {
         text.extend(chunk);
@@ -77,7 +77,7 @@ fn finish(mut client: Client) {
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
 }
 
-fn metrics(process: &Process) -> Metrics {
+pub(super) fn metrics(process: &Process) -> Metrics {
     Metrics::read(&Client::connect(process.admin).get("/metrics", "").text())
 }
 
@@ -102,7 +102,7 @@ fn nobody_notices_a_hundred_changes_and_nothing_of_them_stays() {
         for _ in 0..STREAMS {
             threads.spawn(|| {
                 while again() {
-                    finish(begin(&process, "kept"));
+                    finish(begin(&process, "kept", TOKENS));
                     done.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -126,7 +126,7 @@ fn nobody_notices_a_hundred_changes_and_nothing_of_them_stays() {
             assert_eq!(short(&format!("v{}", number - 1)), 404);
             if number.is_multiple_of(10) {
                 // One that is gone long before its end.
-                let begun = begin(&process, &format!("v{number}"));
+                let begun = begin(&process, &format!("v{number}"), TOKENS);
                 threads.spawn(move || finish(begun));
             }
         }
@@ -146,7 +146,7 @@ fn nobody_notices_a_hundred_changes_and_nothing_of_them_stays() {
 }
 
 /// Also when what is asserted meanwhile does not hold.
-struct EndsAll<'a>(&'a AtomicBool);
+pub(super) struct EndsAll<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for EndsAll<'_> {
     fn drop(&mut self) {
@@ -156,14 +156,7 @@ impl Drop for EndsAll<'_> {
 
 /// No load is left, and only what is configured now is told of.
 fn assert_quiet(process: &Process) {
-    until("all load to be given back", || {
-        let metrics = metrics(process);
-        let gauges = ["tollgate_in_flight", "tollgate_target_in_flight"];
-        gauges
-            .iter()
-            .all(|name| metrics.sum(name, &[]) == 0.0)
-            .then_some(())
-    });
+    assert_no_load(process);
     until("what is gone to be forgotten", || {
         let metrics = metrics(process);
         let passing = |label: &str, letter: char| {
@@ -172,5 +165,23 @@ fn assert_quiet(process: &Process) {
         };
         // `v` and its number; of gateways, `t` and its number.
         (passing("service", 'v') <= 1 && passing("gateway", 't') <= 1).then_some(())
+    });
+}
+
+/// All load has been given back.
+#[track_caller]
+pub(super) fn assert_no_load(process: &Process) {
+    until("all load to be given back", || {
+        let metrics = metrics(process);
+        let gauges = [
+            "tollgate_in_flight",
+            "tollgate_target_in_flight",
+            "tollgate_queue_depth",
+            "tollgate_body_memory_bytes",
+        ];
+        gauges
+            .iter()
+            .all(|name| metrics.sum(name, &[]) == 0.0)
+            .then_some(())
     });
 }
