@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::audit::{self, Writing};
 use super::caller::{self, Callers};
 use super::schemas::{list_of, named};
+use super::dialects::{self, Retell, reword};
 use super::{body, events, openapi, pages, reload, status, usage};
 use crate::config::ResourceKind;
 use crate::control::Control;
@@ -49,6 +50,8 @@ pub(super) struct Route {
     pub(super) open: bool,
     /// Whether it changes anything: such calls leave a line in the log.
     pub(super) writes: bool,
+    /// How it tells of errors, if it is another system's page: those are in no document of ours.
+    pub(super) retell: Option<Retell>,
     router: MethodRouter<Shared>,
 }
 
@@ -95,6 +98,7 @@ impl Route {
             largest: LARGEST,
             answers: Vec::new(),
             open: false,
+            retell: None,
             router: on(filter, handler),
         }
     }
@@ -216,6 +220,12 @@ impl Route {
         self
     }
 
+    /// It is a page of another system's API, whose errors have a form of their own.
+    pub(super) fn foreign(mut self, retell: Retell) -> Route {
+        self.retell = Some(retell);
+        self
+    }
+
     /// It changes nothing, whatever its method.
     pub(super) fn only_reads(mut self) -> Route {
         self.writes = false;
@@ -228,6 +238,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut all = Vec::new();
     all.extend(pages::all());
     all.extend(process());
+    all.extend(dialects::all());
     all
 }
 
@@ -324,6 +335,9 @@ pub(super) fn router(control: &Shared, callers: &Arc<Callers>) -> Router<Shared>
             page = page
                 .route_layer(from_fn_with_state(route.largest, body::read))
                 .route_layer(from_fn_with_state(callers.clone(), caller::admit));
+        }
+        if let Some(retell) = route.retell {
+            page = page.route_layer(map_response(move |answer| reword(retell, answer)));
         }
         if route.writes {
             let writing = Writing::new(control, callers, route.method.as_str(), &route.path);
