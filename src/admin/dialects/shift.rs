@@ -12,7 +12,7 @@ use super::super::reply;
 use super::Answer;
 use super::objects::{Fields, Object, Shelf};
 use crate::config::foreign::{Converted, Fate, Note, Resource};
-use crate::config::{Mistake, Owner, ResourceKind, Set};
+use crate::config::{Mistake, Model, Owner, ResourceKind, Set};
 use crate::control::{Announced, ChangeError, Control, Edit, Expected, What};
 use crate::model::KeyHash;
 
@@ -121,6 +121,17 @@ impl Shift<'_> {
         }
         count
     }
+}
+
+/// Whether some gateway takes requests for every host.
+pub(super) fn has_default(set: &Set) -> bool {
+    let gateways = set.all(ResourceKind::Gateway).iter();
+    { gateways }.any(|resource| match &resource.model {
+        Model::Gateway(gateway) => {
+            gateway.default || gateway.hosts.iter().any(|host| host.to_string() == "*")
+        }
+        _ => false,
+    })
 }
 
 /// Objects as one document, list by list.

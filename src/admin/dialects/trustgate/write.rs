@@ -1,5 +1,7 @@
 //! Writing: an object that is made, changed or taken away.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
@@ -9,13 +11,11 @@ use tollgate_sdk::document::Node;
 
 use super::super::super::resources::table;
 use super::super::objects::{Fields, Object, fields, new_id};
-use super::super::shift::{Done, Shift};
+use super::super::shift::{Done, Shift, has_default};
 use super::super::{Answer, masks, settled};
 use super::call::{Call, own, shown, tenant, whose};
 use super::{DEFAULT, Kind, SHELF, checks, convert, keys};
-use crate::config::{Model, ResourceKind, Set};
 use crate::control::Control;
-use std::sync::Arc;
 
 /// A new object.
 pub(super) async fn create(
@@ -82,17 +82,6 @@ pub(super) async fn add(
         body.insert("key".into(), json!(secret.expose()));
     }
     Ok(done.answer(StatusCode::CREATED, Some(body.into())))
-}
-
-/// Whether some gateway takes requests for every host.
-fn has_default(set: &Set) -> bool {
-    let gateways = set.all(ResourceKind::Gateway).iter();
-    { gateways }.any(|resource| match &resource.model {
-        Model::Gateway(gateway) => {
-            gateway.default || gateway.hosts.iter().any(|host| host.to_string() == "*")
-        }
-        _ => false,
-    })
 }
 
 async fn updated(call: &Call, sent: Answer<Node>) -> Answer<Response> {
