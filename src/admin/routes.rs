@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::audit::{self, Writing};
 use super::caller::{self, Callers};
-use super::schemas::{list_of, named};
 use super::dialects::{self, Retell, reword};
+use super::schemas::{list_of, named};
 use super::{body, events, openapi, pages, reload, status, usage};
 use crate::config::ResourceKind;
 use crate::control::Control;

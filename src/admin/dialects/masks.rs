@@ -3,8 +3,8 @@
 use serde_json::Value;
 use tollgate_sdk::document::holds_credential;
 
-use super::objects::{Fields, malformed};
 use super::Answer;
+use super::objects::{Fields, malformed};
 use crate::config::is_secret_name;
 
 const STARS: &str = "***";

@@ -159,7 +159,10 @@ fn edits(set: &Set, old: &[Resource], new: &[Resource]) -> Vec<Edit> {
             edits.push(Edit { kind, path, what });
         }
     };
-    for resource in old.iter().filter(|old| !new.iter().any(|new| same(old, new))) {
+    for resource in old
+        .iter()
+        .filter(|old| !new.iter().any(|new| same(old, new)))
+    {
         // Who took it away by our own API has done that already.
         if is_there(set, resource) {
             let name = name(resource).to_owned();

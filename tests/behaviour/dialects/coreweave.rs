@@ -28,7 +28,10 @@ pub(super) fn deployment(name: &str, gateway: &str, weight: u32) -> Value {
 /// Makes an object of this kind; what it says.
 #[track_caller]
 pub(super) fn made(api: &Api, kind: &str, query: &str, body: &Value) -> Value {
-    let made = done(&api.ask("POST", &format!("{ALL}/{kind}s{query}"), body), 200);
+    let made = done(
+        &api.ask("POST", &format!("{ALL}/{kind}s{query}"), body),
+        200,
+    );
     let spec = &made[kind]["spec"];
     for (field, value) in body.as_object().unwrap() {
         assert_eq!(&spec[field], value, "{made}");
@@ -74,10 +77,23 @@ fn the_life_of_a_gateway() {
     assert_eq!(conditions[0]["status"], "True");
     assert_eq!(conditions[0]["reason"], "AsExpected");
     assert_eq!(conditions[0]["zone"], "US-EAST-04A");
-    assert_eq!((&conditions[1]["type"], &conditions[1]["status"]), (&json!("Progressing"), &json!("False")));
+    assert_eq!(
+        (&conditions[1]["type"], &conditions[1]["status"]),
+        (&json!("Progressing"), &json!("False"))
+    );
 
-    let first = made(&api, "deployment", &place(&new), &deployment("chat-new", &front_id, 900));
-    let second = made(&api, "deployment", &place(&old), &deployment("chat-old", &front_id, 100));
+    let first = made(
+        &api,
+        "deployment",
+        &place(&new),
+        &deployment("chat-new", &front_id, 900),
+    );
+    let second = made(
+        &api,
+        "deployment",
+        &place(&old),
+        &deployment("chat-old", &front_id, 100),
+    );
     let one = |made: &Value| format!("{ALL}/deployments/{}", id(&made["spec"]));
     wait(&api, &one(&first), "deployment", "STATUS_READY");
     wait(&api, &one(&second), "deployment", "STATUS_READY");
@@ -105,7 +121,10 @@ fn the_life_of_a_gateway() {
     let mut whole = shown["deployment"]["spec"].clone();
     whole["disabled"] = json!(true);
     let told = done(&api.ask("PATCH", &one(&first), &whole), 200);
-    assert_eq!(told["deployment"]["status"]["conditions"][0]["reason"], "Disabled");
+    assert_eq!(
+        told["deployment"]["status"]["conditions"][0]["reason"],
+        "Disabled"
+    );
     // A lone weight of 0 still serves.
     assert_eq!(split("front.example"), [0, 20]);
 
@@ -118,11 +137,17 @@ fn the_life_of_a_gateway() {
     }
     // The key is native, and refers to the gateway.
     let in_use = done(&api.ask("DELETE", &at, &Value::Null), 400);
-    assert!(in_use["message"].as_str().unwrap().contains("key me"), "{in_use}");
+    assert!(
+        in_use["message"].as_str().unwrap().contains("key me"),
+        "{in_use}"
+    );
     api.revoke("me");
     done(&api.ask("DELETE", &at, &Value::Null), 200);
     done(&api.get(&at), 404);
-    assert_eq!(done(&api.get(&format!("{ALL}/gateways")), 200), json!({"items": []}));
+    assert_eq!(
+        done(&api.get(&format!("{ALL}/gateways")), 200),
+        json!({"items": []})
+    );
 }
 
 /// Without a place it waits for one, and says so; targets that register with its upstream are one.
@@ -135,17 +160,31 @@ fn a_deployment_waits_for_its_engines() {
     let chat = made(&api, "deployment", "", &deployment("chat", &front, 1));
     assert_eq!(chat["status"]["status"], "STATUS_CREATING");
     let ready = &chat["status"]["conditions"][0];
-    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("NoTargets")));
-    assert!(ready["message"].as_str().unwrap().contains("/v1/upstreams/chat/targets/"));
+    assert_eq!(
+        (&ready["status"], &ready["reason"]),
+        (&json!("False"), &json!("NoTargets"))
+    );
+    assert!(
+        ready["message"]
+            .as_str()
+            .unwrap()
+            .contains("/v1/upstreams/chat/targets/")
+    );
     let target = json!({"url": engine.url()});
-    done(&api.ask("PUT", "/v1/upstreams/chat/targets/a", &target), 201);
+    done(
+        &api.ask("PUT", "/v1/upstreams/chat/targets/a", &target),
+        201,
+    );
     let one = format!("{ALL}/deployments/{}", id(&chat["spec"]));
     wait(&api, &one, "deployment", "STATUS_READY");
     let secret = api.create(&json!({"name": "me", "gateway": "front"}));
     let reply = super::coreweave::chat(running.address(), "front.example", &secret);
     assert_eq!((reply.status, reply.text()), (200, "engine".to_owned()));
     // Another write does not take the target away.
-    done(&api.ask("PATCH", &one, &json!({"traffic": {"weight": 7}})), 200);
+    done(
+        &api.ask("PATCH", &one, &json!({"traffic": {"weight": 7}})),
+        200,
+    );
     let native = done(&api.get("/v1/services/chat"), 200);
     assert_eq!(native["weight"], 7);
     let targets = done(&api.get("/v1/upstreams/chat/targets"), 200);
@@ -159,10 +198,18 @@ fn routing_changes_from_body_to_header() {
     let running = start();
     let api = running.api();
     let front = id(&made(&api, "gateway", "", &gateway("front"))["spec"]);
-    made(&api, "deployment", &place(&engine), &deployment("chat", &front, 1));
+    made(
+        &api,
+        "deployment",
+        &place(&engine),
+        &deployment("chat", &front, 1),
+    );
     let secret = api.create(&json!({"name": "me", "gateway": "front"}));
     let at = format!("{ALL}/gateways/{front}");
-    assert_eq!(chat(running.address(), "front.example", &secret).status, 200);
+    assert_eq!(
+        chat(running.address(), "front.example", &secret).status,
+        200
+    );
     let header = json!({"headerBasedRouting": {"headerName": "X-Model"}, "endpointConfiguration": {"additionalDns": ["b.example"]}});
     let told = done(&api.ask("PATCH", &at, &header), 200);
     let spec = &told["gateway"]["spec"];
@@ -179,7 +226,10 @@ fn routing_changes_from_body_to_header() {
     }
     let nothing = json!({"endpointConfiguration": {"additionalDns": []}});
     let told = done(&api.ask("PATCH", &at, &nothing), 200);
-    assert_eq!(told["gateway"]["spec"]["endpointConfiguration"]["additionalDns"], names);
+    assert_eq!(
+        told["gateway"]["spec"]["endpointConfiguration"]["additionalDns"],
+        names
+    );
 }
 
 /// Kept, and told not to be acted on.
@@ -188,11 +238,17 @@ fn claims_and_choices() {
     let running = start();
     let api = running.api();
     let claim = json!({"instanceId": "H100_80GB_SXM5", "instanceCount": 2, "zones": ["US-EAST-04A"], "capacityType": "CUSTOMER"});
-    let told = done(&api.ask("POST", &format!("{ALL}/capacityclaims"), &claim), 200);
+    let told = done(
+        &api.ask("POST", &format!("{ALL}/capacityclaims"), &claim),
+        200,
+    );
     let told = &told["capacityClaim"];
     assert_eq!(told["spec"]["instanceCount"], 2);
     let ready = &told["status"]["conditions"][0];
-    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("NotActedOn")));
+    assert_eq!(
+        (&ready["status"], &ready["reason"]),
+        (&json!("False"), &json!("NotActedOn"))
+    );
     let list = done(&api.get(&format!("{ALL}/capacityclaims")), 200);
     assert_eq!(list["capacityClaims"].as_array().unwrap().len(), 1);
     let zones = done(&api.get(&format!("{ALL}/gateways/parameters")), 200);
@@ -200,9 +256,15 @@ fn claims_and_choices() {
     let front = id(&made(&api, "gateway", "", &gateway("front"))["spec"]);
     let choices = done(&api.get(&format!("{ALL}/deployments/parameters")), 200);
     assert_eq!(choices["gatewayIds"], json!([front]));
-    let later = done(&api.get(&format!("{ALL}/gateways?updatedAfter=2099-01-01T00:00:00Z")), 200);
+    let later = done(
+        &api.get(&format!("{ALL}/gateways?updatedAfter=2099-01-01T00:00:00Z")),
+        200,
+    );
     assert_eq!(later, json!({"items": []}));
-    let all = done(&api.get(&format!("{ALL}/gateways?updatedAfter=2000-01-01T00:00:00Z")), 200);
+    let all = done(
+        &api.get(&format!("{ALL}/gateways?updatedAfter=2000-01-01T00:00:00Z")),
+        200,
+    );
     assert_eq!(all["items"].as_array().unwrap().len(), 1);
     let one = format!("{ALL}/capacityclaims/{}", id(&told["spec"]));
     done(&api.ask("DELETE", &one, &Value::Null), 200);

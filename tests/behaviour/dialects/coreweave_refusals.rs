@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::coreweave::{ALL, deployment, gateway, made};
 use super::{done, id, start};
-use crate::harness::{Gateway, leaks};
+use crate::harness::{Gateway, learn};
 
 /// It has this code, and names this field.
 #[track_caller]
@@ -35,24 +35,114 @@ fn what_is_wrong_is_told_by_its_field() {
     let deployment = |change: Value| with(deployment("chat", &front, 1), change);
     let nobody = "0d3f6a52-91c4-4f5e-8a37-2b1d00000001";
     for (kind, body, code, words) in [
-        ("gateways", gateway(json!({"name": null})), "invalid_argument", "name"),
-        ("gateways", gateway(json!({"name": "front"})), "already_exists", "front"),
-        ("gateways", gateway(json!({"id": front})), "already_exists", "id"),
-        ("gateways", gateway(json!({"id": "front"})), "invalid_argument", "UUID"),
-        ("gateways", gateway(json!({"zones": []})), "invalid_argument", "zones"),
-        ("gateways", gateway(json!({"coreWeaveAuth": null})), "invalid_argument", "coreWeaveAuth"),
-        ("gateways", gateway(json!({"weightsAndBiasesAuth": {}})), "invalid_argument", "weightsAndBiasesAuth"),
-        ("gateways", gateway(json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": {"apiKey": "k"}})), "invalid_argument", "serverUrl"),
-        ("gateways", gateway(json!({"pathBasedRouting": {}})), "invalid_argument", "pathBasedRouting"),
-        ("gateways", gateway(json!({"bodyBasedRouting": null, "headerBasedRouting": {"headerName": ""}})), "invalid_argument", "headerName"),
-        ("gateways", gateway(json!({"endpointConfiguration": {"additionalDns": ["front.example"]}})), "invalid_argument", "front.example"),
-        ("gateways", gateway(json!({"nmae": 1})), "invalid_argument", "nmae"),
-        ("deployments", deployment(json!({"gatewayIds": []})), "invalid_argument", "gatewayIds"),
-        ("deployments", deployment(json!({"gatewayIds": [nobody]})), "invalid_argument", "gatewayIds[0]"),
-        ("deployments", deployment(json!({"model": {"name": "abc"}})), "invalid_argument", "model.name"),
-        ("deployments", deployment(json!({"traffic": {"weight": 1001}})), "invalid_argument", "traffic.weight"),
-        ("deployments", deployment(json!({"runtime": {"engine": "vllm", "version": "v1"}})), "invalid_argument", "runtime.version"),
-        ("deployments?target=nowhere:", deployment(json!({})), "invalid_argument", "target"),
+        (
+            "gateways",
+            gateway(json!({"name": null})),
+            "invalid_argument",
+            "name",
+        ),
+        (
+            "gateways",
+            gateway(json!({"name": "front"})),
+            "already_exists",
+            "front",
+        ),
+        (
+            "gateways",
+            gateway(json!({"id": front})),
+            "already_exists",
+            "id",
+        ),
+        (
+            "gateways",
+            gateway(json!({"id": "front"})),
+            "invalid_argument",
+            "UUID",
+        ),
+        (
+            "gateways",
+            gateway(json!({"zones": []})),
+            "invalid_argument",
+            "zones",
+        ),
+        (
+            "gateways",
+            gateway(json!({"coreWeaveAuth": null})),
+            "invalid_argument",
+            "coreWeaveAuth",
+        ),
+        (
+            "gateways",
+            gateway(json!({"weightsAndBiasesAuth": {}})),
+            "invalid_argument",
+            "weightsAndBiasesAuth",
+        ),
+        (
+            "gateways",
+            gateway(json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": {"apiKey": "k"}})),
+            "invalid_argument",
+            "serverUrl",
+        ),
+        (
+            "gateways",
+            gateway(json!({"pathBasedRouting": {}})),
+            "invalid_argument",
+            "pathBasedRouting",
+        ),
+        (
+            "gateways",
+            gateway(json!({"bodyBasedRouting": null, "headerBasedRouting": {"headerName": ""}})),
+            "invalid_argument",
+            "headerName",
+        ),
+        (
+            "gateways",
+            gateway(json!({"endpointConfiguration": {"additionalDns": ["front.example"]}})),
+            "invalid_argument",
+            "front.example",
+        ),
+        (
+            "gateways",
+            gateway(json!({"nmae": 1})),
+            "invalid_argument",
+            "nmae",
+        ),
+        (
+            "deployments",
+            deployment(json!({"gatewayIds": []})),
+            "invalid_argument",
+            "gatewayIds",
+        ),
+        (
+            "deployments",
+            deployment(json!({"gatewayIds": [nobody]})),
+            "invalid_argument",
+            "gatewayIds[0]",
+        ),
+        (
+            "deployments",
+            deployment(json!({"model": {"name": "abc"}})),
+            "invalid_argument",
+            "model.name",
+        ),
+        (
+            "deployments",
+            deployment(json!({"traffic": {"weight": 1001}})),
+            "invalid_argument",
+            "traffic.weight",
+        ),
+        (
+            "deployments",
+            deployment(json!({"runtime": {"engine": "vllm", "version": "v1"}})),
+            "invalid_argument",
+            "runtime.version",
+        ),
+        (
+            "deployments?target=nowhere:",
+            deployment(json!({})),
+            "invalid_argument",
+            "target",
+        ),
         ("deployments", json!([]), "invalid_argument", "object"),
     ] {
         let reply = api.ask("POST", &format!("{ALL}/{kind}"), &body);
@@ -65,8 +155,14 @@ fn what_is_wrong_is_told_by_its_field() {
     let body = gateway(json!({"zones": ["a"], "nmae": 1, "pathBasedRouting": {}}));
     let body = done(&api.ask("POST", &format!("{ALL}/gateways"), &body), 400);
     let violations = body["details"][0]["fieldViolations"].as_array().unwrap();
-    let fields: Vec<&Value> = violations.iter().map(|violation| &violation["field"]).collect();
-    assert!(fields.contains(&&json!("nmae")) && fields.contains(&&json!("pathBasedRouting")), "{body}");
+    let fields: Vec<&Value> = violations
+        .iter()
+        .map(|violation| &violation["field"])
+        .collect();
+    assert!(
+        fields.contains(&&json!("nmae")) && fields.contains(&&json!("pathBasedRouting")),
+        "{body}"
+    );
 }
 
 #[test]
@@ -87,8 +183,16 @@ fn what_is_fixed_cannot_be_patched() {
     }
     let nobody = format!("{ALL}/gateways/0d3f6a52-91c4-4f5e-8a37-2b1d00000001");
     for method in ["GET", "PATCH", "DELETE"] {
-        let body = if method == "PATCH" { json!({}) } else { Value::Null };
-        refused(&done(&api.ask(method, &nobody, &body), 404), "not_found", "0d3f");
+        let body = if method == "PATCH" {
+            json!({})
+        } else {
+            Value::Null
+        };
+        refused(
+            &done(&api.ask(method, &nobody, &body), 404),
+            "not_found",
+            "0d3f",
+        );
     }
 }
 
@@ -98,9 +202,12 @@ fn the_key_of_weights_and_biases_stays() {
     let running = start();
     let api = running.api();
     let secret = "a-key-of-weights-and-biases";
-    leaks::learn(secret);
+    learn(secret);
     let wandb = json!({"apiKey": secret, "serverUrl": "https://wandb.example", "enableUsageReports": false});
-    let body = with(gateway("front"), json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": wandb}));
+    let body = with(
+        gateway("front"),
+        json!({"coreWeaveAuth": null, "weightsAndBiasesAuth": wandb}),
+    );
     let told = done(&api.ask("POST", &format!("{ALL}/gateways"), &body), 200);
     let spec = &told["gateway"]["spec"];
     let shown = json!({"serverUrl": "https://wandb.example", "enableUsageReports": false});
@@ -108,14 +215,25 @@ fn the_key_of_weights_and_biases_stays() {
     let at = format!("{ALL}/gateways/{}", id(spec));
     done(&api.ask("PATCH", &at, spec), 200);
     // Without its server the key would be refused: so it is still there.
-    let told = done(&api.ask("PATCH", &at, &json!({"weightsAndBiasesAuth": {"apiKey": "other"}})), 400);
+    let told = done(
+        &api.ask(
+            "PATCH",
+            &at,
+            &json!({"weightsAndBiasesAuth": {"apiKey": "other"}}),
+        ),
+        400,
+    );
     refused(&told, "invalid_argument", "serverUrl");
-    assert_eq!(done(&api.get(&at), 200)["gateway"]["spec"]["weightsAndBiasesAuth"], shown);
+    assert_eq!(
+        done(&api.get(&at), 200)["gateway"]["spec"]["weightsAndBiasesAuth"],
+        shown
+    );
 }
 
 #[test]
 fn it_is_behind_the_same_token() {
-    let running = Gateway::start("[admin]\naddress = \"$ADMIN\"\ntoken = \"a-token-of-the-admin\"\n");
+    let running =
+        Gateway::start("[admin]\naddress = \"$ADMIN\"\ntoken = \"a-token-of-the-admin\"\n");
     let at = format!("{ALL}/gateways");
     let told = done(&running.api().get(&at), 401);
     refused(&told, "unauthenticated", "token");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::{FILE, all_up, ask, done, id, named, shares, start};
-use crate::harness::{Api, Process, Reply, Upstream, leaks, until};
+use crate::harness::{Api, Process, Reply, Upstream, learn, until};
 
 pub(super) const ALL: &str = "/api/v1/gateways";
 
@@ -54,7 +54,7 @@ impl Tenant {
             json!({"name": "team-a", "expires_at": "2099-01-01T00:00:00Z"}),
         );
         let secret = key["key"].as_str().unwrap().to_owned();
-        leaks::learn(&secret);
+        learn(&secret);
         Tenant {
             api: api.clone(),
             at,
@@ -112,11 +112,17 @@ fn the_life_of_a_tenant() {
 
     // A change is in force when it is answered.
     let all = json!({"path": "/v2/*"});
-    done(&api.ask("PUT", &tenant.one("rules", &tenant.rule), &all), 204);
+    done(
+        &api.ask("PUT", &tenant.one("rules", &tenant.rule), &all),
+        204,
+    );
     assert_eq!(chat().status, 404);
     assert_eq!(tenant.ask(address, "/v2/x").status, 200);
     let rule = tenant.get("rules", &tenant.rule);
-    assert_eq!((&rule["path"], &rule["name"]), (&json!("/v2/*"), &json!("chat")));
+    assert_eq!(
+        (&rule["path"], &rule["name"]),
+        (&json!("/v2/*"), &json!("chat"))
+    );
 
     let gone = |list: &str, id: &str| {
         let one = tenant.one(list, id);
@@ -197,7 +203,10 @@ fn tenants_are_apart() {
     assert_eq!(with("rim.localhost", &edge).0, 401);
     done(&api.get(&edge.one("rules", &rim.rule)), 404);
     let list = done(&api.get(&format!("{}/rules", edge.at)), 200);
-    assert_eq!((&list["count"], list["rules"].as_array().unwrap().len()), (&json!(1), 1));
+    assert_eq!(
+        (&list["count"], list["rules"].as_array().unwrap().len()),
+        (&json!(1), 1)
+    );
 
     // A gateway goes with all that is below it, and nobody else's.
     done(&api.ask("DELETE", &edge.at, &Value::Null), 204);
@@ -264,7 +273,7 @@ fn what_was_shown_can_be_sent_back() {
     let gateway = start();
     let api = gateway.api();
     let secret = "upstream-secret-of-the-pool";
-    leaks::learn(secret);
+    learn(secret);
     let mut with = target(&upstream, 1);
     with["credentials"] = json!({"header_name": "X-Pool", "header_value": secret});
     with["priority"] = json!(1);

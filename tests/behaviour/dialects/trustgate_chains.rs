@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::trustgate::{Tenant, target};
 use super::{ask, done, id, named, start};
-use crate::harness::leaks;
+use crate::harness::learn;
 
 const PLUGINS: &str = "/api/v1/plugins";
 const KEYS: &str = "/api/v1/iam/api-keys";
@@ -55,14 +55,32 @@ fn plugins_come_and_go() {
     assert_eq!([asked(), asked()], [200, 429]);
 
     for (body, words) in [
-        (json!({"type": "service", "id": owner, "plugins": [limiter(1)]}), "type must be"),
-        (json!({"type": "rule", "id": owner, "plugins": [limiter(1)]}), "invalid rule ID"),
-        (json!({"type": "rule", "id": "r", "plugins": [limiter(1)]}), "invalid rule ID"),
-        (json!({"type": "gateway", "id": owner, "plugins": []}), "plugins"),
-        (json!({"type": "gateway", "id": owner, "plugins": [{"name": "nobody"}]}), "nobody"),
+        (
+            json!({"type": "service", "id": owner, "plugins": [limiter(1)]}),
+            "type must be",
+        ),
+        (
+            json!({"type": "rule", "id": owner, "plugins": [limiter(1)]}),
+            "invalid rule ID",
+        ),
+        (
+            json!({"type": "rule", "id": "r", "plugins": [limiter(1)]}),
+            "invalid rule ID",
+        ),
+        (
+            json!({"type": "gateway", "id": owner, "plugins": []}),
+            "plugins",
+        ),
+        (
+            json!({"type": "gateway", "id": owner, "plugins": [{"name": "nobody"}]}),
+            "nobody",
+        ),
     ] {
         let answer = done(&api.ask("POST", PLUGINS, &body), 400);
-        assert!(answer["error"].as_str().unwrap().contains(words), "{answer}");
+        assert!(
+            answer["error"].as_str().unwrap().contains(words),
+            "{answer}"
+        );
     }
 }
 
@@ -75,11 +93,14 @@ fn keys_by_their_subject() {
     let tenant = Tenant::of(&api, "Edge", "edge", json!([target(&upstream, 1)]));
     let owner = tenant.at.rsplit('/').next().unwrap();
     let second = json!({"name": "second", "path": "/v2/*", "methods": ["POST"], "service_id": tenant.service});
-    let second = id(&done(&api.ask("POST", &format!("{}/rules", tenant.at), &second), 201));
+    let second = id(&done(
+        &api.ask("POST", &format!("{}/rules", tenant.at), &second),
+        201,
+    ));
     let body = json!({"name": "one", "subject_type": "gateway", "subject": owner, "policies": [tenant.rule]});
     let made = done(&api.ask("POST", KEYS, &body), 201);
     let secret = made["key"].as_str().unwrap().to_owned();
-    leaks::learn(&secret);
+    learn(&secret);
     let asked = || {
         let key = format!("authorization: Bearer {secret}\r\n");
         ["/v1/x", "/v2/x"].map(|path| ask(gateway.address(), "edge.localhost", path, &key).status)
@@ -91,11 +112,24 @@ fn keys_by_their_subject() {
     assert_eq!(done(&api.get(KEYS), 200)["count"], 2);
 
     // A rule that a key names is in use.
-    done(&api.ask("DELETE", &tenant.one("rules", &tenant.rule), &Value::Null), 400);
+    done(
+        &api.ask("DELETE", &tenant.one("rules", &tenant.rule), &Value::Null),
+        400,
+    );
     let both = json!({"policies": [tenant.rule, second]});
-    done(&api.ask("PUT", &format!("{one}/policies?subject_id={owner}"), &both), 204);
+    done(
+        &api.ask("PUT", &format!("{one}/policies?subject_id={owner}"), &both),
+        204,
+    );
     assert_eq!(asked(), [200, 200]);
-    done(&api.ask("PUT", &format!("{one}/policies"), &json!({"policies": [owner]})), 400);
+    done(
+        &api.ask(
+            "PUT",
+            &format!("{one}/policies"),
+            &json!({"policies": [owner]}),
+        ),
+        400,
+    );
     assert_eq!(asked(), [200, 200]);
 
     let of_rules = json!({"name": "two", "subject_type": "policy", "policies": [second]});

@@ -178,7 +178,12 @@ fn reachable(object: &Object) -> Object {
 }
 
 fn resource_of<'c>(converted: &'c mut Converted, id: &str) -> Option<&'c mut Fields> {
-    let known = |body: &Fields| body.get("labels")?.get(LABEL)?.as_str().map(|own| own == id);
+    let known = |body: &Fields| {
+        body.get("labels")?
+            .get(LABEL)?
+            .as_str()
+            .map(|own| own == id)
+    };
     { converted.resources.iter_mut() }
         .map(|resource| &mut resource.body)
         .find(|body| known(body) == Some(true))

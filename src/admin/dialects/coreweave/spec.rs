@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::Answer;
-use super::super::objects::{Fields, Object, exists, in_use, known_id, malformed};
 use super::super::masks;
+use super::super::objects::{Fields, Object, exists, in_use, known_id, malformed};
 use super::Kind;
 
 /// Fields of which a gateway has one: who names another means it instead.

@@ -172,10 +172,7 @@ impl Standing {
 fn unserved(object: &Object, service: &ServiceStatus) -> (&'static str, String) {
     let upstream = &service.upstream;
     match object.apart.contains_key(TARGETS) {
-        true => (
-            "TargetsDown",
-            "None of its targets answers yet.".to_owned(),
-        ),
+        true => ("TargetsDown", "None of its targets answers yet.".to_owned()),
         false => (
             "NoTargets",
             format!(

@@ -11,12 +11,7 @@ pub(super) fn is_sound(all: &[Object], object: &Object, kind: Kind) -> Answer<()
     match kind {
         Kind::Gateway | Kind::Key => Ok(()),
         Kind::Upstream => is_called_alone(all, object),
-        Kind::Service => refers(
-            all,
-            object,
-            &["upstream_id", "upstream"],
-            Kind::Upstream,
-        ),
+        Kind::Service => refers(all, object, &["upstream_id", "upstream"], Kind::Upstream),
         Kind::Rule => {
             refers(all, object, &["service_id", "service"], Kind::Service)?;
             has_its_paths_alone(all, object)

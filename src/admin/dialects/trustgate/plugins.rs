@@ -115,7 +115,9 @@ fn dropped(chain: Chain, gone: &str) -> Answer<Chain> {
     let left: Chain = chain.into_iter().filter(|e| name(e) != gone).collect();
     match left.len() < count {
         true => Ok(left),
-        false => Err(malformed(&format!("there is no plugin {gone} in the chain"))),
+        false => Err(malformed(&format!(
+            "there is no plugin {gone} in the chain"
+        ))),
     }
 }
 
@@ -153,12 +155,20 @@ fn stepwise(mut chain: Chain, sent: &Fields) -> Answer<Chain> {
 }
 
 fn once_in_a_stage(chain: &[Value]) -> Answer<()> {
-    let stage = |entry: &Value| entry.get("stage").and_then(Value::as_str).map(str::to_owned);
+    let stage = |entry: &Value| {
+        entry
+            .get("stage")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     for (index, entry) in chain.iter().enumerate() {
         let mut before = chain.iter().take(index);
         if before.any(|other| name(other) == name(entry) && stage(other) == stage(entry)) {
             let stage = stage(entry).unwrap_or_default();
-            let why = format!("the plugin {} already exists for stage {stage}", name(entry));
+            let why = format!(
+                "the plugin {} already exists for stage {stage}",
+                name(entry)
+            );
             return Err(exists(&why));
         }
     }

@@ -226,7 +226,6 @@ impl Names {
         self.prefix = prefix;
     }
 
-
     /// The native name for `text`, with a note when it is another.
     pub(in super::super) fn adapt(
         &mut self,
