@@ -208,7 +208,6 @@ impl Route {
     }
 
     /// Something its handler finds among the request's extensions.
-    #[allow(dead_code, reason = "one handler serves every kind of resource")]
     pub(super) fn knows<E: Clone + Send + Sync + 'static>(mut self, fact: E) -> Route {
         self.router = self.router.layer(Extension(fact));
         self

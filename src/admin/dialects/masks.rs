@@ -4,7 +4,7 @@ use serde_json::Value;
 use tollgate_sdk::document::holds_credential;
 
 use super::Answer;
-use super::objects::{Fields, malformed};
+use super::objects::{Fields, wrong};
 use crate::config::is_secret_name;
 
 const STARS: &str = "***";
@@ -81,8 +81,8 @@ fn keep_in(new: &mut Fields, old: Option<&Fields>, within: &str, path: &str) -> 
             Value::String(text) if text == STARS && is_secret(name, text, within) => {
                 let known = before.and_then(Value::as_str);
                 let Some(known) = known.filter(|known| is_secret(name, known, within)) else {
-                    let why = format!("{path}: *** stands for a secret, and none is kept here");
-                    return Err(malformed(&why));
+                    let why = "*** stands for a secret, and none is kept here";
+                    return Err(wrong(&path, why));
                 };
                 *text = known.to_owned();
             }

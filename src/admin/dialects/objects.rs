@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::super::reply;
 use super::Answer;
+use crate::config::Mistake;
 use crate::control::{ChangeError, Control};
 use crate::store::{Change, Resource, StoreError};
 
@@ -157,7 +158,7 @@ pub(super) fn new_id(sent: &mut Fields, all: &[Object]) -> Answer<String> {
         None | Some(Value::Null) => made_id(),
         Some(Value::String(text)) if text.is_empty() => made_id(),
         Some(Value::String(text)) => known_id("id", &text)?,
-        Some(_) => return Err(malformed("id: a UUID is expected")),
+        Some(_) => return Err(wrong("id", "a UUID is expected")),
     };
     match all.iter().any(|object| object.id == id) {
         true => Err(exists(&format!("there is already one with the id {id}"))),
@@ -178,7 +179,7 @@ fn made_id() -> String {
 pub(super) fn known_id(place: &str, text: &str) -> Answer<String> {
     match Uuid::parse_str(text) {
         Ok(id) => Ok(id.hyphenated().to_string()),
-        Err(_) => Err(malformed(&format!("{place}: a UUID is expected"))),
+        Err(_) => Err(wrong(place, "a UUID is expected")),
     }
 }
 
@@ -190,8 +191,15 @@ pub(super) fn fields(node: &Node) -> Fields {
     }
 }
 
+/// What is wrong with a field.
+pub(super) fn wrong(field: &str, why: &str) -> Box<axum::response::Response> {
+    Box::new(reply::mistakes(&[Mistake::new(field, why)]))
+}
+
+/// What is wrong with a call as a whole.
 pub(super) fn malformed(message: &str) -> Box<axum::response::Response> {
-    Box::new(reply::malformed(message))
+    let status = StatusCode::BAD_REQUEST;
+    Box::new(reply::error(status, "malformed", message))
 }
 
 pub(super) fn exists(message: &str) -> Box<axum::response::Response> {

@@ -58,7 +58,10 @@ impl Shift<'_> {
     /// # Errors
     /// The answer that says why not; then nothing has changed.
     pub(super) async fn make(self, control: &Arc<Control>) -> Answer<Done> {
-        let (old, new) = ((self.convert)(self.before), (self.convert)(self.after));
+        let (mut old, mut new) = ((self.convert)(self.before), (self.convert)(self.after));
+        for resource in old.resources.iter_mut().chain(&mut new.resources) {
+            in_small_letters(&mut resource.body);
+        }
         let refused = new.notes.iter().filter(|note| note.fate == Fate::Refused);
         let refused: Vec<Mistake> = refused.map(|note| self.mistake(note)).collect();
         if !refused.is_empty() {
@@ -208,6 +211,24 @@ fn made(resource: &Resource) -> Fields {
         body.insert("hash".into(), KeyHash::of(secret.as_bytes()).value());
     }
     body
+}
+
+/// Names of headers as resources show them: a patch must not come to add a second one.
+fn in_small_letters(fields: &mut Fields) {
+    for (name, value) in fields.iter_mut() {
+        let Value::Object(inner) = value else {
+            continue;
+        };
+        match name.as_str() {
+            "headers" => {
+                let names = std::mem::take(inner).into_iter();
+                *inner = { names }
+                    .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                    .collect();
+            }
+            _ => in_small_letters(inner),
+        }
+    }
 }
 
 /// The merge patch that leads from one table to another.

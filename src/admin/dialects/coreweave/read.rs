@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 
-use super::super::objects::{Object, known_id, malformed, missing};
+use super::super::objects::{Object, known_id, missing, wrong};
 use super::super::{Answer, settled};
 use super::status::Standing;
 use super::{Kind, SHELF};
@@ -40,9 +40,9 @@ async fn listed(control: &Arc<Control>, kind: Kind, query: &str) -> Answer<Respo
     let mut after = None;
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if name == "updatedAfter" {
-            let why = "updatedAfter: a time is expected, for example 2031-01-01T00:00:00Z";
+            let why = "a time is expected, for example 2031-01-01T00:00:00Z";
             let time = value.parse::<jiff::Timestamp>();
-            after = Some(time.map_err(|_| malformed(why))?);
+            after = Some(time.map_err(|_| wrong("updatedAfter", why))?);
         }
     }
     let all = SHELF.load(control).await?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::Answer;
 use super::super::masks;
-use super::super::objects::{Fields, Object, exists, in_use, known_id, malformed};
+use super::super::objects::{Fields, Object, exists, in_use, known_id, wrong};
 use super::Kind;
 
 /// Fields of which a gateway has one: who names another means it instead.
@@ -25,12 +25,12 @@ pub(super) fn patched(old: &Object, mut patch: Fields) -> Answer<Fields> {
             name => old.sent.get(name).cloned(),
         };
         if given.is_some() && given != own {
-            return Err(malformed(&format!("{name}: it cannot be changed")));
+            return Err(wrong(name, "it cannot be changed"));
         }
     }
     if { patch.get("name") }.is_some_and(|name| old.sent.get("name") != Some(name)) {
-        let why = "name: it cannot be changed; make another with the new name";
-        return Err(malformed(why));
+        let why = "it cannot be changed; make another with the new name";
+        return Err(wrong("name", why));
     }
     let mut sent = old.sent.clone();
     for group in ONE_OF {
@@ -123,7 +123,7 @@ fn has_zones(gateway: &Object) -> Answer<()> {
     let text = |zone: &Value| zone.as_str().is_some_and(|zone| !zone.is_empty());
     match zones.is_some_and(|zones| !zones.is_empty() && zones.iter().all(text)) {
         true => Ok(()),
-        false => Err(malformed("zones: at least one is expected, as text")),
+        false => Err(wrong("zones", "at least one is expected, as text")),
     }
 }
 
@@ -136,8 +136,8 @@ fn names_gateways(all: &[Object], deployment: &Object) -> Answer<()> {
     for (index, id) in ids(deployment).enumerate() {
         let gateway = |other: &Object| other.kind == Kind::Gateway.word() && other.id == id;
         if !all.iter().any(gateway) {
-            let why = format!("gatewayIds[{index}]: there is no gateway of this id");
-            return Err(malformed(&why));
+            let field = format!("gatewayIds[{index}]");
+            return Err(wrong(&field, "there is no gateway of this id"));
         }
     }
     Ok(())

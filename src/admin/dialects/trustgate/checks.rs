@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::Answer;
-use super::super::objects::{Object, exists, in_use, malformed};
+use super::super::objects::{Object, exists, in_use, wrong};
 use super::Kind;
 
 /// Whether an object can be true beside the others.
@@ -55,8 +55,8 @@ fn refers(all: &[Object], object: &Object, names: &[&str], kind: Kind) -> Answer
         true => Ok(()),
         false => {
             let (field, word) = (names.first().copied().unwrap_or_default(), kind.word());
-            let why = format!("{field}: the gateway has no such {word}; make it first");
-            Err(malformed(&why))
+            let why = format!("the gateway has no such {word}; make it first");
+            Err(wrong(field, &why))
         }
     }
 }

@@ -12,7 +12,7 @@ use tollgate_sdk::document::{FromText, Node};
 use tollgate_sdk::secret::Secret;
 
 use super::super::super::resources::table;
-use super::super::objects::{Fields, Object, fields, malformed, new_id};
+use super::super::objects::{Fields, Object, fields, new_id, wrong};
 use super::super::{Answer, settled};
 use super::call::{Call, find, own};
 use super::{Kind, list as lists, write};
@@ -29,8 +29,8 @@ pub(super) fn give_secret(sent: &mut Fields) -> Answer<Secret<String>> {
         Some(Value::String(text)) if text.is_empty() => made(),
         Some(Value::String(text)) if text.len() >= SHORTEST => Secret::new(text),
         Some(_) => {
-            let why = format!("key: a text of at least {SHORTEST} characters, or none");
-            return Err(malformed(&why));
+            let why = format!("a text of at least {SHORTEST} characters, or none");
+            return Err(wrong("key", &why));
         }
     };
     let hash = KeyHash::of(secret.expose().as_bytes());
@@ -47,7 +47,7 @@ fn ends_later(sent: &Fields) -> Answer<()> {
     let end = sent.get("expires_at").and_then(Value::as_str);
     let end = end.and_then(|text| text.parse::<jiff::Timestamp>().ok());
     match end.is_some_and(|end| end <= jiff::Timestamp::now()) {
-        true => Err(malformed("expires_at: it must be in the future")),
+        true => Err(wrong("expires_at", "it must be in the future")),
         false => Ok(()),
     }
 }
@@ -97,15 +97,16 @@ fn subject(all: &[Object], sent: &Fields) -> Answer<String> {
     match (text("subject_type"), text("subject")) {
         (None | Some("gateway"), Some(id)) => match find(all, Kind::Gateway, id) {
             Some(_) => Ok(id.to_owned()),
-            None => Err(malformed("subject: there is no such gateway")),
+            None => Err(wrong("subject", "there is no such gateway")),
         },
         (None | Some("gateway"), None) => {
-            Err(malformed("subject: missing: the id of the key's gateway"))
+            Err(wrong("subject", "missing: the id of the key's gateway"))
         }
-        (Some("policy"), Some(_)) => Err(malformed("subject: not with the type \"policy\"")),
+        (Some("policy"), Some(_)) => Err(wrong("subject", "not with the type \"policy\"")),
         (Some("policy"), None) => of_policies(all, sent),
-        (Some(_), _) => Err(malformed(
-            "subject_type: \"gateway\" or \"policy\" is expected",
+        (Some(_), _) => Err(wrong(
+            "subject_type",
+            "\"gateway\" or \"policy\" is expected",
         )),
     }
 }
@@ -116,7 +117,7 @@ fn of_policies(all: &[Object], sent: &Fields) -> Answer<String> {
     let mut policies = policies.into_iter().flatten().filter_map(Value::as_str);
     let rule = policies.next().and_then(|id| find(all, Kind::Rule, id));
     let gateway = rule.and_then(|rule| rule.of.clone());
-    gateway.ok_or_else(|| malformed("policies: the id of at least one rule is expected"))
+    gateway.ok_or_else(|| wrong("policies", "the id of at least one rule is expected"))
 }
 
 /// The rules that a key opens from now on.
@@ -135,7 +136,7 @@ async fn opened(call: &Call, sent: Answer<Node>) -> Answer<Response> {
     let all = call.load().await?;
     let old = call.object(&all)?;
     let Some(policies) = given.remove("policies").filter(Value::is_array) else {
-        return Err(malformed("policies: a list of ids of rules is expected"));
+        return Err(wrong("policies", "a list of ids of rules is expected"));
     };
     let mut sent = old.sent.clone();
     sent.insert("policies".into(), json!(policies));

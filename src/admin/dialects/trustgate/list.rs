@@ -5,7 +5,7 @@ use axum::extract::RawQuery;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::super::objects::{Object, malformed};
+use super::super::objects::{Object, wrong};
 use super::super::{Answer, settled};
 use super::Kind;
 use super::call::{Call, shown};
@@ -48,7 +48,7 @@ pub(super) fn page(list: &str, all: &[&Object], query: &str, default: usize) -> 
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let number = || match value.parse::<usize>() {
             Ok(number) => Ok(number),
-            Err(_) => Err(malformed(&format!("{name}: a number is expected"))),
+            Err(_) => Err(wrong(&name, "a number is expected")),
         };
         match &*name {
             "offset" => offset = number()?,

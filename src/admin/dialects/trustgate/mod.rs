@@ -10,8 +10,8 @@ mod list;
 mod plugins;
 mod write;
 
+use axum::Json;
 use axum::http::{Method, StatusCode};
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use super::super::routes::Route;
@@ -87,15 +87,15 @@ pub(super) fn pages() -> Vec<Route> {
 }
 
 fn of_kind(kind: Kind) -> Vec<Route> {
-    let all = match kind {
-        Kind::Gateway => "/api/v1/gateways".to_owned(),
-        below => format!("/api/v1/gateways/{{gateway}}/{}", below.list()),
-    };
-    let one = format!("{all}/{{id}}");
-    // What is below a gateway makes a parameter of it, which the router wants to have one name.
-    let one = match kind {
-        Kind::Gateway => "/api/v1/gateways/{gateway}".to_owned(),
-        _ => one,
+    // A gateway is a parameter of what is below it, which the router wants to have one name.
+    let gateway = "/api/v1/gateways/{gateway}";
+    let (all, one) = match kind {
+        Kind::Gateway => ("/api/v1/gateways".to_owned(), gateway.to_owned()),
+        below => {
+            let all = format!("{gateway}/{}", below.list());
+            let one = format!("{all}/{{id}}");
+            (all, one)
+        }
     };
     let mut pages = vec![
         page(Method::GET, &all, list::list),
@@ -122,7 +122,7 @@ async fn version() -> Json<Value> {
 }
 
 /// A change is in force when its answer is sent: there is nothing that could be stale.
-async fn nothing_cached(_: Option<Extension<Kind>>) -> Json<Value> {
+async fn nothing_cached() -> Json<Value> {
     Json(json!({"message": "Nothing is cached: every change is in force when it is answered."}))
 }
 

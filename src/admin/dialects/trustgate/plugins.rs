@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tollgate_sdk::document::Node;
 
 use super::super::super::resources::table;
-use super::super::objects::{Fields, Object, exists, fields, known_id, malformed};
+use super::super::objects::{Fields, Object, exists, fields, known_id, malformed, wrong};
 use super::super::{Answer, masks, settled};
 use super::call::{Call, find};
 use super::{Kind, write};
@@ -90,7 +90,7 @@ fn name(entry: &Value) -> &str {
 fn list<'s>(sent: &'s Fields, field: &str) -> Answer<&'s [Value]> {
     match sent.get(field) {
         Some(Value::Array(items)) if !items.is_empty() => Ok(items),
-        _ => Err(malformed(&format!("{field}: a list is expected"))),
+        _ => Err(wrong(field, "a list is expected")),
     }
 }
 
@@ -142,12 +142,12 @@ fn stepwise(mut chain: Chain, sent: &Fields) -> Answer<Chain> {
                 chain = dropped(chain, gone)?;
             }
             (Some("add" | "edit"), None) => {
-                let why = format!("updates[{index}].plugin: an entry of a chain is expected");
-                return Err(malformed(&why));
+                let field = format!("updates[{index}].plugin");
+                return Err(wrong(&field, "an entry of a chain is expected"));
             }
             _ => {
-                let why = format!("updates[{index}].operation: add, edit or delete is expected");
-                return Err(malformed(&why));
+                let field = format!("updates[{index}].operation");
+                return Err(wrong(&field, "add, edit or delete is expected"));
             }
         }
     }
