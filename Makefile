@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build install deb test check fmt bench bench-upgrade fuzz schema docs storm
+.PHONY: help setup demo build install deb test check fmt bench bench-upgrade storm fuzz schema docs
 
 CARGO ?= cargo
 
@@ -76,6 +76,7 @@ bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--
 
 bench-upgrade: setup ## 20 upgrades under load; ARGS="--upgrades 5 --seconds 30"
 	python3 bench/measure/upgrade.py $(ARGS)
+
 storm: setup ## 500 changes by the admin API under 2,000 requests/s and open streams; ARGS="--profile quick"
 	python3 bench/measure/storm.py $(ARGS)
 

@@ -6,6 +6,7 @@ mod apply;
 mod audit;
 mod body;
 mod caller;
+mod dialects;
 mod events;
 mod keys;
 mod openapi;
@@ -79,6 +80,7 @@ fn router(control: Arc<Control>, token: Option<Secret<String>>) -> Router {
         .fallback(reply::no_page)
         .method_not_allowed_fallback(reply::no_method)
         .layer(Extension(events::Watchers::default()))
+        .layer(Extension(dialects::Desk::default()))
         // Bodies have been measured by then.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(control.clone(), upgrade::last_answer))

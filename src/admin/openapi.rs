@@ -18,7 +18,7 @@ pub fn text() -> String {
 
 fn made() -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for route in routes() {
+    for route in { routes().into_iter() }.filter(|route| route.retell.is_none()) {
         let page = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
         if let Some(page) = page.as_object_mut() {
             let method = route.method.as_str().to_ascii_lowercase();

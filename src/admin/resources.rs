@@ -288,7 +288,11 @@ pub(super) fn tree(
         .map_err(|wrong| Box::new(reply::malformed(&format!("the body is not JSON: {wrong}"))))
 }
 
-fn table(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Node, Box<Response>> {
+/// A body of JSON that is an object.
+pub(super) fn table(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Node, Box<Response>> {
     let node = tree(headers, body)?;
     match node.as_table() {
         Some(_) => Ok(node),

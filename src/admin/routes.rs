@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 
 use super::audit::{self, Writing};
 use super::caller::{self, Callers};
+use super::dialects::{self, Retell, reword};
 use super::schemas::{list_of, named};
 use super::{body, events, openapi, pages, reload, status, upgrade, usage};
 use crate::config::ResourceKind;
@@ -49,6 +50,8 @@ pub(super) struct Route {
     pub(super) open: bool,
     /// Whether it changes anything: such calls leave a line in the log.
     pub(super) writes: bool,
+    /// How it tells of errors, if it is another system's page: those are in no document of ours.
+    pub(super) retell: Option<Retell>,
     router: MethodRouter<Shared>,
 }
 
@@ -95,6 +98,7 @@ impl Route {
             largest: LARGEST,
             answers: Vec::new(),
             open: false,
+            retell: None,
             router: on(filter, handler),
         }
     }
@@ -204,7 +208,6 @@ impl Route {
     }
 
     /// Something its handler finds among the request's extensions.
-    #[allow(dead_code, reason = "one handler serves every kind of resource")]
     pub(super) fn knows<E: Clone + Send + Sync + 'static>(mut self, fact: E) -> Route {
         self.router = self.router.layer(Extension(fact));
         self
@@ -213,6 +216,12 @@ impl Route {
     /// It is for everybody, token or not.
     pub(super) fn open(mut self) -> Route {
         self.open = true;
+        self
+    }
+
+    /// It is a page of another system's API, whose errors have a form of their own.
+    pub(super) fn foreign(mut self, retell: Retell) -> Route {
+        self.retell = Some(retell);
         self
     }
 
@@ -228,6 +237,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut all = Vec::new();
     all.extend(pages::all());
     all.extend(process());
+    all.extend(dialects::all());
     all
 }
 
@@ -342,6 +352,9 @@ pub(super) fn router(control: &Shared, callers: &Arc<Callers>) -> Router<Shared>
             page = page
                 .route_layer(from_fn_with_state(route.largest, body::read))
                 .route_layer(from_fn_with_state(callers.clone(), caller::admit));
+        }
+        if let Some(retell) = route.retell {
+            page = page.route_layer(map_response(move |answer| reword(retell, answer)));
         }
         if route.writes {
             let writing = Writing::new(control, callers, route.method.as_str(), &route.path);

@@ -33,6 +33,7 @@ impl Beside {
             targets: self.targets.clone(),
             local: self.local.clone(),
             flags: self.flags.iter().cloned().collect::<BTreeMap<_, _>>(),
+            qualified: false,
         }
     }
 }

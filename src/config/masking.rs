@@ -6,7 +6,7 @@
 use tollgate_sdk::document::{Node, Span, Value, holds_credential};
 
 /// Whether a field of this name may hold a secret.
-pub(super) fn is_secret_name(name: &str) -> bool {
+pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_'], "");
     let words = [
         "apikey",

@@ -46,7 +46,7 @@ pub use fates::{Action, Fate};
 pub use interpolate::{Env, interpolate};
 pub use kept::{Kept, take_kept};
 pub use kinds::{Model, Registered, ResourceKind};
-pub use masking::{keep_references, mask_by_name, mask_lines};
+pub use masking::{is_secret_name, keep_references, mask_by_name, mask_lines};
 pub use parse::parse;
 pub use raw::read as read_tree;
 pub use resource::{BESIDE, Mistake};

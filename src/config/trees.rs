@@ -56,7 +56,7 @@ pub(super) fn keep_secrets(new: &mut Node, old: &Node, secrets: &[Span]) {
         }
         (Value::Table(entries), Value::Table(_)) => {
             for (key, node) in entries {
-                if let Some(old) = old.entry(&key.text) {
+                if let Some(old) = old.entry(&key.text).or_else(|| header(old, &key.text)) {
                     keep_secrets(node, old, secrets);
                 }
             }
@@ -84,6 +84,13 @@ pub(super) fn keep_secrets(new: &mut Node, old: &Node, secrets: &[Span]) {
         }
         _ => {}
     }
+}
+
+/// An entry whose name is the same but for capitals, as the names of headers are shown.
+fn header<'n>(table: &'n Node, name: &str) -> Option<&'n Node> {
+    let entries = table.as_table()?.iter();
+    let mut same = entries.filter(|(key, _)| key.text.eq_ignore_ascii_case(name));
+    same.next().map(|(_, node)| node)
 }
 
 fn identity(item: &Node) -> Option<String> {
@@ -302,6 +309,17 @@ mod tests {
             "plugins": [entry("new", STARS), entry("b", "of-b"), entry("a", "of-a"), entry("a", STARS)],
             "note": STARS,
         });
+        assert_eq!(new.json(), kept);
+    }
+
+    /// Headers are shown in small letters, however they were written.
+    #[test]
+    fn stars_keep_headers_whatever_their_case() {
+        let old = Node::of(&json!({"headers": {"X-Pool": "secret"}}));
+        let secret = old.entry("headers").unwrap().entry("X-Pool").unwrap().span;
+        let mut new = Node::of(&json!({"headers": {"x-pool": STARS, "x-other": STARS}}));
+        keep_secrets(&mut new, &old, &[secret]);
+        let kept = json!({"headers": {"x-pool": "secret", "x-other": STARS}});
         assert_eq!(new.json(), kept);
     }
 

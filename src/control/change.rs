@@ -181,12 +181,26 @@ impl Control {
         edits: Vec<Edit>,
         expected: Expected,
     ) -> Result<Changed, ChangeError> {
+        self.change_beside(edits, Vec::new(), expected).await
+    }
+
+    /// The same, and in the same transaction something that is kept beside the resources, of kinds that are none of theirs.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed.
+    pub async fn change_beside(
+        self: &Arc<Self>,
+        edits: Vec<Edit>,
+        beside: Vec<store::Change>,
+        expected: Expected,
+    ) -> Result<Changed, ChangeError> {
         let control = self.clone();
         let done = tokio::spawn(async move {
             // Held to the end: one change at a time.
             let _tended = control.tended.lock().await;
             let present = control.resources();
-            let asked = Asked::of(&present, edits, &expected)?;
+            let mut asked = Asked::of(&present, edits, &expected)?;
+            asked.beside = beside;
             control.commit(asked, Source::Api).await
         });
         done.await.unwrap_or(Err(ChangeError::Broken))
@@ -228,9 +242,10 @@ impl Control {
             candidate,
             secrets,
             present,
+            beside,
         } = &asked;
         let warnings = candidate.warnings().to_vec();
-        if candidate.is_unchanged() {
+        if candidate.is_unchanged() && beside.is_empty() {
             return Ok(Changed {
                 announced: asked.announced(source, present.revision),
                 resources: self.resources(),
@@ -241,7 +256,7 @@ impl Control {
         if self.is_still() {
             return Err(ChangeError::HandingOver);
         }
-        let changes = changes(candidate.kept());
+        let changes = [changes(candidate.kept()), beside.clone()].concat();
         let (store, least) = (self.store.clone(), present.revision);
         // It waits for the disk.
         let stored = tokio::task::spawn_blocking(move || keep(&*store, &changes, least)).await;
@@ -265,6 +280,8 @@ pub(super) struct Asked<'p> {
     present: &'p Set,
     candidate: Candidate<'p>,
     secrets: HashMap<Arc<str>, Secret<String>>,
+    /// What is kept beside them.
+    beside: Vec<store::Change>,
 }
 
 impl<'p> Asked<'p> {
@@ -273,6 +290,7 @@ impl<'p> Asked<'p> {
             present,
             candidate: Candidate::new(present),
             secrets: HashMap::new(),
+            beside: Vec::new(),
         }
     }
 

@@ -20,6 +20,7 @@ mod converted;
 mod credentials;
 mod demanded_keys;
 mod demo;
+mod dialects;
 mod events;
 mod examples;
 mod external;

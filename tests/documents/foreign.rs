@@ -119,6 +119,7 @@ pub(super) fn options(document: &Path) -> Options {
         targets: pairs("targets"),
         local: list("local"),
         flags: pairs("flags").into_iter().collect(),
+        qualified: given["qualified"] == true,
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn learn_from(toml: &str) {
 }
 
 /// Takes note of a secret.
-pub(super) fn learn(secret: &str) {
+pub(crate) fn learn(secret: &str) {
     if secret.len() < SHORTEST || secret.starts_with("${") {
         return;
     }

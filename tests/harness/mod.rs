@@ -42,6 +42,7 @@ pub(crate) use h2_upstream::{H2Behaviour, H2Upstream};
 pub(crate) use issuer::{
     ISSUER, Signer, believer, believer_at, claims, key_set, keys_at, keys_in, unix_seconds,
 };
+pub(crate) use leaks::learn;
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{PROGRAM, Process, is_running};
 pub(crate) use python::{assert_done, python};

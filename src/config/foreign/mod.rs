@@ -135,6 +135,8 @@ pub struct Options {
     pub local: Vec<String>,
     /// Flags of Llumnix's gateway by name: `route-policy`.
     pub flags: BTreeMap<String, String>,
+    /// Whether the names of what belongs to TrustGate's gateway begin with the gateway's, `edge.chat`: elsewhere its tenants' names are apart.
+    pub qualified: bool,
 }
 
 impl Options {
@@ -196,6 +198,16 @@ pub fn recognise(document: &Value) -> Option<Dialect> {
 /// Converts a document; `None` if it is not foreign.
 pub fn convert(document: &Value, options: &Options) -> Option<Converted> {
     system(document).map(|system| (system.convert)(document, options))
+}
+
+/// Converts a document that is known to be this system's, also where its fields do not tell.
+pub fn convert_as(dialect: Dialect, document: &Value, options: &Options) -> Converted {
+    match dialect {
+        Dialect::Dstack => dstack::convert(document, options),
+        Dialect::Llumnix => llumnix::convert(document, options),
+        Dialect::CoreWeave => coreweave::convert(document, options),
+        Dialect::TrustGate => trustgate::convert(document, options),
+    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ pages! {
     migrate_from_coreweave
     migrate_from_llumnix
     from_demo_to_production
+    admin_api
 }
 
 /// Made from the code, or without anything to do.

@@ -217,9 +217,15 @@ pub(in super::super) fn with_labels(body: &mut Body, labels: Body) {
 #[derive(Default)]
 pub(in super::super) struct Names {
     given: Vec<(&'static str, String)>,
+    /// What the names begin with that are given out from now on.
+    prefix: String,
 }
 
 impl Names {
+    pub(in super::super) fn begin_with(&mut self, prefix: String) {
+        self.prefix = prefix;
+    }
+
     /// The native name for `text`, with a note when it is another.
     pub(in super::super) fn adapt(
         &mut self,
@@ -229,7 +235,7 @@ impl Names {
         report: &mut Report,
     ) -> String {
         let name = self.give(kind, &native_name(text, kind));
-        if name == text {
+        if name.strip_prefix(&self.prefix) == Some(text) {
             report.taken(path, "`name`");
         } else {
             report.adapted(path, format!("the {kind} is called `{name}` here"));
@@ -239,7 +245,13 @@ impl Names {
 
     /// This name, or with a number behind it if it was given out.
     pub(in super::super) fn give(&mut self, kind: &'static str, wanted: &str) -> String {
-        let wanted: String = wanted.chars().take(63).collect();
+        // What was given out before has the beginning already.
+        let whole = match wanted.starts_with(&self.prefix) {
+            true => wanted.to_owned(),
+            false => format!("{}{wanted}", self.prefix),
+        };
+        let wanted: String = whole.chars().take(63).collect();
+        let wanted = wanted.trim_end_matches(['-', '.', '_']).to_owned();
         let free = |name: &String| !self.given.iter().any(|(k, n)| *k == kind && n == name);
         let numbered = (2_usize..).map(|number| {
             let suffix = format!("-{number}");

@@ -1,11 +1,13 @@
 //! TrustGate's keys.
 
 use serde_json::Value;
+use tollgate_sdk::document::FromText;
 
 use super::super::Resource;
 use super::fields::{Body, Fields, Names, Report, resource, with_labels};
 use super::rule::Known;
 use super::{DATES, Doc};
+use crate::model::KeyHash;
 
 const KNOWN: [&str; 14] = [
     "id",
@@ -79,6 +81,11 @@ pub(super) fn read(
         report.warned(&fields.at("key"), message);
         return None;
     };
+    if KeyHash::from_text(secret).is_ok() {
+        report.taken(&fields.at("key"), "`hash`");
+        body.insert("hash".into(), secret.into());
+        return Some(resource("key", &name, body));
+    }
     if secret.len() < SHORTEST {
         report.refused(
             &fields.at("key"),

@@ -228,6 +228,9 @@ fn resources(docs: &[Doc<'_>], options: &Options, report: &mut Report) -> Vec<Re
     }
     if let [one] = gateways.as_slice() {
         catalog.gateway = Some(one.name.clone());
+        if options.qualified {
+            catalog.names.begin_with(format!("{}.", one.name));
+        }
     }
     let insecure: Vec<String> = gateways
         .iter()

@@ -68,6 +68,38 @@ fn what_refers_to_nothing_here_is_taken_for_what_is_there() {
     assert_eq!(said(&read(&public), Fate::Refused).len(), 1);
 }
 
+/// Names of tenants are apart, references stay what they are, and a key may bring the hash of its secret.
+#[test]
+fn names_can_begin_with_the_gateways() {
+    let options = Options {
+        qualified: true,
+        ..Options::default()
+    };
+    let hash = format!("sha256:{}", "0".repeat(64));
+    let documents = json!([
+        {"name": "Edge", "subdomain": "edge"},
+        {"id": "u", "name": "pool", "targets": [{"host": "a", "port": 1}]},
+        {"id": "s", "name": "chat", "type": "upstream", "upstream_id": "u"},
+        {"id": "r", "path": "/v1/*", "service_id": "s", "methods": ["POST"]},
+        {"name": "key", "key": hash, "policies": ["r"], "expires_at": "2099-01-01T00:00:00Z"},
+    ]);
+    let converted = convert(&documents, &options);
+    assert_eq!(said(&converted, Fate::Refused), Vec::<String>::new());
+    let names: Vec<&Value> = { converted.resources.iter() }
+        .map(|resource| &resource.body["name"])
+        .collect();
+    let expected = ["edge", "edge.pool", "edge.chat", "edge.v1", "edge.key"];
+    assert_eq!(names, expected);
+    let body = |at: usize| &converted.resources[at].body;
+    assert_eq!(body(2)["upstream"], "edge.pool");
+    assert_eq!(body(3)["services"], json!(["edge.chat"]));
+    assert_eq!(body(4)["rules"], json!(["edge.v1"]));
+    assert_eq!(
+        (body(4).get("secret"), &body(4)["hash"]),
+        (None, &json!(hash))
+    );
+}
+
 fn chat(targets: Value, rules: &[Value]) -> Converted {
     let mut docs = vec![
         json!({"name": "g", "required_plugins": []}),

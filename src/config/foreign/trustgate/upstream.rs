@@ -8,7 +8,7 @@ use tollgate_sdk::document::suggest;
 
 use super::fields::{Body, Fields, Names, Report};
 use super::target::{self, Target};
-use super::{DATES, Doc, credentials};
+use super::{DATES, Doc, credentials, duration};
 
 const KNOWN: [&str; 18] = [
     "id",
@@ -334,6 +334,15 @@ fn others(fields: &Fields<'_>, report: &mut Report) {
     {
         let why = "WebSockets pass as they are; how long they may be quiet is the service's `timeouts.idle`";
         sockets.warn(&SOCKETS, why, report);
+        for name in ["ping_period", "pong_wait", "handshake_timeout"] {
+            let text = sockets.text(name, report).filter(|text| !text.is_empty());
+            if text.is_some_and(|text| duration::native(text).is_none()) {
+                report.refused(&sockets.at(name), "a duration, for example \"30s\"");
+            }
+        }
+        for name in ["read_buffer_size", "write_buffer_size"] {
+            sockets.number(name, report);
+        }
     }
     if let Some((name, value)) = fields.any(&["proxy_config", "proxy"]) {
         match value.as_object().is_some_and(serde_json::Map::is_empty) {
