@@ -171,7 +171,12 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         threads,
     );
     for listener in &config.listeners {
-        log::info!("listening on {}", listener.address);
+        let how = if listener.tls.is_some() {
+            " with TLS"
+        } else {
+            ""
+        };
+        log::info!("listening on {}{how}", listener.address);
     }
     server.run(RunArgs { shutdown_signal });
     drop(writing);

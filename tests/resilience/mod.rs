@@ -13,6 +13,7 @@ mod slow_readers;
 mod storm;
 mod storms_of_changes;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod upgrades;
 

@@ -8,3 +8,4 @@ mod injection;
 mod secrets;
 mod shown_resources;
 mod smuggling;
+mod tls;
