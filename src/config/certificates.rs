@@ -9,7 +9,7 @@ use tollgate_sdk::secret::Secret;
 use super::kinds::{Model, ResourceKind};
 use super::resource::Mistake;
 use super::sections::{Entry, Sections};
-use crate::model::{Config, Gateway, HostPattern};
+use crate::model::{Certificate, Config, Gateway, HostPattern, ListenerTls};
 use crate::tls::{ClientFiles, Leaf, Part, ReadPem, ServerFiles, Wrong};
 
 /// What is to say of a file, at a field of the resource that names it.
@@ -128,8 +128,37 @@ pub(super) fn check(
     for (entry, gateway) in sections.all("gateway").zip(&config.gateways) {
         tell(entry, of_gateway(gateway, read), r);
     }
+    unused(config, sections, r);
     for (entry, upstream) in sections.all("upstream").zip(&config.upstreams) {
         tell(entry, of_upstream(&upstream.tls, read), r);
+    }
+}
+
+/// Warns of certificates that nobody sees, and of listeners with nothing to show.
+fn unused(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
+    let speaks = config.listeners.iter().any(|l| l.tls.is_some());
+    let shows = (config.gateways.iter()).any(|g| g.certificate != Certificate::None);
+    let of_listeners = sections.all("listener").zip(&config.listeners);
+    let auto = of_listeners.filter(|(_, l)| l.tls == Some(ListenerTls::Auto) && !shows);
+    let of_gateways = sections.all("gateway").zip(&config.gateways);
+    let alone = of_gateways.filter(|(_, g)| g.certificate != Certificate::None && !speaks);
+    let auto = auto.map(|(entry, _)| {
+        let message = "no gateway of the file has a certificate: clients are refused";
+        (entry, "tls", message, "give gateways a `certificate`")
+    });
+    let alone = alone.map(|(entry, _)| {
+        let message = "nobody sees the certificate: no listener speaks TLS";
+        (
+            entry,
+            "certificate",
+            message,
+            "add to a listener: tls = \"auto\"",
+        )
+    });
+    for (entry, field, message, help) in auto.chain(alone) {
+        let given = entry.node.entry(field);
+        let span = given.map_or(entry.node.span, |node| node.span);
+        entry.at(|at| r.warn(span, &at.field(field), message, help));
     }
 }
 

@@ -101,7 +101,9 @@ impl Control {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            visit(&self.registry.tls, Files::load_changed).await;
+            if !self.registry.tls.is_empty() {
+                visit(&self.registry.tls, Files::load_changed).await;
+            }
         }
     }
 }

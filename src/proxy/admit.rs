@@ -18,7 +18,7 @@ use super::exchange::{Body, Exchange};
 use super::identify::{host, may_carry_model};
 use super::plugins;
 use super::reply::{self, Rejection};
-use crate::model::{By, ClientCertificate};
+use crate::model::By;
 use crate::snapshot::{
     Chain, Decision, Gateway, Head, ListedModel, ModelName, Route, Who,
     list_models as list_of_models, model_in_path, without_port,
@@ -148,9 +148,11 @@ fn insecure(
     let document = &gateway.document;
     let head = session.req_header();
     // To whoever ends TLS before us it did come that way.
-    let ended_before = x.trusted_peer && { head.headers.get("x-forwarded-proto") }
-        .is_some_and(|proto| proto == "https");
-    if document.redirect_https && !ended_before {
+    let ended_before = || {
+        let proto = head.headers.get("x-forwarded-proto");
+        x.trusted_peer && proto.is_some_and(|proto| proto == "https")
+    };
+    if document.redirect_https && !ended_before() {
         let host = without_port(host(session));
         let port = x.bounds.as_ref().and_then(|bounds| bounds.https_port);
         let port = port.filter(|port| *port != 443);
@@ -160,8 +162,7 @@ fn insecure(
         // A host that no header can have led to no gateway.
         return location.map(Some).map_err(|_| Rejection::UnknownHost);
     }
-    let asks = document.client_certificate == ClientCertificate::Required;
-    match asks && document.client_ca.is_some() {
+    match gateway.asks_for_certificates() {
         true => Err(Rejection::Uncertified),
         false => Ok(None),
     }

@@ -113,11 +113,15 @@ fn find_gateway(session: &Session, x: &mut Exchange, snapshot: &Snapshot) -> Res
     }
 }
 
-/// Whether a connection that began so is for this gateway: another's certificate was not shown, and clients were asked for theirs if it asks for them.
+/// Whether a connection that began so is for this gateway: another's certificate was not shown, and the client showed its own if it must.
 /// (RFC 9113, section 9.1.1, leaves it to clients which hosts they take a connection to be for.)
 fn is_for(handshake: &Handshake, gateway: &Gateway) -> bool {
     match &handshake.gateway {
-        Some(name) => *name == gateway.name,
+        // It may have begun when nobody was asked for a certificate.
+        Some(name) => {
+            *name == gateway.name
+                && (handshake.client.is_some() || !gateway.asks_for_certificates())
+        }
         None => gateway.document.client_ca.is_none(),
     }
 }

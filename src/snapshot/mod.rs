@@ -142,6 +142,12 @@ pub struct ListedModel {
 }
 
 impl Gateway {
+    /// Whether clients must show a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        let required = self.document.client_certificate == model::ClientCertificate::Required;
+        required && self.document.client_ca.is_some()
+    }
+
     /// Whether a client at this address may ask.
     pub fn admits(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();

@@ -132,6 +132,12 @@ impl Files {
         (handles.credentials).retain(|_, handle| Arc::strong_count(handle) > 1);
     }
 
+    /// Whether no document names any.
+    pub fn is_empty(&self) -> bool {
+        let handles = lock(&self.handles);
+        handles.identities.is_empty() && handles.credentials.is_empty()
+    }
+
     /// Whether all has been read that is named.
     pub fn is_loaded(&self) -> bool {
         self.all().iter().all(|handle| handle.is_loaded())

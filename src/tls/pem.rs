@@ -226,3 +226,40 @@ fn unreadable(part: Part, why: String) -> Wrong {
     let help = "name a file that the gateway can read; relative paths begin at the configuration file's folder";
     Wrong::new(part, why, help)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn leaf() -> Leaf {
+        Leaf {
+            names: vec!["a.example".into(), "*.b.example".into(), "127.0.0.1".into()],
+            subject: String::new(),
+            issuer: String::new(),
+            not_before: 1_000,
+            not_after: 2_000,
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        for host in ["a.example", "A.Example", "x.b.example", "127.0.0.1"] {
+            assert!(leaf().is_for(host), "{host}");
+        }
+        for host in ["b.example", "x.y.b.example", "x.a.example", "", "example"] {
+            assert!(!leaf().is_for(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn time_is_told() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(leaf().untimely(at(1_500)), None);
+        let early = leaf().untimely(at(999)).unwrap();
+        assert_eq!(early, "it begins on 1970-01-01T00:16:40Z");
+        let late = leaf().untimely(at(2_001)).unwrap();
+        assert_eq!(late, "it ended on 1970-01-01T00:33:20Z");
+    }
+}

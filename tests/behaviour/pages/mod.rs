@@ -46,6 +46,7 @@ pages! {
     migrate_from_coreweave
     migrate_from_llumnix
     from_demo_to_production
+    tls
 }
 
 /// Made from the code, or without anything to do.
