@@ -9,10 +9,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
-use super::pem::{self, Part, ReadPem, Wrong};
+use super::pem::{self, Pair, Part, ReadPem, Wrong};
 use crate::model::UpstreamTls;
 
 /// The files of an upstream.
@@ -123,53 +123,50 @@ impl Credentials {
 
 impl Presented {
     fn of(files: &ClientFiles, read: &ReadPem<'_>) -> Result<Self, Vec<Wrong>> {
-        let mut wrong = Vec::new();
-        let mut digest = Sha256::new();
-        let authorities = files
-            .authorities
-            .as_ref()
-            .map(|path| authorities(path, read));
+        let authorities = files.authorities.as_ref();
+        let authorities = authorities.map(|path| authorities(path, read)).transpose();
         let pair = files.pair.as_ref().map(|(certificate, key)| {
             pem::pair(read(certificate), read(key), &ring::default_provider())
         });
-        let authorities = match authorities.transpose() {
-            Ok(authorities) => authorities,
-            Err(mistake) => {
-                wrong.push(mistake);
-                None
+        match (authorities, pair.transpose()) {
+            (Ok(authorities), Ok(pair)) => Self::made(authorities.as_deref(), pair.as_ref()),
+            (authorities, pair) => {
+                let mut wrong = pair.err().unwrap_or_default();
+                wrong.extend(authorities.err());
+                Err(wrong)
             }
-        };
-        let pair = match pair.transpose() {
-            Ok(pair) => pair,
-            Err(mistakes) => {
-                wrong.extend(mistakes);
-                None
+        }
+    }
+
+    /// What was read, as Pingora takes it. It has been parsed once by then, so that Pingora, which panics on what cannot be, does not.
+    fn made(
+        authorities: Option<&[CertificateDer<'static>]>,
+        pair: Option<&Pair>,
+    ) -> Result<Self, Vec<Wrong>> {
+        let chain = pair.map_or(&[][..], |pair| &pair.certified.cert);
+        let mut digest = Sha256::new();
+        for (kind, list) in [(b"a", authorities.unwrap_or_default()), (b"c", chain)] {
+            for certificate in list {
+                digest.update(kind);
+                digest.update(certificate.len().to_be_bytes());
+                digest.update(certificate);
             }
-        };
-        if !wrong.is_empty() {
-            return Err(wrong);
         }
-        for (kind, certificate) in (authorities.iter().flatten().map(|c| (b"a", c))).chain(
-            pair.iter()
-                .flat_map(|pair| &pair.certified.cert)
-                .map(|c| (b"c", c)),
-        ) {
-            digest.update(kind);
-            digest.update(certificate.len().to_be_bytes());
-            digest.update(certificate);
+        if let Some(pair) = pair
+            && PrivateKeyDer::try_from(pair.key.secret_der()).is_err()
+        {
+            let help = "write it as PKCS #8: openssl pkcs8 -topk8 -nodes -in FILE -out FILE";
+            let message = "the key is in a form that is not supported here";
+            return Err(vec![Wrong::new(Part::Key, message, help)]);
         }
-        // They have been parsed once, so that what follows, which panics on what cannot be, does not.
         let wrapped = |certificate: &CertificateDer<'_>| {
             WrappedX509::new(certificate.as_ref().to_vec(), parse_x509)
         };
         Ok(Self {
             authorities: authorities.map(|all| all.iter().map(wrapped).collect()),
             pair: pair.map(|pair| {
-                let chain = pair.certified.cert.iter().map(|c| c.as_ref().to_vec());
-                Arc::new(CertKey::new(
-                    chain.collect(),
-                    pair.key.secret_der().to_vec(),
-                ))
+                let chain = chain.iter().map(|c| c.as_ref().to_vec()).collect();
+                Arc::new(CertKey::new(chain, pair.key.secret_der().to_vec()))
             }),
             digest: digest.finalize().into(),
         })
