@@ -7,6 +7,8 @@ pub mod telemetry;
 
 pub mod model;
 
+pub mod tls;
+
 pub mod config;
 
 pub mod store;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src`, in dependency order; those of one line may not use each other.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["telemetry"],
     &["model"],
+    &["tls"],
     &["config"],
     &["store"],
     &["calls"],

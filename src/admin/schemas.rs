@@ -184,7 +184,22 @@ fn status() -> Value {
         ("services", list(service())),
         ("targets", list(target())),
         ("queues", list(queue())),
+        ("certificates", list(certificate())),
         ("store", store()),
+    ])
+}
+
+fn certificate() -> Value {
+    let of = json!({"enum": ["gateway", "listener"]});
+    // Nothing is known of a certificate whose file cannot be read.
+    let or_null = |schema: Value| json!({"anyOf": [schema, {"type": "null"}]});
+    object(&[
+        ("name", text()),
+        ("of", of),
+        ("hosts", or_null(list(text()))),
+        ("issuer", or_null(text())),
+        ("expires_at", or_null(time())),
+        ("source", text()),
     ])
 }
 

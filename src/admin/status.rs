@@ -4,17 +4,25 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tollgate_sdk::document::FromNode;
 
 use crate::control::{
-    Condition, Control, GatewayStatus, LastReload, ServiceStatus, Status, TargetStatus,
+    CertificateStatus, Condition, Control, GatewayStatus, LastReload, ServiceStatus, Shown, Status,
+    TargetStatus,
 };
 use crate::health::BreakerState;
 use crate::store::Health;
 
 pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
-    Json(shown(&control.status()))
+    let certificates = control.certificates();
+    let certificates: Vec<Value> = certificates.iter().map(certificate).collect();
+    let mut shown = shown(&control.status());
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("certificates".into(), certificates.into());
+    }
+    Json(shown)
 }
 
 fn shown(status: &Status) -> Value {
@@ -60,6 +68,23 @@ fn gateway(gateway: &GatewayStatus) -> Value {
         "conditions": conditions,
         "hosts": gateway.hosts,
         "services": services,
+    })
+}
+
+fn certificate(certificate: &CertificateStatus) -> Value {
+    let time = |seconds| Timestamp::from_second(seconds).ok().map(|t| t.to_string());
+    let (name, of) = match &certificate.whose {
+        Shown::Gateway(name) => (name, "gateway"),
+        Shown::Listener(name) => (name, "listener"),
+    };
+    let leaf = certificate.leaf.as_ref();
+    json!({
+        "name": &**name,
+        "of": of,
+        "hosts": leaf.map(|leaf| &leaf.names),
+        "issuer": leaf.map(|leaf| &leaf.issuer),
+        "expires_at": leaf.and_then(|leaf| time(leaf.not_after)),
+        "source": certificate.source,
     })
 }
 

@@ -36,7 +36,24 @@ impl Keys {
     /// # Errors
     /// [`Unusable`], for the log; the client learns no more than that it may not pass.
     pub fn find(&self, secret: &[u8], now: impl Fn() -> SystemTime) -> Result<&Arc<Key>, Unusable> {
-        let key = self.by_hash.get(&KeyHash::of(secret));
+        self.of_hash(KeyHash::of(secret), now)
+    }
+
+    /// The key whose hash is the SHA-256 fingerprint of a certificate that its holder has shown. (No secret that is sent can have the same hash: in a
+    /// certificate there are bytes that no header can carry.)
+    ///
+    /// # Errors
+    /// [`Unusable`], as above.
+    pub fn of_certificate(
+        &self,
+        fingerprint: [u8; 32],
+        now: impl Fn() -> SystemTime,
+    ) -> Result<&Arc<Key>, Unusable> {
+        self.of_hash(KeyHash(fingerprint), now)
+    }
+
+    fn of_hash(&self, hash: KeyHash, now: impl Fn() -> SystemTime) -> Result<&Arc<Key>, Unusable> {
+        let key = self.by_hash.get(&hash);
         let key = key.ok_or(Unusable::Unknown)?;
         if !key.active {
             return Err(Unusable::Inactive);

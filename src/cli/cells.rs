@@ -188,7 +188,8 @@ const CERTIFICATE: &[Column] = &[
     NAME,
     column("HOSTS", When::Always, |thing| thing.list("hosts", "-")),
     column("ENDS", When::Always, |thing| thing.text("expires_at")),
-    column("FROM", When::Always, |thing| thing.text("managed_by")),
+    column("ISSUER", When::Always, |thing| thing.text("issuer")),
+    column("FROM", When::Always, |thing| thing.text("source")),
 ];
 
 /// The columns of a kind with the cells of these things, as far as they are to be shown.

@@ -113,12 +113,7 @@ impl Asked {
         let mut things = match self.kind {
             Kind::Plugin => plugins(api)?,
             Kind::Target => list(&api.ask(Method::GET, "/v1/status", None)?, "targets"),
-            Kind::Certificate => {
-                eprintln!(
-                    "There are no certificates: this gateway makes none, and those of listeners are files."
-                );
-                Vec::new()
-            }
+            Kind::Certificate => list(&api.ask(Method::GET, "/v1/status", None)?, "certificates"),
             kind => return self.resources(kind, api),
         };
         if let Some(name) = &self.name {

@@ -15,8 +15,9 @@ use super::kinds::{Model, ResourceKind};
 use super::resource::{self, Identity, Mistake};
 use super::sections::Sections;
 use super::set::{Owner, Resource, Set};
-use super::{references, trees};
+use super::{certificates, references, trees};
 use crate::model::Name;
+use crate::tls::ReadPem;
 
 /// Somebody who refers to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,6 +226,28 @@ impl<'b> Candidate<'b> {
         match self.mistakes.is_empty() {
             true => Ok(()),
             false => Err(Refused::Mistakes(std::mem::take(&mut self.mistakes))),
+        }
+    }
+
+    /// Looks at the files that are named by what was put; `read` has the text of a file. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`Refused`], with all there is to say.
+    pub fn check_files(&mut self, read: &ReadPem<'_>) -> Result<(), Refused> {
+        let mut mistakes = Vec::new();
+        for ((kind, name), put) in &self.put {
+            if put.unchanged || !certificates::concerns(*kind) {
+                continue;
+            }
+            if let Some(resource) = self.set.get(*kind, name) {
+                let (wrong, doubtful) = certificates::of(&resource.model, &put.prefix, read);
+                mistakes.extend(wrong);
+                self.warnings.extend(doubtful);
+            }
+        }
+        match mistakes.is_empty() {
+            true => Ok(()),
+            false => Err(Refused::Mistakes(mistakes)),
         }
     }
 

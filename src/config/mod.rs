@@ -5,6 +5,7 @@
 //! diagnostic. Nothing here decides what to do with a configuration.
 
 mod candidate;
+mod certificates;
 mod check;
 mod conflicts;
 mod diagnostic;

@@ -4,11 +4,11 @@ use tollgate_sdk::document::{At, Format, FromNode, Node, ReadFile, Reading, Span
 
 use super::interpolate::{Env, interpolate};
 use super::sections::{Entry, Sections, fill_names};
-use super::{Diagnostics, Loaded, conflicts, masking, raw, references};
+use super::{Diagnostics, Loaded, certificates, conflicts, masking, raw, references};
 use crate::model::Config;
 
 /// Reads a configuration. `name` is what the text is called in diagnostics, `env` the environment, and `read_file`
-/// serves secrets kept in files.
+/// serves secrets, certificates and keys kept in files.
 pub fn parse(
     name: &str,
     text: &str,
@@ -17,7 +17,7 @@ pub fn parse(
     read_file: &ReadFile<'_>,
 ) -> Result<Loaded, Diagnostics> {
     let mut r = Reading::new(format, read_file);
-    let config = read(text, format, env, &mut r);
+    let config = read(text, format, env, read_file, &mut r);
     let failed = r.failed();
     if config.is_none() && r.problems.is_empty() {
         r.error(
@@ -36,7 +36,13 @@ pub fn parse(
     }
 }
 
-fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Option<Config> {
+fn read(
+    text: &str,
+    format: Format,
+    env: &Env<'_>,
+    read_file: &ReadFile<'_>,
+    r: &mut Reading<'_>,
+) -> Option<Config> {
     let Some(mut root) = raw::read(text, format, r) else {
         masking::mask_lines(text, &mut r.masked);
         return None;
@@ -59,6 +65,7 @@ fn read(text: &str, format: Format, env: &Env<'_>, r: &mut Reading<'_>) -> Optio
         let key = |entry: &Entry<'_>| config.keys.get(entry.index).map(|key| &**key);
         conflicts::secrets(&sections, key, r);
         references::of_plugins(&sections, |entry| named_by(config, entry), r);
+        certificates::check(config, &sections, read_file, r);
     }
     // What could not be filled in was told already; what it then fails to be is not its author's doing.
     let mut index = 0;

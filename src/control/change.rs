@@ -4,6 +4,7 @@
 //! is in force and on the disk.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::config::{
     patched,
 };
 use crate::store::{self, Store, StoreError};
+use crate::tls::Files;
 
 /// How long names of new targets may take to resolve before a change comes into force all the same.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -199,7 +201,8 @@ impl Control {
             // Held to the end: one change at a time.
             let _tended = control.tended.lock().await;
             let present = control.resources();
-            let mut asked = Asked::of(&present, edits, &expected)?;
+            let asked = Asked::of(&present, edits, &expected)?;
+            let mut asked = asked.with_files(&control.registry.tls)?;
             asked.beside = beside;
             control.commit(asked, Source::Api).await
         });
@@ -213,6 +216,7 @@ impl Control {
     pub fn plan(&self, edits: Vec<Edit>, expected: &Expected) -> Result<Changed, ChangeError> {
         let present = self.resources();
         let asked = Asked::of(&present, edits, expected)?;
+        let asked = asked.with_files(&self.registry.tls)?;
         Ok(Changed {
             announced: asked.announced(Source::Api, present.revision),
             warnings: asked.candidate.warnings().to_vec(),
@@ -304,11 +308,15 @@ impl<'p> Asked<'p> {
         for edit in edits {
             asked.add(edit)?;
         }
-        asked.candidate.check().map_err(|refused| match refused {
-            Refused::Mistakes(mistakes) => ChangeError::Invalid(mistakes),
-            Refused::InUse(uses) => ChangeError::InUse(uses),
-        })?;
+        asked.candidate.check().map_err(refusal)?;
         Ok(asked)
+    }
+
+    /// Looks at the files that it names. Waits for the disk.
+    fn with_files(mut self, files: &Files) -> Result<Self, ChangeError> {
+        let read = |path: &Path| files.read(path);
+        self.candidate.check_files(&read).map_err(refusal)?;
+        Ok(self)
     }
 
     fn add(&mut self, edit: Edit) -> Result<(), ChangeError> {
@@ -378,6 +386,13 @@ impl<'p> Asked<'p> {
             revision,
             fates: self.candidate.fates(),
         })
+    }
+}
+
+fn refusal(refused: Refused) -> ChangeError {
+    match refused {
+        Refused::Mistakes(mistakes) => ChangeError::Invalid(mistakes),
+        Refused::InUse(uses) => ChangeError::InUse(uses),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod books;
 mod budgets;
+mod certificates;
 mod change;
 mod conditions;
 pub mod events;
@@ -15,7 +16,7 @@ mod reload;
 mod resolve;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +30,14 @@ use crate::model::Config;
 use crate::snapshot::{Registry, Snapshot, compile};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::tls::Files;
 
 use self::budgets::Budgets;
 use self::keys::Tended;
 
 use self::conditions::Book;
 use self::events::Events;
+pub use certificates::{CertificateStatus, Shown};
 pub use change::{Announced, ChangeError, Changed, Edit, Expected, Source, What};
 
 use self::handover::Handover;
@@ -81,7 +84,12 @@ impl Control {
         file: Option<PathBuf>,
         patience: Duration,
     ) -> Result<Control, StoreError> {
-        let registry = Registry::new(http);
+        let mut registry = Registry::new(http);
+        let folder = file
+            .as_deref()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("."));
+        registry.tls = Arc::new(Files::new(folder.to_path_buf()));
         // Without the disk it begins all the same; the next change finds it or fails.
         let revision = match store.advance(1) {
             Ok(revision) => revision,
@@ -97,6 +105,8 @@ impl Control {
         let budgets = Budgets::default();
         budgets.catch_up(&*store, &*registry.offers.quota)?;
         let snapshot = compile(set.config(), revision, &registry, &metrics, None);
+        let _listeners = certificates::of_listeners(set.config(), &registry.tls);
+        certificates::load_new(&registry.tls).await;
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(revision as i64);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
@@ -127,6 +137,7 @@ impl Control {
             &self.metrics,
             Some(&before),
         );
+        certificates::load_new(&self.registry.tls).await;
         resolve::new(&snapshot, &before, patience).await;
         let _ = self.probed.send(probes::of(&snapshot));
         self.metrics.config_revision.set(set.revision as i64);

@@ -3,13 +3,26 @@
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
-use super::Control;
+use super::{CertificateStatus, Control, Shown};
 use crate::auth::Authority;
 use crate::health::BreakerState;
 use crate::snapshot::{Snapshot, Target};
 use crate::telemetry::{Metrics, Page};
 
 impl Control {
+    fn certificate_ends(&self, page: &mut Page) {
+        let now = jiff::Timestamp::now().as_second();
+        let mut gauges = page.gauges(&self.metrics.certificate_expiry);
+        for CertificateStatus { whose, leaf, .. } in self.certificates() {
+            let Some(leaf) = leaf else { continue };
+            let labels = match &whose {
+                Shown::Gateway(name) => [&**name, ""],
+                Shown::Listener(name) => ["", &**name],
+            };
+            gauges.add(&labels, (leaf.not_after - now) as f64);
+        }
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn metrics_page(&self) -> String {
         let kept = self.store.health();
@@ -23,6 +36,7 @@ impl Control {
         targets(&snapshot, metrics, &mut page);
         keys(&snapshot, metrics, &mut page);
         queues(&snapshot, metrics, &mut page);
+        self.certificate_ends(&mut page);
         page.finish()
     }
 }

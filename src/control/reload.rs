@@ -69,6 +69,9 @@ impl Control {
         }
         let changing = self.book.changing();
         let done = self.try_reload().await;
+        if done.is_ok() {
+            self.renew_certificates().await;
+        }
         drop(changing);
         if told {
             supervisor::ready();

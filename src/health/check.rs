@@ -21,6 +21,7 @@ use pingora_load_balancing::{Backend, Extensions};
 use super::grpc::GrpcCheck;
 use super::request::RequestCheck;
 use crate::model::{Health, Probe, Scheme, TargetUrl};
+use crate::tls::{Credentials, Uncertain};
 
 /// Where a target is, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,8 @@ pub struct Place {
     pub server_name: String,
     /// Whether its certificate must be valid.
     pub verify: bool,
+    /// What connections to it take along.
+    pub credentials: Option<Arc<Credentials>>,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
 }
@@ -67,6 +70,13 @@ impl Place {
         };
         peer.options.verify_cert = self.verify;
         peer.options.verify_hostname = self.verify;
+        if let Some(credentials) = &self.credentials {
+            let unknown =
+                || Error::explain(ErrorType::InvalidCert, "its certificates could not be read");
+            credentials
+                .apply(&mut peer)
+                .map_err(|Uncertain| unknown())?;
+        }
         peer.options.alpn = alpn;
         // One stream and the connection is not kept for another.
         peer.options.max_h2_streams = 1;

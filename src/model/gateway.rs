@@ -1,6 +1,7 @@
 //! Gateways: tenants, each a set of hosts with its own rules and services.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -8,7 +9,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Document, Field, FromNode, Json, Node, Reading, json};
 
 use super::pattern::is_host;
-use super::{Auth, HostPattern, Name, Plugin};
+use super::{Auth, Certificate, ClientCertificate, FilePath, HostPattern, Name, Plugin};
 
 document! {
     /// A tenant: a set of hosts with its own rules and services.
@@ -49,8 +50,19 @@ document! {
         plugins: Vec<Plugin> = Vec::new(),
         /// Whether it serves.
         status: Status = Status::Active,
-        /// Its certificate. Only "none" is supported yet.
+        /// Its certificate on listeners that speak TLS: `{ certificate = "api.pem", key = "api.key" }`, or "none".
         certificate: Certificate = Certificate::None,
+        /// A PEM file with the authorities that vouch for clients: only with a certificate of its own. Of a client with a certificate the gateway's key
+        /// is the one whose `hash` is that certificate's SHA-256 fingerprint, unless it sends another.
+        #[example = "clients.pem"]
+        client_ca: Option<FilePath>,
+        /// Whether clients must show a certificate that `client_ca` vouches for.
+        client_certificate: ClientCertificate = ClientCertificate::Required,
+        /// Whether requests that come without TLS are sent to `https` (308).
+        redirect_https: bool = false,
+        /// How long browsers are to insist on TLS, said with every answer over TLS; not said by default.
+        #[example = "365d"]
+        hsts: Option<Duration>,
     }
 }
 
@@ -83,6 +95,13 @@ impl Gateway {
                 help,
             );
         }
+        if let (Some(given), Certificate::None) = (node.entry("client_ca"), &self.certificate) {
+            let files = json!({"certificate": "api.pem", "key": "api.key"});
+            let help = format!("add: {}", r.format.field("certificate", &files));
+            let message =
+                "clients can be asked for theirs only by a gateway with a certificate of its own";
+            r.error(given.span, &at.field("client_ca"), message, help);
+        }
         self
     }
 }
@@ -95,15 +114,6 @@ document! {
         /// It answers 503.
         Paused = "paused",
     }
-}
-
-document! {
-    /// A gateway's certificate.
-    pub enum Certificate ("type") {
-        /// It has none.
-        None = "none",
-    }
-    later ["acme"]
 }
 
 document! {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tollgate_sdk::document;
 
-use super::Name;
+use super::{ListenerTls, Name};
 
 document! {
     /// An address that accepts connections.
@@ -20,8 +20,10 @@ document! {
         labels: BTreeMap<String, String> = BTreeMap::new(),
         /// Where it listens: "127.0.0.1:8080", "[::]:8080", or ":8080" for every IPv4 interface.
         address: SocketAddr,
+        /// TLS: `{ certificate = "api.pem", key = "api.key" }`, or "auto" for the certificates of the gateways, by the host that a client names. A
+        /// listener with a certificate of its own shows it where the gateway has none. Without `tls` it is plain.
+        tls: Option<ListenerTls>,
         /// Whether clients may speak HTTP/2 (without TLS: by prior knowledge).
         http2: bool = true,
     }
-    later ["tls"]
 }

@@ -22,6 +22,7 @@ mod rule;
 mod service;
 mod switch;
 mod target;
+mod tls;
 mod upstream;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
-pub use gateway::{By, Certificate, Gateway, Routing, Status};
+pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
 pub use key::{Key, KeyHash, Moment, Previous};
 pub use key_limits::{KeyBudget, KeyLimits};
@@ -49,6 +50,7 @@ pub use rule::{HeaderMatch, PartialTimeouts, Rule, Weighted};
 pub use service::{Pool, Service, ServiceKind, Timeouts};
 pub use switch::Switch;
 pub use target::{Host, Role, Scheme, Target, TargetId, TargetUrl};
+pub use tls::{Certificate, CertificateFiles, ClientCertificate, ListenerTls};
 pub use tollgate_sdk::llm::ModelPattern;
 pub use upstream::{Engine, Upstream, UpstreamTls};
 

@@ -8,7 +8,7 @@ use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::secret::Secret;
 
 use super::service::refuse_no_targets;
-use super::{Breaker, Health, Name, Policy, Switch, Target};
+use super::{Breaker, FilePath, Health, Name, Policy, Switch, Target};
 
 document! {
     /// A pool of interchangeable targets.
@@ -84,14 +84,45 @@ impl Upstream {
 
 document! {
     /// How TLS is spoken to targets.
-    pub struct UpstreamTls (default) {
-        /// Whether the target's certificate must be valid.
+    pub struct UpstreamTls (default checked) {
+        /// Whether the target's certificate must be valid, and for its name.
         verify: bool = true,
         /// The name the certificate must be for, if not the URL's host.
         #[example = "engine.internal"]
         server_name: Option<String>,
+        /// A PEM file with the authorities that may vouch for the target, in place of the system's.
+        #[example = "engines.pem"]
+        ca: Option<FilePath>,
+        /// A PEM file with the certificate that is shown to the target, followed by those that vouch for it; needs `key`.
+        #[example = "tollgate.pem"]
+        certificate: Option<FilePath>,
+        /// A PEM file with its private key.
+        #[example = "tollgate.key"]
+        key: Option<FilePath>,
     }
-    later ["ca", "certificate", "key"]
+}
+
+impl UpstreamTls {
+    /// What concerns several fields.
+    fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        for (name, other) in [("certificate", "key"), ("key", "certificate")] {
+            if let (Some(given), None) = (node.entry(name), node.entry(other)) {
+                let message = format!("`{name}` is of no use without `{other}`");
+                r.error(
+                    given.span,
+                    &at.field(name),
+                    message,
+                    format!("add `{other}`"),
+                );
+            }
+        }
+        if let (Some(given), false) = (node.entry("ca"), self.verify) {
+            let help = "take it out, or `verify = false`";
+            let message = "nobody has to vouch for the target, as `verify` is false";
+            r.warn(given.span, &at.field("ca"), message, help);
+        }
+        self
+    }
 }
 
 document! {

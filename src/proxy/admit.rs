@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -15,13 +15,13 @@ use tollgate_sdk::plugin::Refusal;
 use super::authenticate::{authenticate, authorize};
 use super::body::{self, BodyMemory, Length, Stop};
 use super::exchange::{Body, Exchange};
-use super::identify::may_carry_model;
+use super::identify::{host, may_carry_model};
 use super::plugins;
 use super::reply::{self, Rejection};
 use crate::model::By;
 use crate::snapshot::{
     Chain, Decision, Gateway, Head, ListedModel, ModelName, Route, Who,
-    list_models as list_of_models, model_in_path,
+    list_models as list_of_models, model_in_path, without_port,
 };
 
 /// Decides; `Ok(true)` when the exchange was answered here.
@@ -32,6 +32,10 @@ pub(super) async fn admit(
 ) -> Result<bool> {
     match try_admit(session, x, memory).await {
         Ok(Admission::Forward) => Ok(false),
+        Ok(Admission::Redirect(location)) => {
+            Box::pin(redirect(session, x, location)).await?;
+            Ok(true)
+        }
         Ok(Admission::Answer(body)) => {
             let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
             head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
@@ -66,6 +70,21 @@ async fn refuse(session: &mut Session, x: &mut Exchange, rejection: &Rejection) 
 enum Admission {
     Forward,
     Answer(Bytes),
+    /// It is to come again, by TLS.
+    Redirect(HeaderValue),
+}
+
+/// Sends the client elsewhere. What it still has to say is not read.
+async fn redirect(session: &mut Session, x: &mut Exchange, location: HeaderValue) -> Result<()> {
+    if is_short(session) {
+        drain(session, Duration::from_secs(1)).await;
+    }
+    if !session.is_body_done() {
+        session.set_keepalive(None);
+    }
+    let mut head = ResponseHeader::build(StatusCode::PERMANENT_REDIRECT, Some(4))?;
+    head.insert_header(http::header::LOCATION, location)?;
+    reply::send(session, x, head, Bytes::new()).await
 }
 
 async fn try_admit(
@@ -81,6 +100,11 @@ async fn try_admit(
     };
     if !gateway.admits(x.client) {
         return Err(Rejection::Forbidden.into());
+    }
+    if x.handshake.is_none()
+        && let Some(location) = insecure(session, x, &gateway)?
+    {
+        return Ok(Admission::Redirect(location));
     }
     if gateway.paused {
         return Err(Rejection::Paused.into());
@@ -113,6 +137,35 @@ async fn try_admit(
         x.splice_body();
     }
     Ok(Admission::Forward)
+}
+
+/// What becomes of a request that came without TLS: where it is sent, if the gateway wants it to come by TLS.
+fn insecure(
+    session: &Session,
+    x: &Exchange,
+    gateway: &Gateway,
+) -> Result<Option<HeaderValue>, Rejection> {
+    let document = &gateway.document;
+    let head = session.req_header();
+    // To whoever ends TLS before us it did come that way.
+    let ended_before = || {
+        let proto = head.headers.get("x-forwarded-proto");
+        x.trusted_peer && proto.is_some_and(|proto| proto == "https")
+    };
+    if document.redirect_https && !ended_before() {
+        let host = without_port(host(session));
+        let port = x.bounds.as_ref().and_then(|bounds| bounds.https_port);
+        let port = port.filter(|port| *port != 443);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let location = HeaderValue::try_from(format!("https://{host}{port}{path}"));
+        // A host that no header can have led to no gateway.
+        return location.map(Some).map_err(|_| Rejection::UnknownHost);
+    }
+    match gateway.asks_for_certificates() {
+        true => Err(Rejection::Uncertified),
+        false => Ok(None),
+    }
 }
 
 /// Counts the request against its service's rate limits.

@@ -41,6 +41,16 @@ pub(super) async fn authenticate(
             }
         }
     }
+    let shown = x.handshake.as_ref().and_then(|h| h.client.as_ref());
+    if let (Some(shown), Some(keys)) = (shown, authority.keys()) {
+        match keys.of_certificate(shown.fingerprint, || x.at) {
+            Ok(key) => {
+                x.key = Some(key.clone());
+                return Ok(());
+            }
+            Err(unusable) => why = why.max(Some(unusable)),
+        }
+    }
     if gateway.open {
         return Ok(());
     }

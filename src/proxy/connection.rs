@@ -29,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::conduct::Conduct;
+use crate::tls::Handshake;
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -197,10 +198,16 @@ pub(super) struct Watched {
     refused: bool,
     /// Something was written and not flushed.
     unflushed: bool,
+    /// How TLS began, if it is spoken.
+    handshake: Option<Arc<Handshake>>,
 }
 
 impl Watched {
-    pub(super) fn new(inner: Stream, header_timeout: Duration) -> Watched {
+    pub(super) fn new(
+        inner: Stream,
+        header_timeout: Duration,
+        handshake: Option<Arc<Handshake>>,
+    ) -> Watched {
         Watched {
             inner,
             alarm: Alarm::new(header_timeout),
@@ -209,15 +216,23 @@ impl Watched {
             phase: Phase::Quiet,
             refused: false,
             unflushed: false,
+            handshake,
         }
     }
 
-    /// The alarm of the connection that `stream` is, if it is one of ours.
-    pub(super) fn alarm_of(stream: &Stream) -> Option<Arc<Alarm>> {
-        (**stream)
-            .as_any()
-            .downcast_ref::<Watched>()
-            .map(|watched| watched.alarm.clone())
+    /// The connection that `stream` is, if it is one of ours.
+    pub(super) fn of(stream: &Stream) -> Option<&Watched> {
+        (**stream).as_any().downcast_ref::<Watched>()
+    }
+
+    /// What ends the connection when it rings.
+    pub(super) fn alarm(&self) -> &Arc<Alarm> {
+        &self.alarm
+    }
+
+    /// How TLS began, if it is spoken.
+    pub(super) fn handshake(&self) -> Option<&Arc<Handshake>> {
+        self.handshake.as_ref()
     }
 
     /// Whether the client speaks HTTP/2: it agreed to in its TLS handshake or, without TLS and if `clear` allows it,
@@ -237,11 +252,6 @@ impl Watched {
             self.alarm.begin();
         }
         Ok(h2)
-    }
-
-    /// What ends the connection when it rings.
-    pub(super) fn alarm(&self) -> Arc<Alarm> {
-        self.alarm.clone()
     }
 
     fn sync_phase(&mut self) {

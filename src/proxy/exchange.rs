@@ -29,6 +29,7 @@ use crate::balance;
 use crate::health;
 use crate::model;
 use crate::snapshot::{Bounds, Chain, Gateway, Offer};
+use crate::tls::Handshake;
 
 const CLIENT_CLOSED: u16 = 499;
 
@@ -64,6 +65,8 @@ pub struct Exchange {
     /// Nobody could tell whether what it presented opens anything.
     pub(super) unsure: bool,
     pub(super) alarm: Option<Arc<Alarm>>,
+    /// How TLS began on its connection, if it is spoken.
+    pub(super) handshake: Option<Arc<Handshake>>,
     /// The alarm only minds limits below this; others are somebody else's timers.
     pub(super) alarm_below: Duration,
 
@@ -312,6 +315,7 @@ impl Exchange {
             consumed: false,
             unsure: false,
             alarm: None,
+            handshake: None,
             alarm_below: Duration::MAX,
             body: Body::Unread,
             peek: None,

@@ -225,9 +225,16 @@ pub(super) async fn break_off(session: &mut Session, x: &mut Exchange, rejection
 
 /// For the operator: what broke, and for a deadline which.
 pub(super) fn describe(error: &Error) -> String {
-    match error.context.as_ref() {
+    let told = match error.context.as_ref() {
         Some(context) => format!("{}: {}", error.etype().as_str(), context.as_str()),
         None => error.etype().as_str().to_owned(),
+    };
+    match error.etype() {
+        // Only the innermost says what is wrong with a certificate.
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert if error.cause.is_some() => {
+            format!("{told}: {}", error.root_cause())
+        }
+        _ => told,
     }
 }
 

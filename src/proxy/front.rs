@@ -14,34 +14,38 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::listening::Service;
-use pingora_proxy::{HttpProxy, Session, http_proxy};
+use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::Proxy;
 use super::conduct::Conduct;
 use super::connection::{Alarm, Watched};
+use super::secure::{Secure, SecureListener};
+use crate::tls::Handshake;
 
 tokio::task_local! {
-    /// The alarm of the HTTP/2 stream this task serves.
-    static STREAM_ALARM: Arc<Alarm>;
+    /// The HTTP/2 stream this task serves.
+    static STREAM: Streamed;
 }
 
-/// The alarm of the HTTP/2 stream that is being served, for phase 1.
-pub(super) fn stream_alarm() -> Option<Arc<Alarm>> {
-    STREAM_ALARM.try_with(Arc::clone).ok()
+/// What is known of an HTTP/2 stream beside its request.
+#[derive(Clone)]
+pub(super) struct Streamed {
+    pub(super) alarm: Arc<Alarm>,
+    /// The handshake of its connection.
+    pub(super) handshake: Option<Arc<Handshake>>,
 }
 
-/// Whether the client speaks TLS.
-pub(super) fn is_tls(session: &Session) -> bool {
-    session
-        .as_downstream()
-        .digest()
-        .is_some_and(|digest| digest.ssl_digest.is_some())
+/// The HTTP/2 stream that is being served, for phase 1.
+pub(super) fn stream() -> Option<Streamed> {
+    STREAM.try_with(Streamed::clone).ok()
 }
 
 /// Wraps client connections and hands them on.
 pub struct Connections {
     front: Arc<Front>,
     http2: bool,
+    /// Those that speak TLS; without any, all is plain.
+    secure: Option<Secure>,
     header_timeout: Duration,
 }
 
@@ -50,15 +54,32 @@ struct Front {
     proxy: Arc<HttpProxy<Proxy>>,
     /// How the client of an HTTP/2 connection behaves.
     conduct: Option<Arc<Conduct>>,
+    /// Of one connection that speaks TLS.
+    handshake: Option<Arc<Handshake>>,
+}
+
+/// What is spoken on some listeners.
+pub enum Spoken {
+    /// HTTP in the clear.
+    Plain {
+        /// Whether HTTP/2 may be spoken, too.
+        http2: bool,
+    },
+    /// TLS; which versions of HTTP are offered is said by each.
+    Tls(Vec<SecureListener>),
 }
 
 /// The service that accepts clients and serves them.
 pub fn serve(
     conf: &Arc<ServerConf>,
     proxy: Proxy,
-    http2: bool,
+    spoken: Spoken,
     header_timeout: Duration,
 ) -> Service<Connections> {
+    let (http2, secure) = match spoken {
+        Spoken::Plain { http2 } => (http2, None),
+        Spoken::Tls(listeners) => (false, Some(Secure::new(&proxy, listeners, header_timeout))),
+    };
     let mut proxy = http_proxy(conf, proxy);
     let mut options = HttpServerOptions::default();
     options.h2c = http2;
@@ -71,12 +92,14 @@ pub fn serve(
     let front = Arc::new(Front {
         proxy: Arc::new(proxy),
         conduct: None,
+        handshake: None,
     });
     Service::new(
         "clients".into(),
         Connections {
             front,
             http2,
+            secure,
             header_timeout,
         },
     )
@@ -89,14 +112,20 @@ impl ServerApp for Connections {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let mut watched = Watched::new(stream, self.header_timeout);
+        let (stream, handshake) = match &self.secure {
+            None => (stream, None),
+            // Boxed, so that plain connections do not carry it about.
+            Some(secure) => Box::pin(secure.accept(stream)).await?,
+        };
+        let mut watched = Watched::new(stream, self.header_timeout, handshake.clone());
         let h2 = watched.speaks_h2(self.http2).await.ok()?;
-        let alarm = watched.alarm();
+        let alarm = watched.alarm().clone();
         let watched: Stream = Box::new(watched);
         if h2 {
             let front = Arc::new(Front {
                 proxy: self.front.proxy.clone(),
                 conduct: Some(Conduct::new(alarm)),
+                handshake,
             });
             return ServerApp::process_new(&front, watched, shutdown).await;
         }
@@ -136,10 +165,11 @@ impl HttpServerApp for Front {
             return self.proxy.process_new_http(session, shutdown).await;
         }
         let alarm = Alarm::of_stream(self.conduct.clone());
-        let exchange = STREAM_ALARM.scope(
-            alarm.clone(),
-            self.proxy.process_new_http(session, shutdown),
-        );
+        let stream = Streamed {
+            alarm: alarm.clone(),
+            handshake: self.handshake.clone(),
+        };
+        let exchange = STREAM.scope(stream, self.proxy.process_new_http(session, shutdown));
         tokio::select! {
             reused = exchange => reused,
             () = alarm.rung() => None,

@@ -14,13 +14,14 @@ use super::exchange::{Exchange, RequestId};
 use super::forward::REQUEST_ID;
 use super::front;
 use super::reply::Rejection;
-use crate::snapshot::{Bounds, Snapshot};
+use crate::snapshot::{Bounds, Gateway, Snapshot};
+use crate::tls::Handshake;
 
 /// Fills in what the head and the connection tell.
 pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snapshot) {
+    take_connection(session, x);
     let bounds = x.bounds.insert(snapshot.bounds.clone());
     forget_other_upgrades(session);
-    x.alarm = alarm(session);
     if let Some(alarm) = &x.alarm {
         alarm.begin();
         alarm.set_request_read(session.is_body_done());
@@ -67,10 +68,20 @@ fn forget_other_upgrades(session: &mut Session) {
     }
 }
 
-fn alarm(session: &Session) -> Option<std::sync::Arc<super::connection::Alarm>> {
+fn take_connection(session: &Session, x: &mut Exchange) {
     match session.as_downstream().as_http1() {
-        Some(h1) => Watched::alarm_of(h1.stream()),
-        None => front::stream_alarm(),
+        Some(h1) => {
+            if let Some(watched) = Watched::of(h1.stream()) {
+                x.alarm = Some(watched.alarm().clone());
+                x.handshake = watched.handshake().cloned();
+            }
+        }
+        None => {
+            if let Some(stream) = front::stream() {
+                x.alarm = Some(stream.alarm);
+                x.handshake = stream.handshake;
+            }
+        }
     }
 }
 
@@ -96,7 +107,23 @@ fn find_gateway(session: &Session, x: &mut Exchange, snapshot: &Snapshot) -> Res
         .ok_or(Rejection::UnknownHost)?;
     x.host_service = entry.service;
     x.gateway = Some(gateway.clone());
-    Ok(())
+    match &x.handshake {
+        Some(handshake) if !is_for(handshake, gateway) => Err(Rejection::Misdirected),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a connection that began so is for this gateway: another's certificate was not shown, and the client showed its own if it must.
+/// (RFC 9113, section 9.1.1, leaves it to clients which hosts they take a connection to be for.)
+fn is_for(handshake: &Handshake, gateway: &Gateway) -> bool {
+    match &handshake.gateway {
+        // It may have begun when nobody was asked for a certificate.
+        Some(name) => {
+            *name == gateway.name
+                && (handshake.client.is_some() || !gateway.asks_for_certificates())
+        }
+        None => gateway.document.client_ca.is_none(),
+    }
 }
 
 /// Two lengths for one body are how requests are smuggled. Pingora resolves the conflict in favour of

@@ -21,6 +21,7 @@ mod plugins;
 mod recover;
 mod reply;
 mod response;
+mod secure;
 mod stream;
 mod verdict;
 
@@ -46,7 +47,8 @@ use self::recover::Road;
 use crate::control::Control;
 use crate::telemetry::AccessLog;
 
-pub use front::{Connections, Waiting, serve};
+pub use front::{Connections, Spoken, Waiting, serve};
+pub use secure::SecureListener;
 
 /// Tollgate as Pingora sees it. Clones share everything.
 #[derive(Clone)]
@@ -112,7 +114,7 @@ impl ProxyHttp for Proxy {
         let answered = admit::admit(session, x, &self.bodies).await?;
         if !x.edits.copies.is_empty() && !answered {
             self.copies
-                .send(session, x, &self.road, front::is_tls(session));
+                .send(session, x, &self.road, x.handshake.is_some());
         }
         Ok(answered)
     }
@@ -140,11 +142,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         head: &mut RequestHeader,
         x: &mut Self::CTX,
     ) -> Result<()> {
-        forward::prepare(x, head, front::is_tls(session))
+        forward::prepare(x, head, x.handshake.is_some())
     }
 
     async fn request_body_filter(

@@ -26,6 +26,7 @@ use crate::balance::{Ask, Guard, Usable, all_at_limit};
 use crate::health::{Standing, Ticket, least_bad};
 use crate::model::{HashKey, Scheme};
 use crate::snapshot::{Target, Upstream};
+use crate::tls::Uncertain;
 
 /// Idle upstream connections are given up before common engines close them (uvicorn: 5 s).
 const IDLE_POOL: Duration = Duration::from_secs(4);
@@ -315,8 +316,12 @@ fn describe(target: &Target, upstream: &Upstream) -> Result<HttpPeer, Rejection>
         String::new()
     };
     let mut peer = HttpPeer::new(address, tls, name);
-    peer.options.verify_cert = upstream.tls.verify;
-    peer.options.verify_hostname = upstream.tls.verify;
+    peer.options.verify_cert = upstream.verify;
+    peer.options.verify_hostname = upstream.verify;
+    if let (true, Some(credentials)) = (tls, &upstream.credentials) {
+        let applied = credentials.apply(&mut peer);
+        applied.map_err(|Uncertain| Rejection::NoHealthyUpstream)?;
+    }
     Ok(peer)
 }
 

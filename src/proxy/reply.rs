@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
@@ -55,6 +56,10 @@ pub(crate) enum Rejection {
     TooLarge(u64),
     /// No gateway has this host.
     UnknownHost,
+    /// The connection is another gateway's.
+    Misdirected,
+    /// The gateway asks for certificates, and none can be shown here.
+    Uncertified,
     /// The upstream could not be reached or spoke nonsense.
     UpstreamError,
     /// Nothing can serve the request now.
@@ -85,7 +90,9 @@ impl Rejection {
         let Code { status, name, .. } = match self {
             Rejection::Plugin(refusal) => return (refusal.status, refusal.code),
             Rejection::Invalid { .. } => &codes::INVALID_REQUEST,
-            Rejection::Forbidden | Rejection::OutOfScope => &codes::PERMISSION_DENIED,
+            Rejection::Forbidden | Rejection::OutOfScope | Rejection::Uncertified => {
+                &codes::PERMISSION_DENIED
+            }
             Rejection::InvalidKey => &codes::INVALID_API_KEY,
             Rejection::Internal => &codes::INTERNAL_ERROR,
             Rejection::UnknownForNow => &codes::IDENTITY_UNAVAILABLE,
@@ -94,7 +101,7 @@ impl Rejection {
             Rejection::MethodNotAllowed(_) => &codes::METHOD_NOT_ALLOWED,
             Rejection::RequestTimeout => &codes::REQUEST_TIMEOUT,
             Rejection::TooLarge(_) => &codes::REQUEST_TOO_LARGE,
-            Rejection::UnknownHost => &codes::UNKNOWN_HOST,
+            Rejection::UnknownHost | Rejection::Misdirected => &codes::UNKNOWN_HOST,
             Rejection::UpstreamError => &codes::UPSTREAM_ERROR,
             Rejection::NoHealthyUpstream => &codes::NO_HEALTHY_UPSTREAM,
             Rejection::Overloaded => &codes::OVERLOADED,
@@ -157,6 +164,12 @@ impl Rejection {
                 format!("The request's body is larger than the {limit} bytes allowed here.")
             }
             Rejection::UnknownHost => "No gateway serves this host name.".into(),
+            Rejection::Misdirected => {
+                "This connection is for another host name. Open one for this.".into()
+            }
+            Rejection::Uncertified => {
+                "This gateway asks for client certificates, which only TLS has.".into()
+            }
             Rejection::UpstreamError => "The upstream could not answer.".into(),
             Rejection::NoHealthyUpstream => "No upstream can serve this request now.".into(),
             Rejection::Overloaded => "Too many requests are being served now.".into(),
@@ -272,6 +285,9 @@ pub(super) async fn send(
         head.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     }
     head.insert_header("x-request-id", x.request_id.value())?;
+    if let Some(hsts) = insists(x) {
+        head.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
+    }
     for (name, value) in x.edits.standing_headers() {
         // What a refusal says of its own limit counts more.
         if !head.headers.contains_key(&name) {
@@ -296,6 +312,12 @@ pub(super) async fn send(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// What a client that came by TLS is told of how long to insist on it.
+pub(super) fn insists(x: &Exchange) -> Option<&HeaderValue> {
+    x.handshake.as_ref()?;
+    x.gateway.as_ref()?.hsts.as_ref()
 }
 
 /// gRPC's own way to fail: status 200 and trailers only, which here are the header block.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
 use http::response::Parts as RespParts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 use pingora_core::Result;
@@ -15,6 +15,7 @@ use super::exchange::Exchange;
 use super::forward::REQUEST_ID;
 use super::plugins;
 use super::recover::bodiless;
+use super::reply::insists;
 use super::stream::{self, Meter};
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
@@ -66,6 +67,11 @@ pub(super) fn head(
     parts.headers.insert(ATTEMPTS, attempts);
     if let Some(offer) = &x.offer {
         parts.headers.insert(SERVICE, offer.service.header.clone());
+    }
+    if let Some(hsts) = insists(x) {
+        parts
+            .headers
+            .insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     if let Some(end) = x
         .key

@@ -190,6 +190,7 @@ impl BackgroundService for Housekeeping {
             self.control.keep_probing(),
             self.control.keep_books(),
             self.control.keep_reloading(),
+            self.control.keep_certificates(),
             self.follow(beginning.phases),
             self.show_life(),
         );

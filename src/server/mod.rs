@@ -10,7 +10,7 @@ mod signals;
 mod sockets;
 mod upgrade;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,8 +34,8 @@ use self::sockets::Sockets;
 use self::upgrade::{Old, Predecessor, Program, door};
 use crate::calls::Calls;
 use crate::control::{self, Control};
-use crate::model::{AccessLog as Destination, Config, StateStore};
-use crate::proxy::{self, Connections, Proxy};
+use crate::model::{AccessLog as Destination, Config, Listener, StateStore};
+use crate::proxy::{self, Connections, Proxy, SecureListener, Spoken};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
 
@@ -63,6 +63,9 @@ pub enum StartError {
         /// What is in the way.
         error: std::io::Error,
     },
+    /// A listener's certificate cannot be read any more; why was logged.
+    #[error("listener {0} has no certificate to show; the log says why")]
+    Certificate(String),
     /// The access log cannot be opened.
     #[error("cannot open the access log: {0}")]
     AccessLog(std::io::Error),
@@ -133,6 +136,12 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
     let (access, writer) = AccessLog::open(&destination(config), metrics.access_dropped.clone())
         .map_err(StartError::AccessLog)?;
     let control = Arc::new(start_control(config, start.file, &metrics, store)?);
+    for listener in &config.listeners {
+        let identity = control.listener_identity(listener);
+        if identity.is_some_and(|identity| identity.leaf().is_none()) {
+            return Err(StartError::Certificate(listener.name.to_string()));
+        }
+    }
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
@@ -164,7 +173,12 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         threads,
     );
     for listener in &config.listeners {
-        log::info!("listening on {}", listener.address);
+        let how = if listener.tls.is_some() {
+            " with TLS"
+        } else {
+            ""
+        };
+        log::info!("listening on {}{how}", listener.address);
     }
     server.run(RunArgs { shutdown_signal });
     drop(writing);
@@ -194,14 +208,19 @@ fn server(
     let Sockets { listeners, admin } = sockets;
     let mut waiting = Vec::new();
     let listeners = config.listeners.iter().zip(listeners);
-    let (spoken, others): (Vec<_>, Vec<_>) = listeners.partition(|(listener, _)| listener.http2);
-    for (http2, listeners) in [(true, spoken), (false, others)] {
+    let (secure, plain): (Vec<_>, Vec<_>) = listeners.partition(|(l, _)| l.tls.is_some());
+    let (any, http1): (Vec<_>, Vec<_>) = plain.into_iter().partition(|(l, _)| l.http2);
+    for (spoken, listeners) in [
+        (Spoken::Plain { http2: true }, any),
+        (Spoken::Plain { http2: false }, http1),
+        (Spoken::Tls(secured(&secure, control)), secure),
+    ] {
         if listeners.is_empty() {
             continue;
         }
         let header_timeout = config.server.header_timeout;
         let conf = &server.configuration;
-        let mut service = proxy::serve(conf, proxy.clone(), http2, header_timeout);
+        let mut service = proxy::serve(conf, proxy.clone(), spoken, header_timeout);
         for (listener, _) in &listeners {
             service.add_listener(unbuffered(listener.address));
         }
@@ -227,6 +246,22 @@ fn server(
     };
     server.add_service(background_service("housekeeping", housekeeping));
     server
+}
+
+/// What is spoken on listeners that speak TLS.
+fn secured(
+    listeners: &[(&Listener, (SocketAddr, TcpListener))],
+    control: &Control,
+) -> Vec<SecureListener> {
+    let secured = listeners
+        .iter()
+        .map(|(listener, (address, socket))| SecureListener {
+            // A port that was left to the system is known now.
+            address: socket.local_addr().unwrap_or(*address),
+            http2: listener.http2,
+            identity: control.listener_identity(listener),
+        });
+    secured.collect()
 }
 
 fn find_predecessor(config: &Config, start: Start<'_>) -> Result<Option<Predecessor>, StartError> {

@@ -45,7 +45,7 @@ pub fn compile(
         .map(|service| service.upstream.clone());
     Snapshot {
         revision,
-        bounds: bounds(&config.server, before),
+        bounds: bounds(config, before),
         hosts,
         upstreams: upstreams.into_iter().chain(in_place).collect(),
         gateways,
@@ -53,11 +53,16 @@ pub fn compile(
     }
 }
 
-fn bounds(server: &model::Server, before: Option<&Snapshot>) -> Arc<Bounds> {
+fn bounds(config: &Config, before: Option<&Snapshot>) -> Arc<Bounds> {
+    let server = &config.server;
+    let secure = config.listeners.iter().filter(|l| l.tls.is_some());
     let bounds = Bounds {
         trusted_proxies: server.trusted_proxies.clone(),
         max_body: server.max_body.bytes(),
         body_timeout: server.body_timeout,
+        https_port: secure
+            .map(|l| l.address.port())
+            .min_by_key(|port| *port != 443),
     };
     match before.filter(|before| *before.bounds == bounds) {
         Some(before) => before.bounds.clone(),

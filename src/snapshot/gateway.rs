@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderValue;
 use serde_json::json;
 
 use super::models::Models;
@@ -16,6 +18,7 @@ use super::{Chain, Gateway, ListedModel, Offer, Registry, Router, Service, Split
 use crate::auth::{Authority, Keys, Outside};
 use crate::model::{self, AuthKind, ModelPattern, PathPattern};
 use crate::telemetry::{GatewayMetrics, Metrics, OfferMetrics};
+use crate::tls::ServerFiles;
 
 /// What a gateway is made of.
 pub(super) struct Own<'c> {
@@ -79,6 +82,8 @@ pub(super) fn compile(
         allowed: document.allowed_ips.clone(),
         denied: document.denied_ips.clone(),
         paused: document.status == model::Status::Paused,
+        identity: ServerFiles::of_gateway(document).map(|files| registry.tls.identity(files)),
+        hsts: document.hsts.and_then(hsts),
         authority,
         open: document.auth.kind() == AuthKind::None,
         key_header: document.auth.header.clone(),
@@ -94,6 +99,11 @@ pub(super) fn compile(
         router: router(own, known, offered, chains),
         name,
     }
+}
+
+/// RFC 6797, section 6.1.
+fn hsts(duration: Duration) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("max-age={}", duration.as_secs())).ok()
 }
 
 /// What plugins are built with.

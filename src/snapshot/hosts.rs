@@ -82,7 +82,8 @@ impl Hosts {
     }
 }
 
-fn without_port(host: &str) -> &str {
+/// A host as it stands in a request, without the port.
+pub fn without_port(host: &str) -> &str {
     match host.rfind(':') {
         // Inside brackets a colon belongs to an IPv6 address.
         Some(colon) if !host.get(colon..).is_some_and(|rest| rest.contains(']')) => {

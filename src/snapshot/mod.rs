@@ -33,11 +33,12 @@ use crate::balance;
 use crate::health::{TargetHealth, Watched};
 use crate::model;
 use crate::telemetry::{GatewayMetrics, OfferMetrics, Owned};
+use crate::tls::{Credentials, Identity};
 
 pub use chain::{Chain, Link};
 pub use compile::compile;
 pub use gateway::list_models;
-pub use hosts::{HostEntry, Hosts};
+pub use hosts::{HostEntry, Hosts, without_port};
 pub use paths::join_target_path;
 pub use rates::Rates;
 pub use registry::{Registry, ServiceState};
@@ -79,6 +80,8 @@ pub struct Bounds {
     pub max_body: u64,
     /// How long a request body may take to arrive.
     pub body_timeout: Duration,
+    /// The port to which those are sent who are to speak TLS: that of a listener that does, 443 if one has it.
+    pub https_port: Option<u16>,
 }
 
 /// A tenant: hosts, rules and services.
@@ -99,6 +102,10 @@ pub struct Gateway {
     pub denied: Vec<IpNet>,
     /// Refuses everything with 503.
     pub paused: bool,
+    /// What clients are shown that ask for one of its hosts.
+    pub identity: Option<Arc<Identity>>,
+    /// What is said of how long to insist on TLS.
+    pub hsts: Option<HeaderValue>,
     /// Who decides who asks, if anybody does.
     pub authority: Option<Arc<Authority>>,
     /// Everybody may use it, also who is not known.
@@ -135,6 +142,12 @@ pub struct ListedModel {
 }
 
 impl Gateway {
+    /// Whether clients must show a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        let required = self.document.client_certificate == model::ClientCertificate::Required;
+        required && self.document.client_ca.is_some()
+    }
+
     /// Whether a client at this address may ask.
     pub fn admits(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
@@ -228,8 +241,10 @@ pub struct Upstream {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Speak HTTP/2.
     pub http2: bool,
-    /// TLS towards targets.
-    pub tls: model::UpstreamTls,
+    /// Whether targets must have a certificate for their name.
+    pub verify: bool,
+    /// What connections to them take along.
+    pub credentials: Option<Arc<Credentials>>,
 }
 
 impl Upstream {

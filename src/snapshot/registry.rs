@@ -8,6 +8,7 @@ use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
 use crate::balance::{Freed, Prompts, Queue, RetryBudget, TargetState};
 use crate::health::TargetHealth;
+use crate::tls::Files;
 
 /// What is known of a target: its load and its health.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Registry {
     kept: Mutex<Kept>,
     /// What plugins are offered.
     pub offers: Offers,
+    /// Certificates and keys.
+    pub tls: Arc<Files>,
 }
 
 /// What plugins are offered, the same in every revision.
@@ -70,6 +73,7 @@ impl Registry {
     pub fn new(http: Arc<dyn Http>) -> Registry {
         Registry {
             kept: Mutex::default(),
+            tls: Arc::default(),
             offers: Offers {
                 quota: Arc::new(Local::new()),
                 http,
@@ -111,6 +115,7 @@ impl Registry {
 
     /// Forgets what nothing holds any more.
     pub fn sweep(&self) {
+        self.tls.sweep();
         let mut kept = self.lock();
         kept.targets
             .retain(|_, known| Arc::strong_count(&known.state) > 1);

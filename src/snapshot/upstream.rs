@@ -14,6 +14,7 @@ use crate::balance::{
 };
 use crate::health::{Place, Watched};
 use crate::model::{self, Host, Scheme};
+use crate::tls::{ClientFiles, Credentials};
 
 /// Compiles one upstream; `document` is what it came from, if it has one of its own.
 pub(super) fn compile(
@@ -23,6 +24,8 @@ pub(super) fn compile(
 ) -> Arc<Upstream> {
     let name: Arc<str> = upstream.name.clone().into();
     let health = Arc::new(upstream.health.clone());
+    let files = ClientFiles::of(&upstream.tls);
+    let credentials = files.map(|files| registry.tls.credentials(files));
     let targets: Vec<Target> = upstream
         .targets
         .iter()
@@ -43,7 +46,10 @@ pub(super) fn compile(
     };
     let watched = targets
         .iter()
-        .map(|target| Arc::new(watched(target, &name, upstream, &health)))
+        .map(|target| {
+            let credentials = credentials.clone();
+            Arc::new(watched(target, &name, upstream, &health, credentials))
+        })
         .collect();
     Arc::new(Upstream {
         document: document.cloned(),
@@ -55,7 +61,8 @@ pub(super) fn compile(
         health,
         headers: headers(upstream),
         http2: upstream.http2,
-        tls: upstream.tls.clone(),
+        verify: upstream.tls.verify,
+        credentials,
         name,
     })
 }
@@ -126,6 +133,7 @@ fn watched(
     upstream: &Arc<str>,
     settings: &model::Upstream,
     health: &Arc<model::Health>,
+    credentials: Option<Arc<Credentials>>,
 ) -> Watched {
     let state = target.state.clone();
     Watched {
@@ -137,6 +145,7 @@ fn watched(
             authority: target.authority.clone(),
             server_name: target.server_name.clone(),
             verify: settings.tls.verify,
+            credentials,
             http2: settings.http2,
         },
         address: Arc::new(move || -> Option<SocketAddr> { state.address() }),

@@ -79,6 +79,10 @@ pub struct Metrics {
     pub body_memory: IntGauge,
     /// How long keys are still good, in seconds.
     pub key_expiry: GaugeVec,
+    /// How long certificates are still good, in seconds.
+    pub certificate_expiry: GaugeVec,
+    /// What TLS handshakes with clients came to.
+    pub handshakes: IntCounterVec,
     /// How long plugins took.
     pub plugin_seconds: HistogramVec,
     /// How often they broke down.
@@ -289,13 +293,27 @@ impl Metrics {
             ),
             key_expiry: add(
                 r,
-                declared(GaugeVec::new(
-                    Opts::new(
-                        "tollgate_key_expiry_seconds",
-                        "Seconds until a key ends; negative when it has",
-                    ),
+                numbers(
+                    "tollgate_key_expiry_seconds",
+                    "Seconds until a key ends; negative when it has",
                     &["gateway", "key"],
-                )),
+                ),
+            ),
+            certificate_expiry: add(
+                r,
+                numbers(
+                    "tollgate_certificate_expiry_seconds",
+                    "Seconds until a certificate of a gateway or a listener ends; negative when it has",
+                    &["gateway", "listener"],
+                ),
+            ),
+            handshakes: add(
+                r,
+                counters(
+                    "tollgate_tls_handshakes_total",
+                    "TLS handshakes with clients: ok, unknown_name, failed or timeout",
+                    &["result"],
+                ),
             ),
             plugin_seconds: add(
                 r,
@@ -337,13 +355,11 @@ impl Metrics {
             ),
             key_anomaly: add(
                 r,
-                declared(GaugeVec::new(
-                    Opts::new(
-                        "tollgate_key_anomaly_score",
-                        "How far a key's last hour left its own history (robust z-score); absent when it did not",
-                    ),
+                numbers(
+                    "tollgate_key_anomaly_score",
+                    "How far a key's last hour left its own history (robust z-score); absent when it did not",
                     &["gateway", "key", "what"],
-                )),
+                ),
             ),
             copies: add(
                 r,
@@ -465,6 +481,10 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 
 fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     declared(IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn numbers(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    declared(GaugeVec::new(Opts::new(name, help), labels))
 }
 
 fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {

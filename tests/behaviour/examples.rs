@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use tollgate::config;
 use tollgate::model::AuthKind;
 
-use crate::harness::{Gateway, get};
+use crate::harness::{Gateway, get, load_example};
 
 #[test]
 fn every_example_boots() {
@@ -15,8 +14,10 @@ fn every_example_boots() {
     files.extend([conf.join("tollgate.toml"), conf.join("full.toml")]);
     assert!(files.len() > 8, "{files:?}");
     for file in files {
-        let loaded = config::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-        let config = loaded.config;
+        let (_folder, loaded) = load_example(&file);
+        let config = loaded
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+            .config;
         let first = config.gateways.first().unwrap();
         let asks_for_keys = first.auth.kind() != AuthKind::None;
         let host = first.hosts.first().unwrap().to_string();
@@ -29,7 +30,10 @@ fn every_example_boots() {
         let reply = client.reply();
         // Nobody listens behind it, so this is as far as a request gets.
         assert!(
-            matches!((reply.status, asks_for_keys), (404 | 400, _) | (401, true)),
+            matches!(
+                (reply.status, asks_for_keys),
+                (404 | 400, _) | (308, _) | (401, true)
+            ),
             "{}: {}",
             file.display(),
             reply.text()

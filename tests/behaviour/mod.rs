@@ -52,6 +52,8 @@ mod sdk;
 mod status;
 mod streaming;
 mod targets;
+pub(crate) mod tls;
+mod tls_files;
 mod token_limits;
 mod tokens;
 mod usage;

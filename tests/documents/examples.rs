@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tollgate::config;
 
 use super::repository;
+use crate::harness::load_example;
 
 fn files() -> Vec<PathBuf> {
     let examples = fs::read_dir(repository("conf/examples")).unwrap();
@@ -23,7 +24,8 @@ fn examples_are_accepted() {
     let files = files();
     assert!(files.len() > 8, "{files:?}");
     for file in files {
-        let loaded = config::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        let (_folder, loaded) = load_example(&file);
+        let loaded = loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     }
 }

@@ -2,13 +2,19 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{PATIENCE, Piece, Reply, chat};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+
+use super::{Manner, PATIENCE, Piece, Reply, chat};
 
 /// A connection.
 pub(crate) struct Client {
     stream: TcpStream,
+    /// What is spoken over it, if not plain text.
+    tls: Option<Box<ClientConnection>>,
     ahead: Vec<u8>,
 }
 
@@ -66,8 +72,35 @@ impl Client {
         stream.set_nodelay(true)?;
         Ok(Client {
             stream,
+            tls: None,
             ahead: Vec::new(),
         })
+    }
+
+    /// Speaks TLS with whoever has a certificate for `name`.
+    pub(crate) fn try_secure(
+        address: SocketAddr,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Client> {
+        let mut client = Self::try_connect(address)?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut tls = ClientConnection::new(config, name).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut client.stream)?;
+        }
+        client.tls = Some(Box::new(tls));
+        Ok(client)
+    }
+
+    #[track_caller]
+    pub(crate) fn secure(address: SocketAddr, name: &str, manner: &Manner) -> Client {
+        Self::try_secure(address, name, manner.config()).unwrap()
+    }
+
+    /// How TLS is spoken on it.
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        self.tls.as_ref().unwrap()
     }
 
     /// Reads that take longer fail.
@@ -77,7 +110,7 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
+        self.try_send(bytes.as_ref()).unwrap();
     }
 
     /// Sends what it can, on another thread: the other side may stop reading.
@@ -87,7 +120,14 @@ impl Client {
     }
 
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes)?;
+                stream.flush()
+            }
+        }
     }
 
     /// Says that nothing more will be sent.
@@ -266,7 +306,11 @@ impl Client {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut piece = [0_u8; 65536];
-        match self.stream.read(&mut piece)? {
+        let read = match &mut self.tls {
+            None => self.stream.read(&mut piece),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut piece),
+        };
+        match read? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             n => {
                 self.ahead.extend_from_slice(&piece[..n]);

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Error, Reason, RecvStream, SendStream};
+use rustls::pki_types::ServerName;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
-use super::{PATIENCE, Piece, Reply, runtime};
+use super::{Manner, PATIENCE, Piece, Reply, runtime};
 
 /// A connection; its methods block.
 #[derive(Clone)]
@@ -33,6 +35,24 @@ impl H2Client {
     pub(crate) async fn connect(address: SocketAddr) -> H2Client {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream).await
+    }
+
+    /// By TLS, if that agrees on HTTP/2.
+    pub(crate) fn secure(address: SocketAddr, name: &str, manner: &Manner) -> H2Client {
+        let connector = TlsConnector::from(manner.clone().offering(&["h2"]).config());
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        runtime().block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let stream = connector.connect(name, stream).await.unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            Self::over(stream).await
+        })
+    }
+
+    async fn over(
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> H2Client {
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)

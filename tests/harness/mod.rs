@@ -4,6 +4,7 @@
 
 mod admin;
 mod api;
+mod certificates;
 mod client;
 mod footprint;
 mod gateway;
@@ -17,6 +18,7 @@ mod process;
 mod python;
 mod reply;
 mod terminal;
+mod tls_upstream;
 mod upstream;
 mod watch;
 mod web;
@@ -33,6 +35,7 @@ use tollgate_bench::engine::{Engine, EngineConfig, EngineState};
 
 pub(crate) use admin::Admin;
 pub(crate) use api::{Api, Ran, bearer, program, program_with, request};
+pub(crate) use certificates::{Authority, Issued, Manner, load_example, replace};
 pub(crate) use client::{Client, chunked, get, post};
 pub(crate) use footprint::Footprint;
 pub(crate) use gateway::{Gateway, service};
@@ -48,6 +51,7 @@ pub(crate) use process::{PROGRAM, Process, is_running};
 pub(crate) use python::{assert_done, python};
 pub(crate) use reply::{Piece, Reply};
 pub(crate) use terminal::Terminal;
+pub(crate) use tls_upstream::TlsUpstream;
 pub(crate) use upstream::{Connection, Request, Upstream};
 pub(crate) use watch::{Told, Watch};
 pub(crate) use web::{Mood, Web};

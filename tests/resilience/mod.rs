@@ -16,6 +16,7 @@ mod storm;
 mod storms_by_the_api;
 mod storms_of_changes;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod upgrades;
 

@@ -9,3 +9,4 @@ mod injection;
 mod secrets;
 mod shown_resources;
 mod smuggling;
+mod tls;

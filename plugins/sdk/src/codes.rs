@@ -40,7 +40,7 @@ codes! {
     /// There is no key or token, or it is unknown, has ended or was revoked.
     INVALID_API_KEY = 401 "invalid_api_key",
         "`tollgate key list` shows which keys there are and when they end. Keys belong to one gateway: see that the client calls the right host.";
-    /// The key may not use the model, service or rule, the client's address is not allowed, or a plugin refuses.
+    /// The key may not use the model, service or rule, the client's address is not allowed, the gateway asks for client certificates and the request came without TLS, or a plugin refuses.
     PERMISSION_DENIED = 403 "permission_denied",
         "Look at `services`, `models` and `rules` of the key, at `allowed_ips` and `denied_ips` of the gateway, and at the plugins `ip_filter`, `cors`, `model_allowlist` and `external` in its chains. Behind another proxy, `server.trusted_proxies` must name it.";
     /// The plugin `prompt_guard` found something in the prompt that it denies, or nothing of what it demands.
@@ -64,9 +64,9 @@ codes! {
     /// The body is larger than the gateway or the plugin `request_size_limiter` allows.
     REQUEST_TOO_LARGE = 413 "request_too_large",
         "Raise `server.max_body` or the plugin's limit if such requests are meant to pass.";
-    /// No gateway has the request's host, and none is the default.
+    /// No gateway has the request's host, and none is the default; or the connection began with the certificate of another gateway.
     UNKNOWN_HOST = 421 "unknown_host",
-        "Add the host to `hosts` of a gateway, or make one the default with `default = true`.";
+        "Add the host to `hosts` of a gateway, or make one the default with `default = true`. A client that is told so on a connection of another host has to open one of its own.";
     /// A limit of a key, a service or a plugin is reached; or the upstream answered 429 and neither the queue nor a fallback helped. `Retry-After` says when to come again.
     RATE_LIMIT_EXCEEDED = 429 "rate_limit_exceeded",
         "`x-ratelimit-*` of the answer tell the limit and what is left of it. For an upstream's 429, turn on the service's `queue` or name a `fallback`.";

@@ -39,6 +39,7 @@ fn watched(url: &str, probe: Probe) -> Watched {
             authority: HeaderValue::from_static("engine.internal"),
             server_name: "engine.internal".into(),
             verify: true,
+            credentials: None,
             http2: false,
             url,
         },

@@ -31,7 +31,7 @@ use super::connection::Deadline;
 use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
 use super::verdict::{self, Verdict};
-use super::{failure, forward, front, peer, plugins, response, stream};
+use super::{failure, forward, peer, plugins, response, stream};
 use crate::health::Failure;
 
 pub(super) use last::{LastAnswer, give_up};
@@ -242,7 +242,7 @@ async fn ask_over(
     peer: &HttpPeer,
     now: Instant,
 ) -> Result<Box<ResponseHeader>> {
-    let tls = front::is_tls(session);
+    let tls = x.handshake.is_some();
     let head = dressed(x, session.req_header(), tls, upstream, peer)?;
     let body = x.body.outgoing();
     upstream.set_write_timeout(peer.options.write_timeout);

@@ -206,7 +206,7 @@ fn client_tls(fields: &Fields<'_>, report: &mut Report) -> Vec<String> {
             "curve_preferences",
         ] {
             if tls.get(name).is_some_and(|value| !is_empty(value)) {
-                let message = "upstreams have no certificates, ciphers or curves of their own yet; those of the system are used";
+                let message = "not converted: files of certificates are named by `tls.ca`, `tls.certificate` and `tls.key` of an upstream; ciphers and curves cannot be chosen";
                 report.refused(&tls.at(name), message);
             }
         }
