@@ -84,7 +84,7 @@ impl Control {
         });
         let of_listeners = of_listeners(self.resources().config(), &self.registry.tls);
         let of_listeners = of_listeners.into_iter().map(|(listener, identity)| {
-            let whose = Shown::Listener(listener.name.clone().into());
+            let whose = Shown::Listener(listener.name.into());
             CertificateStatus::of(whose, &identity)
         });
         of_gateways.chain(of_listeners).collect()

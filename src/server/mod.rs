@@ -142,12 +142,8 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
             return Err(StartError::Certificate(listener.name.to_string()));
         }
     }
-    let threads = match config.server.threads {
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-        n => n,
-    };
     let body_memory = config.server.body_memory.bytes();
-    let proxy = Proxy::new(control.clone(), access, body_memory, threads);
+    let proxy = Proxy::new(control.clone(), access, body_memory, threads(config));
     let first = predecessor.is_none();
     if let Some(predecessor) = &mut predecessor {
         predecessor.take_over(&control)?;
@@ -170,7 +166,6 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         &control,
         admin_socket.clone(),
         ending.drained,
-        threads,
     );
     for listener in &config.listeners {
         let how = if listener.tls.is_some() {
@@ -199,9 +194,8 @@ fn server(
     control: &Arc<Control>,
     admin_socket: AdminSocket,
     drained: Option<fn()>,
-    threads: usize,
 ) -> Server {
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(config, threads));
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let phases = server.watch_execution_phase();
     server.bootstrap();
     let (accepting, accepted) = watch::channel(0);
@@ -370,9 +364,17 @@ fn start_control(
     control.map_err(StartError::Store)
 }
 
-fn server_conf(config: &Config, threads: usize) -> ServerConf {
+/// How many threads serve requests.
+fn threads(config: &Config) -> usize {
+    match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n,
+    }
+}
+
+fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
-        threads,
+        threads: threads(config),
         grace_period_seconds: Some(config.server.grace.as_secs()),
         graceful_shutdown_timeout_seconds: Some(1),
         upstream_keepalive_pool_size: 512,

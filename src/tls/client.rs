@@ -1,6 +1,6 @@
 //! What is shown to targets, and who may vouch for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -124,7 +124,7 @@ impl Credentials {
 impl Presented {
     fn of(files: &ClientFiles, read: &ReadPem<'_>) -> Result<Self, Vec<Wrong>> {
         let authorities = files.authorities.as_ref();
-        let authorities = authorities.map(|path| authorities(path, read)).transpose();
+        let authorities = authorities.map(|path| trusted(path, read)).transpose();
         let pair = files.pair.as_ref().map(|(certificate, key)| {
             pem::pair(read(certificate), read(key), &ring::default_provider())
         });
@@ -173,7 +173,7 @@ impl Presented {
     }
 }
 
-fn authorities(path: &PathBuf, read: &ReadPem<'_>) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+fn trusted(path: &Path, read: &ReadPem<'_>) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     let (chain, _) = pem::chain(read(path), Part::Authorities)?;
     let mut roots = RootCertStore::empty();
     for authority in &chain {

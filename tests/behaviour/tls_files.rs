@@ -64,12 +64,12 @@ upstream = "u"
             "it is not the key of the certificate",
         ),
         (
-            "9:33",
+            "9:31",
             "gateway[0].certificate.certificate",
             "there is no file",
         ),
         (
-            "9:54",
+            "9:52",
             "gateway[0].certificate.key",
             "the key has a passphrase",
         ),
@@ -79,12 +79,12 @@ upstream = "u"
             "there is no certificate in the file",
         ),
         (
-            "15:33",
+            "15:31",
             "gateway[1].certificate.certificate",
             "clients will refuse the certificate: it ended on 2021-01-01",
         ),
         (
-            "15:33",
+            "15:31",
             "gateway[1].certificate.certificate",
             "the certificate is for good.example, and not for more.example",
         ),
@@ -105,7 +105,8 @@ upstream = "u"
         ),
     ] {
         let line = said.lines().find(|line| {
-            line.contains(&format!("tollgate.toml:{place}: {field}: ")) && line.contains(what)
+            line.contains(&format!("tollgate.toml:{place}: "))
+                && line.contains(&format!("{field}: {what}"))
         });
         assert!(line.is_some(), "{place} {field} {what} is not in:\n{said}");
     }

@@ -75,7 +75,7 @@ fn there_is_no_way_around_it() {
         .open_at("a.example", "GET", "/v1/models", &[], true)
         .reply();
     assert_eq!(reply.unwrap().status, 421);
-    // The client has sessions now, and would resume one.
+    // Having been let in there does not help.
     let mut other = Client::try_secure(gateway.address(), "a.example", config);
     let served = other.as_mut().is_ok_and(|client| {
         let sent = client.try_send(&at("a.example", get("/v1/models", "")));

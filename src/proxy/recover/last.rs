@@ -63,7 +63,12 @@ pub(super) async fn read(session: &mut Session, upstream: &mut Upstream) -> Resu
 /// `fail_to_proxy`.
 pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -> Result<()> {
     let Some(LastAnswer { mut head, body }) = x.last.take() else {
-        return Err(Error::explain(ErrorType::ConnectError, "nothing is left to try").into_up());
+        let nothing = "nothing is left to try";
+        let told = match x.cause.take() {
+            Some(cause) => format!("{nothing} after {cause}"),
+            None => nothing.to_owned(),
+        };
+        return Err(Error::explain(ErrorType::ConnectError, told).into_up());
     };
     x.refusal = None;
     response::head(session, x, &mut head, Instant::now())?;
