@@ -210,7 +210,7 @@ fn all_mistakes_at_once_and_nothing_is_done() {
         (json!({"key": ["a"]}), "key[0]"),
         (
             json!([{"kind": "target", "upstream": "u", "weight": 2}]),
-            "documents[0].url",
+            "documents[0]",
         ),
         (json!({"servis": [], "service": []}), "servis"),
         (json!({}), ""),
