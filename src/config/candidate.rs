@@ -82,15 +82,20 @@ impl<'b> Candidate<'b> {
         given: Option<&str>,
         prefix: &str,
     ) -> Option<Target> {
-        match resource::identify(kind, node, given) {
-            Ok(identity) => Some(Target(identity)),
-            Err(wrong) => {
-                for wrong in wrong {
-                    self.refuse(prefix, wrong);
-                }
-                None
-            }
+        let upstream = resource::joined(kind, node, given);
+        let identity = resource::identify(kind, node, given);
+        let wrong = match identity {
+            Ok(identity) => return Some(Target(identity)),
+            Err(wrong) => wrong,
+        };
+        let told = wrong.iter().any(|wrong| wrong.path == "upstream");
+        if let Some(upstream) = upstream.filter(|_| !told) {
+            self.strays.push((upstream, prefix.to_owned()));
         }
+        for wrong in wrong {
+            self.refuse(prefix, wrong);
+        }
+        None
     }
 
     /// Keeps the other mistakes in a document that does not say which resource it is.

@@ -78,7 +78,7 @@ pub(super) fn reading<T>(read: impl FnOnce(&mut Reading<'_>) -> T) -> (T, Readin
 /// Finds out which resource a document is, and puts its identity where reading finds it. `given` is what the address says.
 ///
 /// # Errors
-/// Every mistake in that, or none where reading finds it. What else is wrong with the document is for [`rest`] to tell.
+/// Every mistake in that. What else is wrong with the document is for [`rest`] to tell, also why a target has no URL to be known by.
 pub(super) fn identify(
     kind: ResourceKind,
     node: &mut Node,
@@ -87,7 +87,7 @@ pub(super) fn identify(
     if let Value::Table(entries) = &mut node.value {
         entries.retain(|(key, _)| !BESIDE.contains(&key.text.as_str()));
     } else if kind != ResourceKind::Target {
-        return Err(Vec::new());
+        return Err(vec![Mistake::new("", "a table of fields is expected")]);
     }
     match kind {
         ResourceKind::Target => identify_target(node, given),
@@ -95,9 +95,25 @@ pub(super) fn identify(
     }
 }
 
+/// The upstream that a target would join, whatever else is wrong with its document.
+pub(super) fn joined(kind: ResourceKind, node: &Node, given: Option<&str>) -> Option<Name> {
+    if kind != ResourceKind::Target {
+        return None;
+    }
+    let given = given.and_then(|given| given.split_once('/'));
+    let name = match given {
+        Some((upstream, _)) => upstream,
+        None => node.entry("upstream")?.as_str()?,
+    };
+    Name::new(name).ok()
+}
+
 /// The mistakes in a document that does not say which resource it is, other than that.
 pub(super) fn rest(kind: ResourceKind, mut node: Node, prefix: &str) -> Vec<Mistake> {
     if kind != ResourceKind::Target {
+        if node.as_table().is_none() {
+            return Vec::new();
+        }
         set_field(&mut node, "name", Name::numbered(kind.word(), 0).as_str());
     }
     mistakes(&try_read(kind, &node, None).1, prefix)

@@ -206,6 +206,12 @@ fn all_mistakes_at_once_and_nothing_is_done() {
             "service[0].modls",
         ),
         (json!({"service": {"name": "a"}}), "service"),
+        (json!({"service": [null]}), "service[0]"),
+        (json!({"key": ["a"]}), "key[0]"),
+        (
+            json!([{"kind": "target", "upstream": "u", "weight": 2}]),
+            "documents[0]",
+        ),
         (json!({"servis": [], "service": []}), "servis"),
         (json!({}), ""),
         (json!([]), ""),

@@ -133,6 +133,7 @@ fn what_cannot_join_is_refused() {
         json!({}),
         json!(7),
         json!({"url": two.url(), "id": "b"}),
+        json!({"url": two.url(), "id": 3}),
     ] {
         assert_eq!(
             put("/v1/upstreams/pool/targets/a", &body),
