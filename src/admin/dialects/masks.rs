@@ -78,13 +78,16 @@ fn keep_in(new: &mut Fields, old: Option<&Fields>, within: &str, path: &str) -> 
             path => format!("{path}.{name}"),
         };
         match value {
-            Value::String(text) if text == STARS && is_secret(name, text, within) => {
+            Value::String(text) if text == STARS => {
                 let known = before.and_then(Value::as_str);
-                let Some(known) = known.filter(|known| is_secret(name, known, within)) else {
-                    let why = "*** stands for a secret, and none is kept here";
-                    return Err(wrong(&path, why));
-                };
-                *text = known.to_owned();
+                match known.filter(|known| is_secret(name, known, within)) {
+                    Some(known) => *text = known.to_owned(),
+                    None if is_secret(name, text, within) => {
+                        let why = "*** stands for a secret, and none is kept here";
+                        return Err(wrong(&path, why));
+                    }
+                    None => {}
+                }
             }
             Value::Object(inner) => {
                 keep_in(inner, before.and_then(Value::as_object), name, &path)?;

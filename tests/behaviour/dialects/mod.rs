@@ -1,5 +1,6 @@
 //! The admin APIs of other systems: what their own scripts do, and the traffic through what these have made.
 
+mod any_value;
 mod coreweave;
 mod coreweave_refusals;
 mod trustgate;

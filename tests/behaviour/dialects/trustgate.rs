@@ -218,6 +218,29 @@ fn tenants_are_apart() {
     assert_eq!(left, ["rim.chat"]);
 }
 
+/// With all that is below it, whose names begin with its own; keys stay what they are.
+#[test]
+fn a_gateway_can_get_another_name() {
+    let upstream = named("pool");
+    let gateway = start();
+    let api = gateway.api();
+    let tenant = Tenant::of(&api, "Edge", "edge", json!([target(&upstream, 1)]));
+    let asked = || tenant.ask(gateway.address(), "/v1/x").status;
+    done(&api.ask("PUT", &tenant.at, &json!({"name": "Rim"})), 204);
+    assert_eq!(asked(), 200);
+    done(&api.get("/v1/services/rim.chat"), 200);
+    done(&api.get("/v1/services/edge.chat"), 404);
+    // One of the file has that name.
+    done(&api.ask("PUT", &tenant.at, &json!({"name": "other"})), 400);
+    assert_eq!(done(&api.get(&tenant.at), 200)["name"], "Rim");
+    assert_eq!(asked(), 200);
+    done(
+        &api.ask("PUT", &tenant.at, &json!({"status": "inactive"})),
+        204,
+    );
+    assert_eq!(asked(), 503);
+}
+
 #[test]
 fn lists_come_in_pages() {
     let gateway = start();

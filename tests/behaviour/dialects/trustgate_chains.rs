@@ -9,7 +9,7 @@ use crate::harness::learn;
 const PLUGINS: &str = "/api/v1/plugins";
 const KEYS: &str = "/api/v1/iam/api-keys";
 
-fn limiter(limit: u32) -> Value {
+pub(super) fn limiter(limit: u32) -> Value {
     json!({
         "name": "rate_limiter", "enabled": true, "stage": "pre_request", "priority": 1,
         "settings": {"limits": {"global": {"limit": limit, "window": "1h"}}, "actions": {"type": "reject", "retry_after": "60"}},
@@ -47,6 +47,15 @@ fn plugins_come_and_go() {
     done(&call("DELETE", json!({"plugins": ["rate_limiter"]})), 204);
     assert_eq!(chain(), json!([]));
 
+    // Some revisions send a map from the plugins' names.
+    let mut unnamed = limiter(50);
+    unnamed.as_object_mut().unwrap().remove("name");
+    let map = json!({"required_plugins": {"rate_limiter": unnamed}});
+    done(&api.ask("PUT", &tenant.at, &map), 204);
+    assert_eq!(chain()["rate_limiter"], unnamed);
+    done(&call("DELETE", json!({})), 204);
+    assert_eq!(chain(), json!([]));
+
     // A rule has a chain of its own.
     let of_rule = json!({"type": "rule", "id": tenant.rule, "plugins": [limiter(1)]});
     done(&api.ask("POST", PLUGINS, &of_rule), 204);
@@ -73,7 +82,7 @@ fn plugins_come_and_go() {
         ),
         (
             json!({"type": "gateway", "id": owner, "plugins": [{"name": "nobody"}]}),
-            "nobody",
+            "no such plugin",
         ),
     ] {
         let answer = done(&api.ask("POST", PLUGINS, &body), 400);

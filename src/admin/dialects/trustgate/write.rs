@@ -61,7 +61,8 @@ pub(super) async fn add(
     match kind {
         Kind::Gateway => drop(sent.entry("status").or_insert(json!("active"))),
         // TrustGate makes no rule that does not match.
-        Kind::Rule | Kind::Key => drop(sent.insert("active".into(), json!(true))),
+        Kind::Rule => drop(sent.insert("active".into(), json!(true))),
+        Kind::Key => drop(sent.entry("active").or_insert(json!(true))),
         Kind::Upstream | Kind::Service => {}
     }
     masks::keep(&mut sent, &Fields::new())?;
