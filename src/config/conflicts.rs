@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use tollgate_sdk::document::{FromText, Node, Quoted, Reading, Span, Value};
+use tollgate_sdk::document::{FromText, Json, Node, Quoted, Reading, Span, Value};
 
 use super::fallbacks;
 use super::sections::{Entry, Sections, place};
@@ -160,6 +160,28 @@ pub(super) fn addresses(root: &Node, text: &str, sections: &Sections<'_>, r: &mu
             listener.at(|at| r.error(text.span, &at.field("address"), message, help));
         }
         taken.push((address, format!("the listener {}", place(whole, text.span))));
+    }
+}
+
+/// Where a proxy says whose a connection is, somebody must be allowed to say it.
+pub(super) fn announced(root: &Node, sections: &Sections<'_>, r: &mut Reading<'_>) {
+    let server = root.entry("server");
+    let trusted = server.and_then(|server| server.entry("trusted_proxies"));
+    if { trusted }
+        .and_then(Node::as_list)
+        .is_some_and(|list| !list.is_empty())
+    {
+        return;
+    }
+    for listener in sections.all("listener") {
+        let Some(node) = listener.node.entry("proxy_protocol") else {
+            continue;
+        };
+        if node.json() == Json::Bool(true) {
+            let message = "nobody may say whose a connection is";
+            let help = "name the proxies in front: server.trusted_proxies = [\"10.0.0.0/8\"]";
+            listener.at(|at| r.error(node.span, &at.field("proxy_protocol"), message, help));
+        }
     }
 }
 

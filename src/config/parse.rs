@@ -58,6 +58,7 @@ fn read(
     let sections = Sections::of(&root, text);
     references::check(&sections, r);
     conflicts::addresses(&root, text, &sections, r);
+    conflicts::announced(&root, &sections, r);
     conflicts::check(&sections, r);
     if let Some(config) = config.as_ref().filter(|_| !r.failed()) {
         nothing_served(&root, r);

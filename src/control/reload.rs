@@ -194,6 +194,14 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
     let (was, is) = (&old.server, &new.server);
     keep(was.threads != is.threads, "server.threads");
     keep(was.state != is.state, "server.state");
+    keep(
+        was.max_connections != is.max_connections,
+        "server.max_connections",
+    );
+    keep(
+        was.max_connections_per_address != is.max_connections_per_address,
+        "server.max_connections_per_address",
+    );
     keep(was.grace != is.grace, "server.grace");
     keep(was.body_memory != is.body_memory, "server.body_memory");
     keep(

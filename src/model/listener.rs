@@ -23,6 +23,9 @@ document! {
         /// TLS: `{ certificate = "api.pem", key = "api.key" }`, or "auto" for the certificates of the gateways, by the host that a client names. A
         /// listener with a certificate of its own shows it where the gateway has none. Without `tls` it is plain.
         tls: Option<ListenerTls>,
+        /// Whether a proxy in front says whose each connection is, by the PROXY protocol (version 1 or 2), as HAProxy and load balancers of TCP do. It must be
+        /// among `server.trusted_proxies`; connections that do not begin so are closed.
+        proxy_protocol: bool = false,
         /// Whether clients may speak HTTP/2 (without TLS: by prior knowledge).
         http2: bool = true,
     }

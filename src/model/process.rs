@@ -24,6 +24,10 @@ document! {
         grace: Duration = Duration::from_secs(30),
         /// Addresses whose X-Forwarded-For is believed; nobody's by default.
         trusted_proxies: Vec<IpNet> = Vec::new(),
+        /// Connections of clients that may be open; more are turned away with 503. 0: half as many as files may be open.
+        max_connections: usize = 0,
+        /// Connections that may be open from one address, or one IPv6 network of 64 bits; 0: as many as all.
+        max_connections_per_address: usize = 0,
         /// The largest request body; larger ones get 413.
         max_body: Size = Size::mib(32),
         /// All buffered bodies together; beyond it requests get 503 with Retry-After.

@@ -3,6 +3,7 @@
 //! Each client connection is wrapped in [`Watched`] before Pingora reads from it. HTTP/2 streams share a connection, so each is raced
 //! against an alarm of its own: when that rings, the exchange is dropped and its stream reset.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use super::Proxy;
 use super::conduct::Conduct;
 use super::connection::{Alarm, Watched};
+use super::doorway::Doorway;
 use super::secure::{Secure, SecureListener};
 use crate::tls::Handshake;
 
@@ -42,6 +44,7 @@ pub(super) fn stream() -> Option<Streamed> {
 
 /// Wraps client connections and hands them on.
 pub struct Connections {
+    doorway: Doorway,
     front: Arc<Front>,
     http2: bool,
     /// Those that speak TLS; without any, all is plain.
@@ -69,13 +72,21 @@ pub enum Spoken {
     Tls(Vec<SecureListener>),
 }
 
-/// The service that accepts clients and serves them.
+/// The service that accepts clients and serves them. `announced`: where its listeners are bound at which a proxy says whose a connection is.
 pub fn serve(
     conf: &Arc<ServerConf>,
     proxy: Proxy,
     spoken: Spoken,
+    announced: Vec<SocketAddr>,
     header_timeout: Duration,
 ) -> Service<Connections> {
+    let doorway = Doorway {
+        places: proxy.places.clone(),
+        announced,
+        control: proxy.control.clone(),
+        patience: header_timeout,
+        plain: matches!(spoken, Spoken::Plain { .. }),
+    };
     let (http2, secure) = match spoken {
         Spoken::Plain { http2 } => (http2, None),
         Spoken::Tls(listeners) => (false, Some(Secure::new(&proxy, listeners, header_timeout))),
@@ -97,6 +108,7 @@ pub fn serve(
     Service::new(
         "clients".into(),
         Connections {
+            doorway,
             front,
             http2,
             secure,
@@ -112,6 +124,8 @@ impl ServerApp for Connections {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
+        // Held until the connection ends.
+        let (stream, _place) = self.doorway.enter(stream).await?;
         let (stream, handshake) = match &self.secure {
             None => (stream, None),
             // Boxed, so that plain connections do not carry it about.

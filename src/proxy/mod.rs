@@ -11,6 +11,7 @@ mod chain;
 mod conduct;
 mod connection;
 mod copy;
+mod doorway;
 mod exchange;
 mod failure;
 mod forward;
@@ -18,6 +19,7 @@ mod front;
 mod identify;
 mod peer;
 mod plugins;
+mod preamble;
 mod recover;
 mod reply;
 mod response;
@@ -42,11 +44,13 @@ use self::account::Account;
 use self::body::BodyMemory;
 use self::connection::Deadline;
 use self::copy::Copies;
+use self::doorway::Places;
 use self::exchange::Exchange;
 use self::recover::Road;
 use crate::control::Control;
 use crate::telemetry::AccessLog;
 
+pub use doorway::Most;
 pub use front::{Connections, Spoken, Waiting, serve};
 pub use secure::SecureListener;
 
@@ -58,6 +62,7 @@ pub struct Proxy {
     bodies: Arc<BodyMemory>,
     road: Arc<Road>,
     copies: Arc<Copies>,
+    places: Arc<Places>,
 }
 
 impl Proxy {
@@ -66,10 +71,12 @@ impl Proxy {
         control: Arc<Control>,
         access: AccessLog,
         body_memory: u64,
+        most: Most,
         threads: usize,
     ) -> Proxy {
         let metrics = control.metrics().clone();
         Proxy {
+            places: Places::new(most, &metrics),
             copies: Arc::new(Copies::new(metrics.clone())),
             bodies: BodyMemory::new(body_memory, metrics.body_memory.clone()),
             account: Arc::new(Account::new(access, &control)),

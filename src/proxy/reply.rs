@@ -24,6 +24,11 @@ pub(super) const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-ty
 content-length: 136\r\nconnection: close\r\n\r\n\
 {\"error\":{\"message\":\"The request's head took too long to arrive.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"request_timeout\"}}";
 
+/// What a client is told for whose connection there is no place.
+pub(super) const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+retry-after: 1\r\ncontent-length: 132\r\nconnection: close\r\n\r\n\
+{\"error\":{\"message\":\"Too many connections are open. Try again in a moment.\",\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}";
+
 /// Why Tollgate answers itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
@@ -345,15 +350,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_a_slow_head_is_well_formed() {
-        let text = std::str::from_utf8(SLOW_HEAD).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
-        let value: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(value["error"]["code"], "request_timeout");
+    fn answers_that_are_written_down_are_well_formed() {
+        for (answer, code) in [(SLOW_HEAD, "request_timeout"), (NO_PLACE, "overloaded")] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("content-length: {}", body.len())),
+                "{}",
+                body.len()
+            );
+            let value: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(value["error"]["code"], code);
+        }
     }
 }

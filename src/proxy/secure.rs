@@ -13,6 +13,7 @@ use prometheus::IntCounter;
 use tokio::time::timeout;
 
 use super::Proxy;
+use super::doorway::is_at;
 use crate::control::Control;
 use crate::tls::{self, Choice, Handshake, Identity, Refused};
 
@@ -24,14 +25,6 @@ pub struct SecureListener {
     pub http2: bool,
     /// Its own certificate, for those for whom no gateway has one.
     pub identity: Option<Arc<Identity>>,
-}
-
-impl SecureListener {
-    fn takes(&self, address: SocketAddr) -> bool {
-        let ip = self.address.ip();
-        self.address.port() == address.port()
-            && (ip.is_unspecified() || ip.to_canonical() == address.ip().to_canonical())
-    }
 }
 
 /// The listeners of a service that speak TLS.
@@ -93,7 +86,7 @@ impl Secure {
             .local_addr()?
             .as_inet()
             .copied()?;
-        let listener = { self.listeners.iter() }.find(|l| l.takes(address))?;
+        let listener = { self.listeners.iter() }.find(|l| is_at(l.address, address))?;
         let under_way = || UnderWay::new(&self.open);
         let choose = |name: Option<&str>| self.choose(listener, name);
         let shaken = tls::accept(stream, listener.http2, under_way, choose);

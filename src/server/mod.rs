@@ -35,7 +35,7 @@ use self::upgrade::{Old, Predecessor, Program, door};
 use crate::calls::Calls;
 use crate::control::{self, Control};
 use crate::model::{AccessLog as Destination, Config, Listener, StateStore};
-use crate::proxy::{self, Connections, Proxy, SecureListener, Spoken};
+use crate::proxy::{self, Connections, Most, Proxy, SecureListener, Spoken};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
 
@@ -118,7 +118,7 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
     let program = program.map_err(StartError::Runtime)?;
     install_tls_provider();
     outlive_file_limits();
-    raise_open_files();
+    let files = raise_open_files();
     let mut predecessor = find_predecessor(config, start)?;
     let sockets = Sockets::open(config, &mut predecessor)?;
     let admin_socket = AdminSocket::of(&config.admin);
@@ -143,7 +143,8 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         }
     }
     let body_memory = config.server.body_memory.bytes();
-    let proxy = Proxy::new(control.clone(), access, body_memory, threads(config));
+    let most = most(config, files);
+    let proxy = Proxy::new(control.clone(), access, body_memory, most, threads(config));
     let first = predecessor.is_none();
     if let Some(predecessor) = &mut predecessor {
         predecessor.take_over(&control)?;
@@ -214,7 +215,9 @@ fn server(
         }
         let header_timeout = config.server.header_timeout;
         let conf = &server.configuration;
-        let mut service = proxy::serve(conf, proxy.clone(), spoken, header_timeout);
+        let announced = { listeners.iter() }.filter(|(listener, _)| listener.proxy_protocol);
+        let announced = announced.map(|(_, bound)| bound_at(bound)).collect();
+        let mut service = proxy::serve(conf, proxy.clone(), spoken, announced, header_timeout);
         for (listener, _) in &listeners {
             service.add_listener(unbuffered(listener.address));
         }
@@ -242,19 +245,21 @@ fn server(
     server
 }
 
+/// Where a socket is bound. A port that was left to the system is known by now.
+fn bound_at((address, socket): &(SocketAddr, TcpListener)) -> SocketAddr {
+    socket.local_addr().unwrap_or(*address)
+}
+
 /// What is spoken on listeners that speak TLS.
 fn secured(
     listeners: &[(&Listener, (SocketAddr, TcpListener))],
     control: &Control,
 ) -> Vec<SecureListener> {
-    let secured = listeners
-        .iter()
-        .map(|(listener, (address, socket))| SecureListener {
-            // A port that was left to the system is known now.
-            address: socket.local_addr().unwrap_or(*address),
-            http2: listener.http2,
-            identity: control.listener_identity(listener),
-        });
+    let secured = listeners.iter().map(|(listener, bound)| SecureListener {
+        address: bound_at(bound),
+        http2: listener.http2,
+        identity: control.listener_identity(listener),
+    });
     secured.collect()
 }
 
@@ -286,8 +291,19 @@ fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// As many open files as the system allows: each connection is one, and what a shell allows by default is soon used up.
-fn raise_open_files() {
+/// A connection of a client may need another to an upstream.
+fn most(config: &Config, files: usize) -> Most {
+    Most {
+        all: match config.server.max_connections {
+            0 => files / 2,
+            most => most,
+        },
+        from_one: config.server.max_connections_per_address,
+    }
+}
+
+/// As many open files as the system allows: each connection is one, and what a shell allows by default is soon used up. Returns how many may be open.
+fn raise_open_files() -> usize {
     const ENOUGH: u64 = 1 << 20;
     let mut limit = getrlimit(Resource::Nofile);
     let allowed = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
@@ -297,13 +313,17 @@ fn raise_open_files() {
             log::warn!("the limit of open files cannot be raised: {error}");
         }
     }
-    match getrlimit(Resource::Nofile).current {
+    let current = getrlimit(Resource::Nofile).current;
+    match current {
         Some(few) if few < 8192 => log::warn!(
             "{few} open files are allowed, so that few connections can be open at once: raise the limit (LimitNOFILE=, ulimit -Hn)"
         ),
         Some(current) => log::info!("{current} open files are allowed"),
         None => {}
     }
+    { current }
+        .and_then(|current| usize::try_from(current).ok())
+        .unwrap_or(usize::MAX)
 }
 
 /// A file that may grow no further (`ulimit -f`) is a write that fails, which is told of. By default it would be the process's end.

@@ -81,6 +81,10 @@ pub struct Metrics {
     pub key_expiry: GaugeVec,
     /// How long certificates are still good, in seconds.
     pub certificate_expiry: GaugeVec,
+    /// Connections of clients.
+    pub connections: IntGauge,
+    /// Those that were turned away.
+    pub connections_refused: IntCounterVec,
     /// What TLS handshakes with clients came to.
     pub handshakes: IntCounterVec,
     /// How long plugins took.
@@ -305,6 +309,21 @@ impl Metrics {
                     "tollgate_certificate_expiry_seconds",
                     "Seconds until a certificate of a gateway or a listener ends; negative when it has",
                     &["gateway", "listener"],
+                ),
+            ),
+            connections: add(
+                r,
+                gauge(
+                    "tollgate_connections",
+                    "Connections of clients, also those that wait for a request",
+                ),
+            ),
+            connections_refused: add(
+                r,
+                counters(
+                    "tollgate_connections_refused_total",
+                    "Connections closed at once: total, address (server.max_connections, max_connections_per_address) or proxy_header (listener.proxy_protocol)",
+                    &["reason"],
                 ),
             ),
             handshakes: add(

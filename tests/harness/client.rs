@@ -84,13 +84,19 @@ impl Client {
         config: Arc<ClientConfig>,
     ) -> io::Result<Client> {
         let mut client = Self::try_connect(address)?;
+        client.shake_hands(name, config)?;
+        Ok(client)
+    }
+
+    /// Speaks TLS from now on.
+    pub(crate) fn shake_hands(&mut self, name: &str, config: Arc<ClientConfig>) -> io::Result<()> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut tls = ClientConnection::new(config, name).unwrap();
         while tls.is_handshaking() {
-            tls.complete_io(&mut client.stream)?;
+            tls.complete_io(&mut self.stream)?;
         }
-        client.tls = Some(Box::new(tls));
-        Ok(client)
+        self.tls = Some(Box::new(tls));
+        Ok(())
     }
 
     #[track_caller]

@@ -3,6 +3,7 @@
 mod admin_access;
 mod admin_socket;
 mod audit;
+mod connections;
 mod floods;
 mod forbidden_frames;
 mod injection;
