@@ -243,8 +243,8 @@ fn probes_use_the_same_certificates() {
     let health = "{ type = \"http\", interval = \"100ms\", unhealthy_after = 1 }";
     for (tls, up) in [
         (format!("{ca}, {own}"), 1.0),
-        (ca.clone(), 0.0),
-        (own.clone(), 0.0),
+        (ca, 0.0),
+        (own, 0.0),
     ] {
         let upstream = TlsUpstream::start(&shown, Some(&clients));
         let gateway = towards(&two, &upstream.url("localhost"), &tls, health);
