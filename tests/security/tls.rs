@@ -241,11 +241,7 @@ fn probes_use_the_same_certificates() {
     let shown = two.authority.issue(&["localhost"]);
     let own = clients.issue(&["tollgate"]).write(two.path(), "own");
     let health = "{ type = \"http\", interval = \"100ms\", unhealthy_after = 1 }";
-    for (tls, up) in [
-        (format!("{ca}, {own}"), 1.0),
-        (ca.clone(), 0.0),
-        (own.clone(), 0.0),
-    ] {
+    for (tls, up) in [(format!("{ca}, {own}"), 1.0), (ca, 0.0), (own, 0.0)] {
         let upstream = TlsUpstream::start(&shown, Some(&clients));
         let gateway = towards(&two, &upstream.url("localhost"), &tls, health);
         let known = |reply: Value| reply["targets"][0]["health"] != "unknown";
