@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::collections::HashMap;
 
 use prometheus::core::Collector;
-use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
+use super::declare::{
+    Declarations, Declared, add, counter, counters, declared, gauge, gauges, histograms, numbers,
+};
 use super::offer::{FallenBack, GatewayMetrics, OfferMetrics, ServiceMetrics};
 use super::owned::Owners;
 use super::page::Page;
@@ -105,19 +107,6 @@ pub struct Metrics {
     pub plugins_dropped: IntCounter,
     /// Unix time at which the process started, seconds.
     pub started: Gauge,
-}
-
-/// What is known of a metric before anything is measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Declared {
-    /// Its name.
-    pub name: String,
-    /// `counter`, `gauge` or `histogram`.
-    pub kind: &'static str,
-    /// The names of its labels.
-    pub labels: Vec<String>,
-    /// What it tells.
-    pub help: String,
 }
 
 impl Default for Metrics {
@@ -450,67 +439,6 @@ impl Metrics {
         });
         shown.collect()
     }
-}
-
-#[derive(Default)]
-struct Declarations {
-    registry: Registry,
-    declared: Vec<Declared>,
-}
-
-fn add<C: Collector + Clone + 'static>(to: &mut Declarations, metric: C) -> C {
-    // A metric with labels tells its type before it has any values.
-    let kind = match metric.collect().first().map(MetricFamily::get_field_type) {
-        Some(MetricType::COUNTER) => "counter",
-        Some(MetricType::HISTOGRAM) => "histogram",
-        _ => "gauge",
-    };
-    let described = metric.desc().into_iter().map(|desc| Declared {
-        name: desc.fq_name.clone(),
-        kind,
-        labels: desc.variable_labels.clone(),
-        help: desc.help.clone(),
-    });
-    to.declared.extend(described);
-    // A second registration of a name cannot happen: each is declared once, above.
-    let _ = to.registry.register(Box::new(metric.clone()));
-    metric
-}
-
-/// Names and labels are constants of this file; the test below registers them all.
-#[allow(
-    clippy::expect_used,
-    reason = "a constant name that Prometheus refuses is a bug found by the first test"
-)]
-fn declared<T>(metric: prometheus::Result<T>) -> T {
-    metric.expect("metric names and labels are valid constants")
-}
-
-fn counter(name: &str, help: &str) -> IntCounter {
-    declared(IntCounter::new(name, help))
-}
-
-fn gauge(name: &str, help: &str) -> IntGauge {
-    declared(IntGauge::new(name, help))
-}
-
-fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    declared(IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    declared(IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn numbers(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    declared(GaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    declared(HistogramVec::new(
-        HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-        labels,
-    ))
 }
 
 #[cfg(test)]

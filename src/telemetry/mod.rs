@@ -3,6 +3,7 @@
 //! Nothing here knows requests or configuration; the proxy hands over finished facts.
 
 pub mod access;
+mod declare;
 pub mod logger;
 pub mod metrics;
 mod offer;
@@ -11,7 +12,8 @@ mod page;
 pub mod supervisor;
 
 pub use access::AccessLog;
-pub use metrics::{Declared, Metrics};
+pub use declare::Declared;
+pub use metrics::Metrics;
 pub use offer::{GatewayMetrics, Handles, OfferMetrics};
 pub use owned::Owned;
 pub use page::{Gauges, Page};
