@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use regex::Regex;
 use serde_json::Value;
@@ -20,7 +20,7 @@ fn yaml(text: &str) -> Value {
     config::tree(text, Format::Yaml).unwrap().json()
 }
 
-fn judged(by: &str, file: &PathBuf) {
+fn judged(by: &str, file: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let script = repository("tests/sdk/deployment.py");
     let arguments = [
