@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tollgate_sdk::quota::Carried;
 
 use super::Control;
-use crate::model::KINDS;
 use crate::store::{Added, Change, Counter, Resource, Store, StoreError};
 
 /// How long a process that has drained may take to write down what it counted last.
@@ -147,18 +146,9 @@ impl Control {
         receiver
     }
 
-    /// What a successor does not find in the store. It waits for the disk.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn unshared(&self) -> Result<Vec<Resource>, StoreError> {
-        let mut all = Vec::new();
-        if !self.store.is_shared() {
-            for kind in &KINDS {
-                all.extend(self.store.list(kind.name)?);
-            }
-        }
-        Ok(all)
+    /// What a successor does not find in the store: the revision and resources.
+    pub fn unshared(&self) -> (u64, Vec<Resource>) {
+        self.store.unshared().unwrap_or_default()
     }
 
     /// What was counted, for a successor; `grace` is how long this process may go on after the change. It waits for the disk.
@@ -167,9 +157,9 @@ impl Control {
     /// When the store cannot be written.
     pub fn counted(&self, grace: Duration) -> Result<Counted, StoreError> {
         self.write_budgets()?;
-        let budgets = match self.store.is_shared() {
-            true => Vec::new(),
-            false => self.store.counters()?,
+        let budgets = match self.store.unshared() {
+            None => Vec::new(),
+            Some(_) => self.store.counters()?,
         };
         let others = (grace + AFTERWARDS).max(self.others_count_for().unwrap_or_default());
         Ok(Counted {
@@ -209,11 +199,18 @@ impl Control {
     }
 }
 
-/// Puts what a predecessor's store had into one that is new.
+/// Puts what a predecessor's store had, at `revision`, into one that is new.
 ///
 /// # Errors
 /// When it cannot be kept.
-pub fn inherit(store: &dyn Store, resources: Vec<Resource>) -> Result<(), StoreError> {
+pub fn inherit(
+    store: &dyn Store,
+    revision: u64,
+    resources: Vec<Resource>,
+) -> Result<(), StoreError> {
+    if revision > store.revision()? {
+        store.advance(revision)?;
+    }
     let changes = resources.into_iter().map(|resource| Change::Put {
         kind: resource.kind,
         name: resource.name,

@@ -131,7 +131,8 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         .set(jiff::Timestamp::now().as_second() as f64);
     let store = open_store(config)?;
     if let Some(predecessor) = &mut predecessor {
-        control::inherit(&*store, predecessor.resources()).map_err(StartError::Store)?;
+        let (revision, resources) = predecessor.resources();
+        control::inherit(&*store, revision, resources).map_err(StartError::Store)?;
     }
     let (access, writer) = AccessLog::open(&destination(config), metrics.access_dropped.clone())
         .map_err(StartError::AccessLog)?;

@@ -199,18 +199,21 @@ impl Inner {
     }
 }
 
+fn shown(((kind, gateway, name), (revision, body)): (&Identity, &(u64, Value))) -> Resource {
+    Resource {
+        kind: kind.clone(),
+        name: name.clone(),
+        gateway: gateway.clone(),
+        revision: *revision,
+        body: body.clone(),
+    }
+}
+
 impl Store for Memory {
     fn list(&self, kind: &str) -> Result<Vec<Resource>, StoreError> {
         let inner = self.lock();
         let of_kind = inner.resources.iter().filter(|((k, ..), _)| k == kind);
-        let resources = of_kind.map(|((kind, gateway, name), (revision, body))| Resource {
-            kind: kind.clone(),
-            name: name.clone(),
-            gateway: gateway.clone(),
-            revision: *revision,
-            body: body.clone(),
-        });
-        Ok(resources.collect())
+        Ok(of_kind.map(shown).collect())
     }
 
     fn apply(&self, changes: &[Change], expected: Option<u64>) -> Result<u64, StoreError> {
@@ -302,8 +305,9 @@ impl Store for Memory {
         Ok(counters.collect())
     }
 
-    fn is_shared(&self) -> bool {
-        false
+    fn unshared(&self) -> Option<(u64, Vec<Resource>)> {
+        let inner = self.lock();
+        Some((inner.revision, inner.resources.iter().map(shown).collect()))
     }
 
     fn health(&self) -> Health {

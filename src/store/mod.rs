@@ -92,8 +92,9 @@ pub trait Store: Send + Sync {
     /// When the file cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, StoreError>;
 
-    /// Whether another process that opens the store finds in it what this one wrote.
-    fn is_shared(&self) -> bool;
+    /// What is gone with this process, unless another is told it: the revision, and resources of whatever kind. Nothing where another process that opens
+    /// the store finds in it what this one wrote.
+    fn unshared(&self) -> Option<(u64, Vec<Resource>)>;
 
     /// How the store stands. Never waits for the disk.
     fn health(&self) -> Health;

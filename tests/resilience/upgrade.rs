@@ -149,8 +149,17 @@ fn state_in_memory_is_handed_over() {
     assert_eq!(created.status, 201, "{}", created.text());
     let secret = created.json()["secret"].as_str().unwrap().to_owned();
     let ask = || process.client().chat("m", &bearer(&secret)).status;
+    // What another system's scripts made is gone with it as well.
+    let theirs = json!({"name": "theirs", "subdomain": "theirs"});
+    let made = process.api().ask("POST", "/api/v1/gateways", &theirs);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let revision = || process.api().get("/v1/status").json()["revision"].as_u64();
+    let before = revision();
     assert_eq!([ask(), ask()], [200, 200]);
     upgrade(&process);
+    assert!(revision() > before, "{before:?} {:?}", revision());
+    let theirs = process.api().get("/api/v1/gateways").json();
+    assert_eq!(theirs["count"], 1, "{theirs}");
     assert_eq!(ask(), 200);
     upgrade(&process);
     assert_eq!(ask(), 429);

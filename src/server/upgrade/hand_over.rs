@@ -145,7 +145,7 @@ impl Old {
     }
 
     fn offer(&self, link: &Link, stderr: bool) -> io::Result<()> {
-        let resources = self.control.unshared().map_err(io::Error::other)?;
+        let (revision, resources) = self.control.unshared();
         let held = self.sockets();
         let mut along: Vec<BorrowedFd<'_>> = held.iter().map(|(_, held)| held.as_fd()).collect();
         let error = io::stderr();
@@ -156,6 +156,7 @@ impl Old {
             version: VERSION,
             sockets: held.iter().map(|(address, _)| *address).collect(),
             stderr,
+            revision,
             resources,
         };
         link.send(&offer, &along)

@@ -46,6 +46,9 @@ struct Offer {
     /// After them comes what is to be the new one's standard error; until it serves that leads to the old one.
     #[serde(default)]
     stderr: bool,
+    /// Of a configuration that is gone with the old process.
+    #[serde(default)]
+    revision: u64,
     #[serde(default)]
     resources: Vec<Resource>,
 }

@@ -24,6 +24,7 @@ pub(in crate::server) struct Predecessor {
     sockets: HashMap<SocketAddr, TcpListener>,
     /// Where this process is to say what it says, once it serves.
     stderr: Option<OwnedFd>,
+    revision: u64,
     resources: Vec<Resource>,
 }
 
@@ -64,6 +65,7 @@ impl Predecessor {
                 .filter(|(address, socket)| socket.local_addr().is_ok_and(|a| a == *address))
                 .collect(),
             stderr,
+            revision: offer.revision,
             resources: offer.resources,
         })
     }
@@ -73,9 +75,9 @@ impl Predecessor {
         self.sockets.remove(&address)
     }
 
-    /// What the old one's store had that is gone with it.
-    pub(in crate::server) fn resources(&mut self) -> Vec<Resource> {
-        std::mem::take(&mut self.resources)
+    /// What the old one's store had that is gone with it: its revision and resources.
+    pub(in crate::server) fn resources(&mut self) -> (u64, Vec<Resource>) {
+        (self.revision, std::mem::take(&mut self.resources))
     }
 
     /// Says that everything that can fail is done, and goes on from what was counted until then. From its return on requests are to be taken.

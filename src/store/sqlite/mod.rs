@@ -180,8 +180,8 @@ impl Store for Sqlite {
         self.read(|connection| resources::counters(connection))
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn unshared(&self) -> Option<(u64, Vec<Resource>)> {
+        None
     }
 
     fn health(&self) -> Health {
