@@ -119,6 +119,7 @@ mod tests {
                 let ask = Ask {
                     usable,
                     key: Some(key),
+                    prompt: None,
                 };
                 ConsistentHash.pick(targets, &ask).unwrap().0
             })
@@ -132,6 +133,7 @@ mod tests {
             let ask = Ask {
                 usable,
                 key: Some(key),
+                prompt: None,
             };
             held.push(ConsistentHash.pick(targets, &ask).unwrap());
         }
@@ -184,6 +186,7 @@ mod tests {
             let ask = Ask {
                 usable: &all,
                 key: Some(7),
+                prompt: None,
             };
             held.push(ConsistentHash.pick(&targets, &ask).unwrap());
             let most = targets.iter().map(|t| t.state.in_flight()).max().unwrap();
@@ -218,7 +221,7 @@ mod tests {
             let mut held = Vec::new();
             for (comes, key, place) in steps {
                 if comes || held.is_empty() {
-                    let ask = Ask { usable: &usable, key: Some(key) };
+                    let ask = Ask { usable: &usable, key: Some(key), prompt: None };
                     let before = held.len();
                     let (i, guard) = ConsistentHash.pick(&targets, &ask).unwrap();
                     held.push(guard);

@@ -5,14 +5,18 @@
 //! target that is at its limit, and none knows why a target is not usable: that is the asker's to say ([`Ask`]).
 
 mod budget;
+mod cache_aware;
 mod consistent_hash;
 mod freed;
 mod least_connections;
 mod power_of_two;
+mod prefix_hash;
 mod prompts;
 mod queue;
 mod random;
 mod round_robin;
+mod sglang_cache_aware;
+mod signals;
 mod smoothed;
 mod state;
 #[cfg(test)]
@@ -20,18 +24,25 @@ mod tests;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 pub use budget::RetryBudget;
+pub use cache_aware::{
+    Asked, CacheAware, Caches, Computed, Explained, Foretold, Place as CachePlace, Terms,
+};
 pub use consistent_hash::{ConsistentHash, stable_hash};
 pub use freed::{Freed, Waiting};
 pub use least_connections::LeastConnections;
 pub use power_of_two::PowerOfTwo;
+pub use prefix_hash::PrefixHash;
 pub use prompts::Prompts;
 pub use queue::{Place, Queue, Turn};
 pub use random::Random;
 pub use round_robin::RoundRobin;
+pub use sglang_cache_aware::{SglangCacheAware, Tree};
+pub use signals::{Signals, Told};
 pub use state::{Guard, TargetState};
 
 /// A target as a policy sees it.
@@ -52,6 +63,8 @@ pub struct Ask<'a> {
     pub usable: &'a dyn Fn(usize) -> Usable,
     /// The hash of what ties this request to others, for policies with affinity.
     pub key: Option<u64>,
+    /// Its prompt, for policies that read it.
+    pub prompt: Option<Asked<'a>>,
 }
 
 /// Whether a target may be chosen.
@@ -69,6 +82,21 @@ pub trait Policy: Send + Sync + Debug {
     /// The index of the chosen target and its guard. `None` when none is usable, or all that are stand at their limit;
     /// [`all_at_limit`] tells these apart.
     fn pick(&self, targets: &[Target], ask: &Ask<'_>) -> Option<(usize, Guard)>;
+
+    /// In blocks of how many bytes it reads prompts, if it does.
+    fn reads_prompts(&self) -> Option<usize> {
+        None
+    }
+
+    /// Seconds of work that are before a new request at the target at this index, if that is known.
+    fn pending(&self, _index: usize) -> Option<Duration> {
+        None
+    }
+
+    /// This policy, if it is the one that can explain itself.
+    fn cache_aware(&self) -> Option<&CacheAware> {
+        None
+    }
 }
 
 /// Whether there are usable targets and every one of them is at its limit: waiting would help.

@@ -73,6 +73,7 @@ mod tests {
         let ask = Ask {
             usable: &usable,
             key: None,
+            prompt: None,
         };
         let second = (0..1_000)
             .filter_map(|_| policy.pick(&targets, &ask))

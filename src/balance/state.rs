@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::Freed;
+use super::cache_aware::{Charge, Computed};
 use super::smoothed::Smoothed;
+use super::{Freed, Signals};
 
 /// A target's live state. It is kept by identity (upstream and URL), so that it survives every change of
 /// configuration.
@@ -21,6 +22,7 @@ pub struct TargetState {
     addresses: ArcSwap<Vec<SocketAddr>>,
     turn: AtomicUsize,
     freed: Arc<Freed>,
+    signals: Signals,
 }
 
 impl TargetState {
@@ -61,9 +63,7 @@ impl TargetState {
         match self.limit() {
             0 => {
                 self.in_flight.fetch_add(1, Ordering::SeqCst);
-                Some(Guard {
-                    state: self.clone(),
-                })
+                Some(Guard::of(self))
             }
             limit => self.hold_below(limit),
         }
@@ -83,14 +83,17 @@ impl TargetState {
                 (n < most).then_some(n + 1)
             })
             .ok()?;
-        Some(Guard {
-            state: self.clone(),
-        })
+        Some(Guard::of(self))
     }
 
     /// Who is told when a place is given back.
     pub fn freed(&self) -> &Arc<Freed> {
         &self.freed
+    }
+
+    /// What its engine says of itself.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     /// Learns how long an answer's first byte took.
@@ -132,9 +135,38 @@ impl TargetState {
 #[derive(Debug)]
 pub struct Guard {
     state: Arc<TargetState>,
+    // Goes first: its blocks are taken back while the request still counts.
+    charge: Option<Box<Charge>>,
 }
 
 impl Guard {
+    fn of(state: &Arc<TargetState>) -> Guard {
+        Guard {
+            state: state.clone(),
+            charge: None,
+        }
+    }
+
+    /// With the work that the request brings.
+    pub(super) fn charged(mut self, charge: Option<Charge>) -> Guard {
+        self.charge = charge.map(Box::new);
+        self
+    }
+
+    /// The answer's first byte came: the prompt is computed.
+    pub fn first_byte(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.first_byte();
+        }
+    }
+
+    /// Learns what the answer told of its prompt.
+    pub fn learn(&self, computed: Computed) {
+        if let Some(charge) = &self.charge {
+            charge.learn(computed);
+        }
+    }
+
     /// The target held.
     pub fn state(&self) -> &Arc<TargetState> {
         &self.state

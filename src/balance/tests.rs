@@ -26,6 +26,7 @@ pub(super) fn any() -> Ask<'static> {
     Ask {
         usable: &|_| Usable::Yes(1.0),
         key: None,
+        prompt: None,
     }
 }
 
@@ -106,6 +107,7 @@ fn who_is_not_usable_is_never_chosen() {
             let ask = Ask {
                 usable,
                 key: Some(3),
+                prompt: None,
             };
             policy.pick(&targets, &ask).map(|(i, _)| i)
         };
@@ -138,6 +140,7 @@ fn a_full_pool_is_told_from_one_that_is_down() {
     let down = Ask {
         usable: &|_| Usable::No,
         key: None,
+        prompt: None,
     };
     assert!(!all_at_limit(&targets, &down));
 }

@@ -39,7 +39,7 @@ pub use listener::Listener;
 pub use name::Name;
 pub use pattern::{HostPattern, PathPattern, Rewrite, RewritePiece, Segment};
 pub use plugin::{OnError, Plugin, PluginSettings};
-pub use policy::{HashKey, Policy};
+pub use policy::{CacheAware, HashKey, Policy, PrefixHash, SglangCacheAware};
 pub use process::{
     AccessLog, Admin, FilePath, Level, Log, LogFormat, Server, SocketPath, StateStore,
 };

@@ -1,13 +1,18 @@
 //! Policies: how an upstream picks one of its targets.
 
+mod prompts;
+
 use http::HeaderName;
 use tollgate_sdk::document::{
-    At, Document, Field, FromNode, FromText, Invalid, Json, Node, Reading, json,
+    At, Document, Field, FromNode, FromText, Invalid, Json, JsonTable, Node, Reading, json,
 };
 use tollgate_sdk::{document, text_in_document};
 
+use prompts::Sglang;
+pub use prompts::{CacheAware, PrefixHash, SglangCacheAware};
+
 /// How a target is picked. Weights count in all of them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Policy {
     /// Each in turn.
     RoundRobin,
@@ -19,6 +24,12 @@ pub enum Policy {
     PowerOfTwo,
     /// The same for all requests with the same key, as long as it is not overloaded.
     ConsistentHash(HashKey),
+    /// The one that can answer soonest without computing again what another has cached.
+    CacheAware(CacheAware),
+    /// The same for all prompts that begin alike, as long as it is not overloaded.
+    PrefixHash(PrefixHash),
+    /// What SGLang's router does.
+    SglangCacheAware(SglangCacheAware),
 }
 
 /// What of a request is hashed.
@@ -47,8 +58,13 @@ document! {
         PowerOfTwo = "power_of_two",
         /// The same for all requests with the same `key`, as long as it is not overloaded.
         ConsistentHash = "consistent_hash",
+        /// The one that can answer soonest without computing again what another has cached.
+        CacheAware = "cache_aware",
+        /// The same for all prompts that begin alike, as long as it is not overloaded.
+        PrefixHash = "prefix_hash",
+        /// What SGLang's router does: a known beginning where it went last, unless the load differs too much.
+        SglangCacheAware = "sglang_cache_aware",
     }
-    later ["cache_aware"]
 }
 
 document! {
@@ -61,19 +77,32 @@ document! {
         #[example = "header:X-Session"]
         key: Option<HashKey>,
     }
+    with {
+        /// For "cache_aware".
+        cache_aware: CacheAware,
+        /// For "prefix_hash".
+        prefix_hash: PrefixHash,
+        /// For "sglang_cache_aware".
+        sglang: Sglang,
+    }
 }
 
 /// Read from a table, or from its `name` alone.
 impl FromNode for Policy {
     fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
-        let (name, key) = if node.as_table().is_some() {
-            let table = <PolicyTable as Document>::read(node, at, r)?;
-            (table.name, table.key)
-        } else {
-            (PolicyName::read(node, at, r)?, None)
-        };
-        let policy = match (name, key) {
-            (PolicyName::ConsistentHash, Some(key)) => return Some(Self::ConsistentHash(key)),
+        if node.as_table().is_none() {
+            return match PolicyName::read(node, at, r)? {
+                PolicyName::ConsistentHash => {
+                    report_no_key(node, at, r);
+                    None
+                }
+                name => Some(with_defaults(name)),
+            };
+        }
+        let table = <PolicyTable as Document>::read(node, at, r)?;
+        refuse_others(table.name, node, at, r);
+        let policy = match (table.name, table.key) {
+            (PolicyName::ConsistentHash, Some(key)) => Self::ConsistentHash(key),
             (PolicyName::ConsistentHash, None) => {
                 // A key that was refused was reported when it was read.
                 if node.entry("key").is_none() {
@@ -81,19 +110,14 @@ impl FromNode for Policy {
                 }
                 return None;
             }
-            (PolicyName::RoundRobin, _) => Self::RoundRobin,
-            (PolicyName::Random, _) => Self::Random,
-            (PolicyName::LeastConnections, _) => Self::LeastConnections,
-            (PolicyName::PowerOfTwo, _) => Self::PowerOfTwo,
+            (PolicyName::CacheAware, _) => Self::CacheAware(table.cache_aware),
+            (PolicyName::PrefixHash, _) => Self::PrefixHash(table.prefix_hash),
+            (PolicyName::SglangCacheAware, _) => Self::SglangCacheAware(SglangCacheAware {
+                block: table.cache_aware.block,
+                ..table.sglang.into()
+            }),
+            (name, _) => with_defaults(name),
         };
-        if let Some(given) = node.entry("key") {
-            let help = format!(
-                "take it out, or write: {}",
-                r.format.field("name", &json!("consistent_hash"))
-            );
-            let message = "a key is only for consistent_hash";
-            r.error(given.span, &at.field("key"), message, help);
-        }
         Some(policy)
     }
 
@@ -106,17 +130,15 @@ impl FromNode for Policy {
     }
 
     fn value(&self) -> Json {
-        let name = match self {
-            Self::RoundRobin => PolicyName::RoundRobin,
-            Self::Random => PolicyName::Random,
-            Self::LeastConnections => PolicyName::LeastConnections,
-            Self::PowerOfTwo => PolicyName::PowerOfTwo,
-            Self::ConsistentHash(key) => {
-                let (name, key) = (PolicyName::ConsistentHash, Some(key.clone()));
-                return PolicyTable { name, key }.value_fields().into();
-            }
+        let mut fields = match self {
+            Self::ConsistentHash(key) => JsonTable::from_iter([("key".into(), key.value())]),
+            Self::CacheAware(settings) => settings.value_fields(),
+            Self::PrefixHash(settings) => settings.value_fields(),
+            Self::SglangCacheAware(settings) => settings.fields_in_document(),
+            _ => return self.name().value(),
         };
-        name.value()
+        fields.insert("name".into(), self.name().value());
+        fields.into()
     }
 
     fn example() -> Json {
@@ -125,6 +147,73 @@ impl FromNode for Policy {
 
     fn fields() -> Vec<Field> {
         <PolicyTable as Document>::fields()
+    }
+}
+
+impl Policy {
+    fn name(&self) -> PolicyName {
+        match self {
+            Self::RoundRobin => PolicyName::RoundRobin,
+            Self::Random => PolicyName::Random,
+            Self::LeastConnections => PolicyName::LeastConnections,
+            Self::PowerOfTwo => PolicyName::PowerOfTwo,
+            Self::ConsistentHash(_) => PolicyName::ConsistentHash,
+            Self::CacheAware(_) => PolicyName::CacheAware,
+            Self::PrefixHash(_) => PolicyName::PrefixHash,
+            Self::SglangCacheAware(_) => PolicyName::SglangCacheAware,
+        }
+    }
+}
+
+/// The policy of this name with nothing else said; of `consistent_hash`, which needs more, the nearest.
+fn with_defaults(name: PolicyName) -> Policy {
+    match name {
+        PolicyName::RoundRobin => Policy::RoundRobin,
+        PolicyName::Random => Policy::Random,
+        PolicyName::LeastConnections => Policy::LeastConnections,
+        PolicyName::PowerOfTwo => Policy::PowerOfTwo,
+        PolicyName::ConsistentHash => Policy::ConsistentHash(HashKey::Key),
+        PolicyName::CacheAware => Policy::CacheAware(CacheAware::default()),
+        PolicyName::PrefixHash => Policy::PrefixHash(PrefixHash::default()),
+        PolicyName::SglangCacheAware => Policy::SglangCacheAware(SglangCacheAware::default()),
+    }
+}
+
+/// Refuses the fields of other policies.
+fn refuse_others(name: PolicyName, node: &Node, at: &At<'_>, r: &mut Reading<'_>) {
+    let own: Vec<&str> = match name {
+        PolicyName::ConsistentHash => vec!["key"],
+        PolicyName::CacheAware => <CacheAware as Document>::names(),
+        PolicyName::PrefixHash => <PrefixHash as Document>::names(),
+        PolicyName::SglangCacheAware => {
+            let mut names = <Sglang as Document>::names();
+            names.push("block");
+            names
+        }
+        _ => Vec::new(),
+    };
+    for field in <PolicyTable as Document>::names() {
+        let Some(given) = node.entry(field) else {
+            continue;
+        };
+        if field == "name" || own.contains(&field) {
+            continue;
+        }
+        let owner = match field {
+            "key" => "consistent_hash",
+            _ if <CacheAware as Document>::names().contains(&field) => "cache_aware",
+            _ if <PrefixHash as Document>::names().contains(&field) => "prefix_hash",
+            _ => "sglang_cache_aware",
+        };
+        let help = format!(
+            "take it out, or write: {}",
+            r.format.field("name", &json!(owner))
+        );
+        let message = match field {
+            "key" => "a key is only for consistent_hash".to_owned(),
+            _ => format!("`{field}` is only for {owner}"),
+        };
+        r.error(given.span, &at.field(field), message, help);
     }
 }
 

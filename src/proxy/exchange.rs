@@ -13,8 +13,8 @@ use http::HeaderValue;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 use tollgate_sdk::llm::peek::Peek;
+use tollgate_sdk::llm::prompt::Prompt;
 use tollgate_sdk::llm::splice::{Edits, splice};
-use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin;
 
 use super::account::Account;
@@ -80,6 +80,8 @@ pub struct Exchange {
     pub(super) unbounded: bool,
     /// What plugins changed of heads.
     pub(super) edits: plugin::Edits,
+    /// What its body says to policies that read prompts, once one did.
+    pub(super) prompt: Option<(usize, Prompt)>,
     /// The chains of the service and the rule, until they have run.
     pub(super) chains: [Option<Arc<Chain>>; 2],
     /// The plugins it has passed, if any.
@@ -323,6 +325,7 @@ impl Exchange {
             streamed: 0,
             unbounded: false,
             edits: plugin::Edits::default(),
+            prompt: None,
             chains: [None, None],
             plugins: None,
             model: None,
@@ -469,21 +472,6 @@ impl Exchange {
         match self.client_left || self.status == 0 {
             true => CLIENT_CLOSED,
             false => self.status,
-        }
-    }
-
-    /// Tokens used, and whether they are our estimate.
-    pub(super) fn usage(&self) -> Option<(Usage, bool)> {
-        let prompts = self.offer.as_ref().map(|o| &o.service.state.prompts);
-        let prompt = || prompts.map_or(0, |prompts| prompts.tokens(self.body.len()));
-        self.meter.usage(prompt)
-    }
-
-    /// The answer has ended: what it reported tells how long other prompts are.
-    pub(super) fn learn(&self) {
-        if let (Some((usage, false)), Some(offer)) = (self.usage(), &self.offer) {
-            let prompts = &offer.service.state.prompts;
-            prompts.learn(self.body.len(), usage.input);
         }
     }
 }

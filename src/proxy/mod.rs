@@ -5,6 +5,7 @@
 
 mod account;
 mod admit;
+mod affinity;
 mod authenticate;
 mod body;
 mod chain;
@@ -25,6 +26,7 @@ mod reply;
 mod response;
 mod secure;
 mod stream;
+mod tokens;
 mod verdict;
 
 use std::sync::Arc;

@@ -3,20 +3,18 @@
 //! A service none of whose targets is to be trusted is passed over here already, so that a fallback costs no failed
 //! attempt. When there is none, the least bad target is tried rather than none.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE};
 use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
+use super::affinity;
 use super::connection::Deadline;
 use super::exchange::{Attempt, Exchange};
 use super::plugins;
@@ -24,7 +22,7 @@ use super::recover::{room, while_present};
 use super::reply::Rejection;
 use crate::balance::{Ask, Guard, Usable, all_at_limit};
 use crate::health::{Standing, Ticket, least_bad};
-use crate::model::{HashKey, Scheme};
+use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream};
 use crate::tls::Uncertain;
 
@@ -70,6 +68,7 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
     x.attempt = None;
     loop {
         let now = Instant::now();
+        affinity::read_prompt(x);
         match find(session, x, now) {
             Found::Target(index, guard, ticket) => {
                 return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
@@ -117,7 +116,7 @@ fn find(session: &Session, x: &Exchange, now: Instant) -> Found {
         // Who came first is served first.
         return Found::Full;
     }
-    try_find(x, affinity(session.req_header(), x), now)
+    try_find(x, affinity::key(session.req_header(), x), now)
 }
 
 pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
@@ -148,6 +147,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
         let ask = Ask {
             usable: &usable,
             key,
+            prompt: affinity::prompt(x),
         };
         // A half-open target whose one place was just taken lets nobody in: then the rest is asked.
         for _ in 0..upstream.view.len() {
@@ -268,39 +268,6 @@ pub(super) fn sent(x: &mut Exchange) {
 pub(super) fn target(x: &Exchange) -> Option<(Arc<Upstream>, usize)> {
     let upstream = x.offer.as_ref()?.service.upstream.clone();
     Some((upstream, x.attempt.as_ref()?.target))
-}
-
-/// The hash of what ties this request to others, where the policy asks for it.
-pub(super) fn affinity(head: &RequestHeader, x: &Exchange) -> Option<u64> {
-    let key = x.offer.as_ref()?.service.upstream.affinity.as_ref()?;
-    let headers = &head.headers;
-    let mut hasher = DefaultHasher::new();
-    match key {
-        HashKey::Header(name) => hasher.write(headers.get(name)?.as_bytes()),
-        HashKey::Ip => hasher.write(x.client.to_string().as_bytes()),
-        HashKey::Key => {
-            let key = headers
-                .get(AUTHORIZATION)
-                .or_else(|| headers.get("x-api-key"))?;
-            hasher.write(key.as_bytes());
-        }
-        HashKey::Cookie(name) => {
-            let mut cookies = headers
-                .get_all(COOKIE)
-                .iter()
-                .filter_map(|line| line.to_str().ok());
-            let value = cookies.find_map(|line| {
-                let mut pairs = line
-                    .split(';')
-                    .filter_map(|pair| pair.trim().split_once('='));
-                pairs
-                    .find(|(known, _)| known == name)
-                    .map(|(_, value)| value)
-            })?;
-            hasher.write(value.as_bytes());
-        }
-    }
-    Some(hasher.finish())
 }
 
 fn describe(target: &Target, upstream: &Upstream) -> Result<HttpPeer, Rejection> {

@@ -112,7 +112,8 @@ pub(super) fn chunk(x: &mut Exchange, chunk: Bytes, now: Instant) -> Bytes {
     }
     if x.first_byte.is_none() {
         x.first_byte = Some(now);
-        if let Some(attempt) = &x.attempt {
+        if let Some(attempt) = &mut x.attempt {
+            attempt.guard.first_byte();
             let took = now.saturating_duration_since(attempt.asked);
             attempt.guard.state().first_byte(took, now.into_std());
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
-use crate::balance::{Freed, Prompts, Queue, RetryBudget, TargetState};
+use crate::balance::{Caches, Freed, Prompts, Queue, RetryBudget, TargetState, Tree};
 use crate::health::TargetHealth;
 use crate::tls::Files;
 
@@ -88,6 +88,8 @@ impl Registry {
 struct Kept {
     targets: HashMap<(Arc<str>, Arc<str>), Known>,
     freed: HashMap<Arc<str>, Arc<Freed>>,
+    caches: HashMap<Arc<str>, Arc<Caches>>,
+    trees: HashMap<Arc<str>, Arc<Tree>>,
     services: HashMap<Arc<str>, Arc<ServiceState>>,
 }
 
@@ -102,6 +104,18 @@ impl Registry {
         };
         let identity = (upstream.clone(), url.clone());
         kept.targets.entry(identity).or_insert_with(fresh).clone()
+    }
+
+    /// What the caches of an upstream's targets are taken to hold.
+    pub fn caches(&self, upstream: &Arc<str>) -> Arc<Caches> {
+        let mut kept = self.lock();
+        kept.caches.entry(upstream.clone()).or_default().clone()
+    }
+
+    /// Where an upstream's prompts went.
+    pub fn tree(&self, upstream: &Arc<str>) -> Arc<Tree> {
+        let mut kept = self.lock();
+        kept.trees.entry(upstream.clone()).or_default().clone()
     }
 
     /// A service's state, from before or new.
@@ -120,6 +134,9 @@ impl Registry {
         kept.targets
             .retain(|_, known| Arc::strong_count(&known.state) > 1);
         kept.freed.retain(|_, freed| Arc::strong_count(freed) > 1);
+        kept.caches
+            .retain(|_, caches| Arc::strong_count(caches) > 1);
+        kept.trees.retain(|_, tree| Arc::strong_count(tree) > 1);
         kept.services
             .retain(|_, state| Arc::strong_count(state) > 1);
     }

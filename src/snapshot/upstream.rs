@@ -10,7 +10,8 @@ use http::header::AUTHORIZATION;
 use super::registry::Known;
 use super::{Registry, Target, Upstream};
 use crate::balance::{
-    self, ConsistentHash, LeastConnections, Policy, PowerOfTwo, Random, RoundRobin, stable_hash,
+    self, CacheAware, ConsistentHash, LeastConnections, Policy, PowerOfTwo, PrefixHash, Random,
+    RoundRobin, SglangCacheAware, stable_hash,
 };
 use crate::health::{Place, Watched};
 use crate::model::{self, Host, Scheme};
@@ -31,7 +32,7 @@ pub(super) fn compile(
         .iter()
         .map(|target| compile_target(target, &name, upstream, registry))
         .collect();
-    let view = targets
+    let view: Vec<_> = targets
         .iter()
         .zip(&upstream.targets)
         .map(|(target, document)| balance::Target {
@@ -54,10 +55,10 @@ pub(super) fn compile(
     Arc::new(Upstream {
         document: document.cloned(),
         watched,
+        policy: policy(upstream, &name, &view, &targets, registry),
+        affinity,
         targets,
         view,
-        policy: policy(&upstream.policy),
-        affinity,
         health,
         headers: headers(upstream),
         http2: upstream.http2,
@@ -67,13 +68,32 @@ pub(super) fn compile(
     })
 }
 
-fn policy(policy: &model::Policy) -> Box<dyn Policy> {
-    match policy {
+fn policy(
+    upstream: &model::Upstream,
+    name: &Arc<str>,
+    view: &[balance::Target],
+    targets: &[Target],
+    registry: &Registry,
+) -> Box<dyn Policy> {
+    match &upstream.policy {
         model::Policy::RoundRobin => Box::new(RoundRobin::default()),
         model::Policy::Random => Box::new(Random),
         model::Policy::LeastConnections => Box::new(LeastConnections::default()),
         model::Policy::PowerOfTwo => Box::new(PowerOfTwo),
         model::Policy::ConsistentHash(_) => Box::new(ConsistentHash),
+        model::Policy::CacheAware(settings) => {
+            let names = targets.iter().map(|target| target.label.clone());
+            let caches = registry.caches(name);
+            Box::new(CacheAware::new(settings.clone(), caches, names))
+        }
+        model::Policy::PrefixHash(settings) => Box::new(PrefixHash {
+            bytes: settings.prefix as usize,
+        }),
+        model::Policy::SglangCacheAware(settings) => {
+            let names = view.iter().map(|target| target.id).collect();
+            let tree = registry.tree(name);
+            Box::new(SglangCacheAware::new(settings.clone(), tree, names))
+        }
     }
 }
 

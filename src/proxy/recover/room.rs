@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::while_present;
 use crate::balance::Guard;
 use crate::health::Ticket;
+use crate::proxy::affinity;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::peer::{self, Found};
 
@@ -53,7 +54,7 @@ pub(in crate::proxy) async fn wait(
     };
     let began = Instant::now();
     let deadline = x.latest(began + settings.max_wait);
-    let key = peer::affinity(session.req_header(), x);
+    let key = affinity::key(session.req_header(), x);
     let mut waiting = target.state.freed().waiting();
     let look = async {
         // The turn is given on once a place is held.

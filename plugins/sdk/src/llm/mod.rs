@@ -8,6 +8,7 @@
 
 pub mod dialect;
 pub mod peek;
+pub mod prompt;
 pub mod splice;
 pub mod sse;
 pub mod stream;

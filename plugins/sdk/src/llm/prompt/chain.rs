@@ -1,0 +1,102 @@
+//! Blocks of bytes, and the chain of their hashes.
+
+use super::Prompt;
+
+/// Bytes hashed in one step.
+const STEP: usize = 32;
+
+/// Takes bytes and hashes each block that is full.
+pub(super) struct Chain {
+    /// The hash of all blocks so far, or of what was there before the first.
+    hash: u64,
+    block: usize,
+    /// The block that is not full yet.
+    open: Vec<u8>,
+    hashes: Vec<u64>,
+    bytes: usize,
+}
+
+impl Chain {
+    /// Of blocks of so many bytes, for at most so many bytes in all.
+    pub(super) fn new(block: usize, bytes: usize) -> Chain {
+        let block = (block / STEP).max(1) * STEP;
+        Chain {
+            hash: 0x2545_F491_4F6C_DD1D,
+            block,
+            open: Vec::with_capacity(block),
+            hashes: Vec::with_capacity(bytes / block + 1),
+            bytes: 0,
+        }
+    }
+
+    /// What comes before the first block and is in no block itself.
+    pub(super) fn begin(&mut self, words: &[&[u8]]) {
+        for word in words {
+            self.hash = hash(self.hash, word);
+        }
+    }
+
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if !self.open.is_empty() {
+            let missing = self.block - self.open.len();
+            let Some((head, rest)) = bytes.split_at_checked(missing) else {
+                return self.open.extend_from_slice(bytes);
+            };
+            self.open.extend_from_slice(head);
+            self.hash = hash(self.hash, &self.open);
+            self.hashes.push(self.hash);
+            self.open.clear();
+            bytes = rest;
+        }
+        let mut blocks = bytes.chunks_exact(self.block);
+        for block in &mut blocks {
+            self.hash = hash(self.hash, block);
+            self.hashes.push(self.hash);
+        }
+        self.open.extend_from_slice(blocks.remainder());
+    }
+
+    /// Feeds what stands for these bytes, however many they are.
+    pub(super) fn digest(&mut self, bytes: &[u8]) {
+        let (one, two) = (hash(1, bytes), hash(2, bytes));
+        self.feed(&one.to_le_bytes());
+        self.feed(&two.to_le_bytes());
+    }
+
+    pub(super) fn finish(self) -> Prompt {
+        Prompt {
+            blocks: self.hashes.into(),
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// A 64-bit hash by folded multiplication (as in wyhash), four words of eight bytes side by side.
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    const KEYS: [u64; 4] = [
+        0x9E37_79B9_7F4A_7C15,
+        0xD6E8_FEB8_6659_FD93,
+        0xA076_1D64_78BD_642F,
+        0xE703_7ED1_A0B4_28DB,
+    ];
+    let mut lanes = KEYS.map(|key| seed ^ key);
+    let (steps, tail) = bytes.as_chunks::<STEP>();
+    let mut last = [0; STEP];
+    last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
+    for step in steps.iter().chain((!tail.is_empty()).then_some(&last)) {
+        let (words, _) = step.as_chunks::<8>();
+        for ((lane, key), word) in lanes.iter_mut().zip(KEYS).zip(words) {
+            *lane = fold(*lane ^ u64::from_le_bytes(*word), key);
+        }
+    }
+    let [a, b, c, d] = lanes;
+    let length = bytes.len() as u64;
+    fold(fold(a, b | 1) ^ fold(c, d | 1) ^ length, KEYS[0])
+}
+
+/// Both halves of a product, so that every bit of either factor counts.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64) ^ a.rotate_left(29)
+}

@@ -1,0 +1,83 @@
+//! What ties a request to others: the key of a hashing policy, or how its prompt begins.
+
+use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hasher};
+
+use http::header::{AUTHORIZATION, COOKIE};
+use pingora_http::RequestHeader;
+use tollgate_sdk::llm::prompt::prompt as prompt_of;
+
+use super::exchange::{Body, Exchange};
+use crate::balance::Asked;
+use crate::model::HashKey;
+
+/// The hash of what ties this request to others, where the policy asks for it.
+pub(super) fn key(head: &RequestHeader, x: &Exchange) -> Option<u64> {
+    let key = x.offer.as_ref()?.service.upstream.affinity.as_ref()?;
+    let headers = &head.headers;
+    let mut hasher = DefaultHasher::new();
+    match key {
+        HashKey::Header(name) => hasher.write(headers.get(name)?.as_bytes()),
+        HashKey::Ip => hasher.write(x.client.to_string().as_bytes()),
+        HashKey::Key => {
+            let key = headers
+                .get(AUTHORIZATION)
+                .or_else(|| headers.get("x-api-key"))?;
+            hasher.write(key.as_bytes());
+        }
+        HashKey::Cookie(name) => {
+            let mut cookies = headers
+                .get_all(COOKIE)
+                .iter()
+                .filter_map(|line| line.to_str().ok());
+            let value = cookies.find_map(|line| {
+                let mut pairs = line
+                    .split(';')
+                    .filter_map(|pair| pair.trim().split_once('='));
+                pairs
+                    .find(|(known, _)| known == name)
+                    .map(|(_, value)| value)
+            })?;
+            hasher.write(value.as_bytes());
+        }
+    }
+    Some(hasher.finish())
+}
+
+/// Reads the prompt, if the service's policy goes by it and nobody has read it so.
+pub(super) fn read_prompt(x: &mut Exchange) {
+    let offer = x.offer.as_ref();
+    let block = offer.and_then(|offer| offer.service.upstream.policy.reads_prompts());
+    let Some(block) = block else {
+        return;
+    };
+    if x.prompt.as_ref().is_some_and(|(known, _)| *known == block) {
+        return;
+    }
+    let body: Cow<'_, [u8]> = match &x.body {
+        Body::Unread => return,
+        Body::Short { original, .. } => Cow::Borrowed(original),
+        Body::Long { pieces, .. } => match &**pieces {
+            [one] => Cow::Borrowed(one),
+            several => Cow::Owned(several.concat()),
+        },
+    };
+    // A body that is no JSON, or ambiguous, was not let through as a prompt.
+    let Some(peek) = &x.peek else {
+        return;
+    };
+    let named = peek.model.as_ref().map(|model| &model.value);
+    let model = named.or(x.model.as_ref()).map_or("", |model| model);
+    x.prompt = Some((block, prompt_of(&body, model, block)));
+}
+
+/// The prompt, as the service's policy asks for it.
+pub(super) fn prompt(x: &Exchange) -> Option<Asked<'_>> {
+    let block = x.offer.as_ref()?.service.upstream.policy.reads_prompts()?;
+    let (known, prompt) = x.prompt.as_ref()?;
+    let streamed = x.peek.as_ref().and_then(|peek| peek.stream);
+    (*known == block).then_some(Asked {
+        prompt,
+        streamed: streamed == Some(true),
+    })
+}
