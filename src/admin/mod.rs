@@ -8,6 +8,7 @@ mod body;
 mod caller;
 mod dialects;
 mod events;
+mod explain;
 mod keys;
 mod openapi;
 mod pages;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::routes::Route;
 use super::schemas::{list_of, named, pascal, text};
-use super::{apply, keys, resources, targets};
+use super::{apply, explain, keys, resources, targets};
 use crate::config::ResourceKind;
 
 const GET: Method = Method::GET;
@@ -23,7 +23,7 @@ const OWN: &str = "The resource's revision or the configuration's, if it must st
 pub(super) fn all() -> Vec<Route> {
     let of_kinds = resources::KINDS.into_iter().flat_map(of_kind);
     of_kinds
-        .chain([rotation()])
+        .chain([rotation(), explain::page()])
         .chain(targets())
         .chain(changes())
         .collect()

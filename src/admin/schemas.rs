@@ -39,6 +39,7 @@ pub(super) fn all() -> Map<String, Value> {
     schemas.insert("Target".into(), registered());
     schemas.insert("NewTarget".into(), <Target as FromNode>::schema());
     schemas.insert("Plan".into(), plan());
+    schemas.insert("Explanation".into(), explanation());
     schemas
 }
 
@@ -246,7 +247,51 @@ fn target() -> Value {
         ("breaker", json!({"enum": ["closed", "open", "half_open"]})),
         ("in_flight", count()),
         ("weight", count()),
+        ("engine", engine()),
         ("cooling_ms", count()),
+    ])
+}
+
+/// What a target's engine told last.
+fn engine() -> Value {
+    let figure = || json!({"type": ["number", "null"]});
+    let names = || json!({"type": "array", "items": text()});
+    let mut engine = object(&[
+        ("running", figure()),
+        ("waiting", figure()),
+        ("kv_usage", figure()),
+        ("cache_tokens", json!({"type": ["integer", "null"]})),
+        ("prompt_tokens", figure()),
+        ("models", names()),
+        ("adapters", names()),
+        ("stale", json!({"type": "boolean"})),
+    ]);
+    if let Some(engine) = engine.as_object_mut() {
+        engine.insert("type".into(), json!(["object", "null"]));
+    }
+    engine
+}
+
+/// What a request would cost at each target.
+fn explanation() -> Value {
+    let number = || json!({"type": "number"});
+    let target = object(&[
+        ("id", text()),
+        ("usable", json!({"type": "boolean"})),
+        ("cheapest", json!({"type": "boolean"})),
+        ("cost_seconds", number()),
+        ("pending_seconds", number()),
+        ("own_seconds", number()),
+        ("duplicate_seconds", number()),
+        ("load_seconds", number()),
+        ("first_token_seconds", number()),
+        ("matched_tokens", number()),
+        ("tokens_per_second", number()),
+    ]);
+    object(&[
+        ("prompt_tokens", number()),
+        ("duplication_price", number()),
+        ("targets", json!({"type": "array", "items": target})),
     ])
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tollgate_sdk::document::FromNode;
 
 use crate::control::{
-    CertificateStatus, Condition, Control, GatewayStatus, LastReload, ServiceStatus, Shown, Status,
-    TargetStatus,
+    CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, ServiceStatus,
+    Shown, Status, TargetStatus,
 };
 use crate::health::BreakerState;
 use crate::store::Health;
@@ -125,7 +125,22 @@ fn target(target: &TargetStatus) -> Value {
         },
         "in_flight": target.in_flight,
         "weight": target.weight,
+        "engine": target.engine.as_ref().map(engine),
         "cooling_ms": target.cooling.map_or(0, |left| left.as_millis() as u64),
+    })
+}
+
+fn engine(engine: &EngineStatus) -> Value {
+    let told = &engine.told;
+    json!({
+        "running": told.running,
+        "waiting": told.waiting,
+        "kv_usage": told.kv_usage,
+        "cache_tokens": told.cache_tokens,
+        "prompt_tokens": told.prompt_tokens,
+        "models": told.models,
+        "adapters": told.adapters,
+        "stale": engine.stale,
     })
 }
 

@@ -7,6 +7,7 @@ mod budgets;
 mod certificates;
 mod change;
 mod conditions;
+mod engines;
 pub mod events;
 mod handover;
 mod keys;
@@ -39,6 +40,7 @@ use self::conditions::Book;
 use self::events::Events;
 pub use certificates::{CertificateStatus, Shown};
 pub use change::{Announced, ChangeError, Changed, Edit, Expected, Source, What};
+pub use engines::{EngineStatus, Explanation, Unexplained};
 
 use self::handover::Handover;
 pub use conditions::{Condition, ConditionKind, GatewayState, LastReload};

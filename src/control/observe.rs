@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
-use super::{CertificateStatus, Control, Shown};
+use super::{CertificateStatus, Control, Shown, engines};
 use crate::auth::Authority;
 use crate::health::BreakerState;
 use crate::snapshot::{Snapshot, Target};
@@ -37,6 +37,7 @@ impl Control {
         keys(&snapshot, metrics, &mut page);
         queues(&snapshot, metrics, &mut page);
         self.certificate_ends(&mut page);
+        engines::observe(&snapshot, &metrics.engines, &mut page);
         page.finish()
     }
 }

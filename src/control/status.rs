@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::conditions::{Condition, GatewayState, LastReload, Phase, serving};
-use super::{Control, events};
+use super::{Control, EngineStatus, events};
 use crate::health::BreakerState;
 use crate::model::{Moment, Scheme};
 use crate::snapshot::{Snapshot, Target, Upstream};
@@ -94,6 +94,8 @@ pub struct TargetStatus {
     pub weight: u32,
     /// How long it is still to be left alone because it said so.
     pub cooling: Option<Duration>,
+    /// What its engine says of itself, if it is asked and has answered.
+    pub engine: Option<EngineStatus>,
 }
 
 /// A service's queue.
@@ -219,11 +221,12 @@ fn shown(upstream: &Arc<Upstream>, now: Instant) -> impl Iterator<Item = TargetS
             in_flight: target.state.in_flight(),
             weight,
             cooling: report.cooling,
+            engine: EngineStatus::of(target, now),
         }
     })
 }
 
-fn id(target: &Target) -> String {
+pub(super) fn id(target: &Target) -> String {
     match target.url.scheme {
         Scheme::Unix => target.url.path.clone(),
         _ => format!("{}:{}", target.url.host, target.url.port),

@@ -106,7 +106,7 @@ impl Tools {
         }
     }
 
-    fn connector(&self) -> Arc<Connector> {
+    pub(super) fn connector(&self) -> Arc<Connector> {
         let new = || Arc::new(Connector::new(Some(ConnectorOptions::new(1))));
         self.connector.get_or_init(new).clone()
     }

@@ -9,6 +9,7 @@
 
 mod breaker;
 mod check;
+mod engine;
 mod grpc;
 mod request;
 mod standing;

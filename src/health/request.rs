@@ -53,12 +53,7 @@ impl RequestCheck {
 #[async_trait]
 impl HealthCheck for RequestCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
-        let alpn = match (self.place.url.scheme, self.place.http2) {
-            (Scheme::H2c, _) | (Scheme::Http, true) => ALPN::H2,
-            (Scheme::Https, true) => ALPN::H2H1,
-            _ => ALPN::H1,
-        };
-        let peer = self.place.peer(target, alpn)?;
+        let peer = self.place.peer(target, alpn(&self.place))?;
         let (mut session, _) = self.connector.get_http_session(&peer).await?;
         let body = Bytes::from(self.probe.body.clone().unwrap_or_default());
         let mut head = self.head(&body)?;
@@ -95,6 +90,15 @@ impl HealthCheck for RequestCheck {
     // The watch counts by the settings.
     fn health_threshold(&self, _success: bool) -> usize {
         1
+    }
+}
+
+/// The version of HTTP the place is spoken to in.
+pub(super) fn alpn(place: &Place) -> ALPN {
+    match (place.url.scheme, place.http2) {
+        (Scheme::H2c, _) | (Scheme::Http, true) => ALPN::H2,
+        (Scheme::Https, true) => ALPN::H2H1,
+        _ => ALPN::H1,
     }
 }
 

@@ -19,8 +19,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::check::{Place, Tools};
+use super::engine::keep_reading;
 use super::{TargetHealth, Thresholds, Turn};
-use crate::model::Health;
+use crate::balance::TargetState;
+use crate::model::{Engine, Health};
 
 /// A target first asked is asked within this.
 const FIRST: Duration = Duration::from_secs(1);
@@ -49,6 +51,10 @@ pub struct Watched {
     pub address: Arc<dyn Fn() -> Option<SocketAddr> + Send + Sync>,
     /// What is known of it.
     pub health: Arc<TargetHealth>,
+    /// The engine whose metrics are read.
+    pub engine: Engine,
+    /// Where what it tells is noted.
+    pub state: Arc<TargetState>,
 }
 
 impl Watched {
@@ -56,6 +62,7 @@ impl Watched {
     fn is_as(&self, other: &Watched) -> bool {
         self.settings == other.settings
             && self.place == other.place
+            && self.engine == other.engine
             && Arc::ptr_eq(&self.health, &other.health)
     }
 }
@@ -141,21 +148,25 @@ where
 
     /// Begins to ask a target, within `many` seconds where that is longer than what one waits anyway.
     fn spawn(&self, watched: Arc<Watched>, many: f64) -> Option<Task> {
-        let check = self.tools.check(&watched.settings, &watched.place)?;
-        let interval = watched.settings.interval;
-        let usual = interval.min(FIRST * 10).mul_f64(0.1);
-        let within = usual.max(interval.min(Duration::from_secs_f64(many)));
-        let asked = keep_asking(
-            watched.clone(),
-            check,
-            self.turned.clone(),
-            self.places.clone(),
-            within.mul_f64(rand::random::<f64>()),
-        );
-        Some(Task {
-            watched,
-            handle: tokio::spawn(asked).abort_handle(),
-        })
+        let mut handles = Vec::new();
+        if let Some(check) = self.tools.check(&watched.settings, &watched.place) {
+            let interval = watched.settings.interval;
+            let usual = interval.min(FIRST * 10).mul_f64(0.1);
+            let within = usual.max(interval.min(Duration::from_secs_f64(many)));
+            let asked = keep_asking(
+                watched.clone(),
+                check,
+                self.turned.clone(),
+                self.places.clone(),
+                within.mul_f64(rand::random::<f64>()),
+            );
+            handles.push(tokio::spawn(asked).abort_handle());
+        }
+        if watched.engine != Engine::None {
+            let reading = keep_reading(watched.clone(), self.tools.connector());
+            handles.push(tokio::spawn(reading).abort_handle());
+        }
+        (!handles.is_empty()).then_some(Task { watched, handles })
     }
 }
 
@@ -169,7 +180,7 @@ fn carry_over(known: Option<Asked>, group: &Group) -> (Asked, Vec<Arc<Watched>>)
     let (mut tasks, mut fresh) = (Vec::with_capacity(group.len()), Vec::new());
     for watched in &**group {
         match known.remove(&watched.target) {
-            Some(task) if task.watched.is_as(watched) && !task.handle.is_finished() => {
+            Some(task) if task.watched.is_as(watched) && task.goes_on() => {
                 tasks.push(task);
             }
             _ => fresh.push(watched.clone()),
@@ -179,15 +190,21 @@ fn carry_over(known: Option<Asked>, group: &Group) -> (Asked, Vec<Arc<Watched>>)
     (Asked { group, tasks }, fresh)
 }
 
-/// Ends with its value.
+/// What is done for one target; ends with this value.
 struct Task {
     watched: Arc<Watched>,
-    handle: AbortHandle,
+    handles: Vec<AbortHandle>,
+}
+
+impl Task {
+    fn goes_on(&self) -> bool {
+        self.handles.iter().all(|handle| !handle.is_finished())
+    }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.handle.abort();
+        self.handles.iter().for_each(AbortHandle::abort);
     }
 }
 

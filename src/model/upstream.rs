@@ -34,7 +34,7 @@ document! {
         tls: UpstreamTls = UpstreamTls::default(),
         /// Whether HTTP/2 is spoken to `https` targets.
         http2: bool = false,
-        /// The engine whose metrics are read. Only "none" is supported yet.
+        /// The engine behind the targets, whose metrics are read: how much it has to do, how large its cache is, which models it serves.
         engine: Engine = Engine::None,
         /// How targets are asked whether they serve: a table, or "http", "tcp", "grpc" or "off" alone.
         health: Health = Health::default(),
@@ -130,6 +130,11 @@ document! {
     pub enum Engine {
         /// Not said.
         None = "none",
+        /// vLLM.
+        Vllm = "vllm",
+        /// SGLang.
+        Sglang = "sglang",
+        /// Text Generation Inference.
+        Tgi = "tgi",
     }
-    later ["vllm", "sglang", "tgi"]
 }

@@ -170,5 +170,7 @@ fn watched(
         },
         address: Arc::new(move || -> Option<SocketAddr> { state.address() }),
         health: target.health.clone(),
+        engine: settings.engine,
+        state: target.state.clone(),
     }
 }

@@ -17,6 +17,7 @@ use prometheus::{
 use super::declare::{
     Declarations, Declared, add, counter, counters, declared, gauge, gauges, histograms, numbers,
 };
+use super::engines::EngineMetrics;
 use super::offer::{FallenBack, GatewayMetrics, OfferMetrics, ServiceMetrics};
 use super::owned::Owners;
 use super::page::Page;
@@ -105,6 +106,8 @@ pub struct Metrics {
     pub(super) copies: IntCounterVec,
     /// Exchanges whose `post_response` stage was left out, because too many were in it.
     pub plugins_dropped: IntCounter,
+    /// Engines and their caches.
+    pub engines: EngineMetrics,
     /// Unix time at which the process started, seconds.
     pub started: Gauge,
 }
@@ -398,6 +401,7 @@ impl Metrics {
                     "Unix time at which the process started",
                 ))),
             ),
+            engines: EngineMetrics::new(r),
             fallen_back: Mutex::default(),
             offers: Arc::default(),
             services: Arc::default(),

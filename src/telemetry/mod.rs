@@ -4,16 +4,20 @@
 
 pub mod access;
 mod declare;
+mod engines;
 pub mod logger;
 pub mod metrics;
 mod offer;
 mod owned;
 mod page;
+mod scrape;
 pub mod supervisor;
 
 pub use access::AccessLog;
 pub use declare::Declared;
+pub use engines::EngineMetrics;
 pub use metrics::Metrics;
 pub use offer::{GatewayMetrics, Handles, OfferMetrics};
 pub use owned::Owned;
 pub use page::{Gauges, Page};
+pub use scrape::{Buckets, Scrape, quantile};

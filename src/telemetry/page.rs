@@ -19,6 +19,15 @@ impl Page {
 
     /// Begins the gauges of one declared name.
     pub fn gauges(&mut self, declared: &impl Collector) -> Gauges<'_> {
+        self.samples(declared, "gauge")
+    }
+
+    /// Begins what only ever grows, of one declared name.
+    pub fn counters(&mut self, declared: &impl Collector) -> Gauges<'_> {
+        self.samples(declared, "counter")
+    }
+
+    fn samples(&mut self, declared: &impl Collector, kind: &'static str) -> Gauges<'_> {
         let declared = declared.desc();
         let (name, help, labels) = match declared.first() {
             Some(desc) => (
@@ -30,6 +39,7 @@ impl Page {
         };
         Gauges {
             text: &mut self.text,
+            kind,
             name,
             help,
             labels,
@@ -46,6 +56,7 @@ impl Page {
 /// The gauges of one name.
 pub struct Gauges<'p> {
     text: &'p mut String,
+    kind: &'static str,
     name: String,
     help: String,
     labels: Vec<String>,
@@ -56,8 +67,8 @@ impl Gauges<'_> {
     /// One of them: its labels' values in the order of the declaration.
     pub fn add(&mut self, values: &[&str], value: f64) {
         if !std::mem::replace(&mut self.begun, true) {
-            let (name, help) = (&self.name, &self.help);
-            let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge");
+            let (name, help, kind) = (&self.name, &self.help, self.kind);
+            let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         }
         self.text.push_str(&self.name);
         for (n, (label, value)) in self.labels.iter().zip(values).enumerate() {

@@ -78,7 +78,9 @@ fn an_engine_dies_and_nobody_notices() {
     let (broken, refused) = (retries("reset"), retries("connect"));
     assert!(broken <= f64::from(clients), "{broken} broke off");
     assert!(refused >= 1.0, "it died unnoticed");
-    assert!(refused <= 5.0, "{refused} requests tried the dead engine");
+    // Five open the breaker; who was on the way there by then finds out for itself.
+    let most = f64::from(5 + clients - 1);
+    assert!(refused <= most, "{refused} requests tried the dead engine");
     let labels = [("upstream", "m")];
     let open = metrics.sum("tollgate_target_breaker_state", &labels);
     assert_eq!(open, 2.0, "one breaker is open: {label}");

@@ -1,5 +1,6 @@
 //! Nothing lost: an engine that dies, drowns or says 429 is not seen by the client while any other way to serve is left.
 
+mod cache_aware;
 mod chaos;
 mod fallback;
 mod health;

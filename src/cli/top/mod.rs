@@ -3,7 +3,6 @@
 //! A thread of its own asks, so that keys are answered while the gateway is not. Rates are those of the last few seconds.
 
 mod frame;
-mod prometheus;
 mod view;
 
 use std::collections::VecDeque;
@@ -17,11 +16,11 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use self::frame::Looking;
-use self::prometheus::Scrape;
 use self::view::{Look, Order, View};
 use super::ending::{Ended, end};
 use super::remote::{Api, Refused, Remote};
 use super::terminal::{plain, say, width};
+use crate::telemetry::Scrape;
 
 /// How often the gateway is asked.
 const PERIOD: Duration = Duration::from_secs(1);

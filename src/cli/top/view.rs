@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::prometheus::{Scrape, quantile};
+use crate::telemetry::{Scrape, quantile};
 
 /// One look: `/metrics` and `/v1/status`.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::server::{Manner, Server, Tongue, on_a_path, untrusted};
 use super::*;
-use crate::model::{Health, HttpProbe, HttpStatus, Probe, TargetUrl};
+use crate::model::{Engine, Health, HttpProbe, HttpStatus, Probe, TargetUrl};
 use tollgate_sdk::document::FromText;
 
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -45,6 +45,8 @@ fn watched(url: &str, probe: Probe) -> Watched {
         },
         address: Arc::new(move || address),
         health,
+        engine: Engine::None,
+        state: Arc::default(),
     }
 }
 

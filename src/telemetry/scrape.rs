@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// One line: a name, its labels, its value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sample {
+struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
@@ -14,27 +14,50 @@ pub(super) struct Sample {
 
 /// All samples of one scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Scrape {
+pub struct Scrape {
     samples: Vec<Sample>,
 }
 
 /// Upper bounds of a histogram's buckets in order, with how many observations are at most as large.
-pub(super) type Buckets = Vec<(f64, f64)>;
+pub type Buckets = Vec<(f64, f64)>;
 
 impl Scrape {
-    pub(super) fn parse(text: &str) -> Scrape {
+    /// Reads a whole page.
+    pub fn parse(text: &str) -> Scrape {
+        Scrape::parse_some(text, |_| true)
+    }
+
+    /// Reads the lines whose name is wanted, which is cheap on those that are not.
+    pub fn parse_some(text: &str, wanted: impl Fn(&str) -> bool) -> Scrape {
+        let name = |line: &str| {
+            let end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
+            line.get(..end).is_some_and(&wanted)
+        };
+        let lines = text.lines().filter(|line| name(line));
         Scrape {
-            samples: text.lines().filter_map(line).collect(),
+            samples: lines.filter_map(line).collect(),
         }
     }
 
+    /// The sum over all samples of the name, if there is any.
+    pub fn known(&self, name: &str) -> Option<f64> {
+        let mut samples = self.matching(name, &[]).peekable();
+        samples.peek()?;
+        Some(samples.map(|sample| sample.value).sum())
+    }
+
+    /// How many samples of the name there are.
+    pub fn count(&self, name: &str) -> usize {
+        self.matching(name, &[]).count()
+    }
+
     /// The sum over all samples of the name that have these labels.
-    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
     /// The sum over those of which a label is as wanted.
-    pub(super) fn sum_where(
+    pub fn sum_where(
         &self,
         name: &str,
         labels: &[(&str, &str)],
@@ -47,7 +70,7 @@ impl Scrape {
     }
 
     /// The values that a label has.
-    pub(super) fn values(&self, name: &str, label: &str) -> Vec<&str> {
+    pub fn values(&self, name: &str, label: &str) -> Vec<&str> {
         let samples = self.matching(name, &[]);
         samples
             .filter_map(|sample| sample.labels.get(label).map(String::as_str))
@@ -55,7 +78,7 @@ impl Scrape {
     }
 
     /// The buckets of a histogram, summed over all that have these labels.
-    pub(super) fn buckets(&self, name: &str, labels: &[(&str, &str)]) -> Buckets {
+    pub fn buckets(&self, name: &str, labels: &[(&str, &str)]) -> Buckets {
         let mut buckets: Buckets = Vec::new();
         for sample in self.matching(&format!("{name}_bucket"), labels) {
             let Some(bound) = sample.labels.get("le").and_then(|le| number(le)) else {
@@ -84,7 +107,7 @@ impl Scrape {
 
 /// The value below which this part of the observations lies: linear within a bucket, the largest finite bound beyond it. `None` without
 /// observations. Counters that have gone down since began anew.
-pub(super) fn quantile(part: f64, older: &Buckets, newer: &Buckets) -> Option<f64> {
+pub fn quantile(part: f64, older: &Buckets, newer: &Buckets) -> Option<f64> {
     let before = |bound: f64| {
         older
             .iter()
