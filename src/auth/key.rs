@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tollgate_sdk::plugin::Principal;
 
-use crate::model::{self, ModelPattern};
+use crate::model::{self, ModelPattern, Priority};
 
 /// Who was let in, and what of the gateway that opens.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub struct Key {
     pub(super) active: bool,
     /// Its users have another secret since.
     pub replaced: bool,
+    /// How urgent its requests are.
+    pub priority: Priority,
+    /// Its part beside others of that priority.
+    pub weight: u32,
 }
 
 /// What may be used; `None` is everything of its kind.
@@ -55,6 +59,8 @@ impl Key {
             expires_at,
             active: key.active,
             replaced: until.is_some(),
+            priority: key.priority,
+            weight: key.weight,
         }
     }
 
@@ -71,6 +77,8 @@ impl Key {
             warns_at: None,
             active: true,
             replaced: false,
+            priority: Priority::Default,
+            weight: 1,
         }
     }
 

@@ -120,6 +120,7 @@ mod tests {
                     usable,
                     key: Some(key),
                     prompt: None,
+                    patient: false,
                 };
                 ConsistentHash.pick(targets, &ask).unwrap().0
             })
@@ -134,6 +135,7 @@ mod tests {
                 usable,
                 key: Some(key),
                 prompt: None,
+                patient: false,
             };
             held.push(ConsistentHash.pick(targets, &ask).unwrap());
         }
@@ -187,6 +189,7 @@ mod tests {
                 usable: &all,
                 key: Some(7),
                 prompt: None,
+                patient: false,
             };
             held.push(ConsistentHash.pick(&targets, &ask).unwrap());
             let most = targets.iter().map(|t| t.state.in_flight()).max().unwrap();
@@ -221,7 +224,7 @@ mod tests {
             let mut held = Vec::new();
             for (comes, key, place) in steps {
                 if comes || held.is_empty() {
-                    let ask = Ask { usable: &usable, key: Some(key), prompt: None };
+                    let ask = Ask { usable: &usable, key: Some(key), prompt: None, patient: false };
                     let before = held.len();
                     let (i, guard) = ConsistentHash.pick(&targets, &ask).unwrap();
                     held.push(guard);

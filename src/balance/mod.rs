@@ -24,13 +24,12 @@ mod tests;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
 pub use budget::RetryBudget;
 pub use cache_aware::{
-    Asked, CacheAware, Caches, Computed, Explained, Foretold, Place as CachePlace, Terms,
+    CacheAware, Caches, Computed, Explained, Foretold, Place as CachePlace, Prompted, Terms,
 };
 pub use consistent_hash::{ConsistentHash, stable_hash};
 pub use freed::{Freed, Waiting};
@@ -38,7 +37,7 @@ pub use least_connections::LeastConnections;
 pub use power_of_two::PowerOfTwo;
 pub use prefix_hash::PrefixHash;
 pub use prompts::Prompts;
-pub use queue::{Place, Queue, Turn};
+pub use queue::{Claim, Place, Queue, Turn};
 pub use random::Random;
 pub use round_robin::RoundRobin;
 pub use sglang_cache_aware::{SglangCacheAware, Tree};
@@ -59,12 +58,14 @@ pub struct Target {
 /// What one request asks of a policy.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
-    /// Whether the target at an index may be chosen. Asked once per target and pick.
+    /// Whether the target at an index may be chosen. Prompted once per target and pick.
     pub usable: &'a dyn Fn(usize) -> Usable,
     /// The hash of what ties this request to others, for policies with affinity.
     pub key: Option<u64>,
     /// Its prompt, for policies that read it.
-    pub prompt: Option<Asked<'a>>,
+    pub prompt: Option<Prompted<'a>>,
+    /// Whether it can wait for a target with less to do.
+    pub patient: bool,
 }
 
 /// Whether a target may be chosen.
@@ -80,7 +81,7 @@ pub enum Usable {
 /// A way to choose among targets.
 pub trait Policy: Send + Sync + Debug {
     /// The index of the chosen target and its guard. `None` when none is usable, or all that are stand at their limit;
-    /// [`all_at_limit`] tells these apart.
+    /// [`Policy::all_full`] tells these apart.
     fn pick(&self, targets: &[Target], ask: &Ask<'_>) -> Option<(usize, Guard)>;
 
     /// In blocks of how many bytes it reads prompts, if it does.
@@ -88,8 +89,13 @@ pub trait Policy: Send + Sync + Debug {
         None
     }
 
-    /// Seconds of work that are before a new request at the target at this index, if that is known.
-    fn pending(&self, _index: usize) -> Option<Duration> {
+    /// Whether there are usable targets, and all of them have too much to do for this request: waiting would help.
+    fn all_full(&self, targets: &[Target], ask: &Ask<'_>) -> bool {
+        all_full(targets, ask, |_, _| false)
+    }
+
+    /// Seconds of work that the request brings, if that is known.
+    fn work(&self, _ask: &Ask<'_>) -> Option<f64> {
         None
     }
 
@@ -99,14 +105,15 @@ pub trait Policy: Send + Sync + Debug {
     }
 }
 
-/// Whether there are usable targets and every one of them is at its limit: waiting would help.
-pub fn all_at_limit(targets: &[Target], ask: &Ask<'_>) -> bool {
+/// Whether there are usable targets and every one of them is at its limit, or full: waiting would help.
+fn all_full(targets: &[Target], ask: &Ask<'_>, is_full: impl Fn(usize, &Target) -> bool) -> bool {
     let mut usable = targets
         .iter()
         .enumerate()
         .filter(|(i, _)| matches!((ask.usable)(*i), Usable::Yes(_)))
         .peekable();
-    usable.peek().is_some() && usable.all(|(_, target)| target.state.at_limit())
+    usable.peek().is_some()
+        && usable.all(|(i, target)| target.state.at_limit() || is_full(i, target))
 }
 
 /// The smallest share of its weight that a usable target can have.

@@ -31,12 +31,12 @@ mod tests {
 
     use super::*;
     use crate::balance::tests::{any, targets};
-    use crate::balance::{Asked, Target};
+    use crate::balance::{Prompted, Target};
 
     fn owner(targets: &[Target], text: &str) -> usize {
         let body = format!(r#"{{"prompt":"{text}"}}"#);
         let prompt = prompt(body.as_bytes(), "m", 128);
-        let asked = Asked {
+        let asked = Prompted {
             prompt: &prompt,
             streamed: true,
         };

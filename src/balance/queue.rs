@@ -1,13 +1,19 @@
 //! Where requests of one service wait: told to come back later, or for a target with room.
 //!
-//! Bounded, first come first served. A [`Place`] is taken at arrival and keeps its number for as long as the request
-//! waits; a [`Turn`] lets it send. Both are given back on drop, so a client that leaves frees its place at once.
+//! Bounded. A [`Place`] is taken at arrival and keeps its number for as long as the request
+//! waits; a [`Turn`] lets it send. Who goes next is [`order`]'s to say: first come first served among those that say nothing of themselves. Both are given back on drop, so a client that leaves frees its place at once.
 //! Waiting costs a map entry and whatever timer the waiter brings, no thread.
+
+mod order;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
+
+pub use self::order::Claim;
+use self::order::{Order, Rank};
 
 /// One service's queue. Its bounds are arguments, since they may change while requests wait.
 #[derive(Debug, Default)]
@@ -23,7 +29,16 @@ struct State {
     sending: usize,
     workers: usize,
     /// Those whose delay is over, by arrival.
-    due: BTreeMap<u64, oneshot::Sender<()>>,
+    due: BTreeMap<u64, Call>,
+    order: Order,
+}
+
+/// How one that is due is called.
+#[derive(Debug)]
+struct Call {
+    claim: Claim,
+    since: Instant,
+    turn: oneshot::Sender<()>,
 }
 
 /// A request's place in the queue.
@@ -31,6 +46,8 @@ struct State {
 pub struct Place {
     queue: Arc<Queue>,
     number: u64,
+    claim: Claim,
+    since: Instant,
     counted: bool,
 }
 
@@ -48,6 +65,11 @@ impl Queue {
 
     /// Takes a place, unless `size` are taken.
     pub fn enter(self: &Arc<Self>, size: usize) -> Option<Place> {
+        self.enter_as(size, Claim::default())
+    }
+
+    /// The same, for a request that says who it is.
+    pub fn enter_as(self: &Arc<Self>, size: usize, claim: Claim) -> Option<Place> {
         let mut state = self.lock();
         if state.waiting >= size {
             return None;
@@ -57,6 +79,8 @@ impl Queue {
         Some(Place {
             queue: self.clone(),
             number: state.next,
+            claim,
+            since: Instant::now(),
             counted: true,
         })
     }
@@ -69,28 +93,44 @@ impl Queue {
 }
 
 impl State {
-    /// Lets the earliest of those that are due send, as long as there are workers.
+    /// Lets the first of those that are due send, as long as there are workers.
     fn dispatch(&mut self) {
         while self.sending < self.workers {
-            let Some((_, turn)) = self.due.pop_first() else {
+            let first = self.first(Instant::now()).map(|(number, _)| number);
+            let Some(call) = first.and_then(|number| self.due.remove(&number)) else {
                 return;
             };
             // One that left meanwhile takes no turn.
-            if turn.send(()).is_ok() {
+            if call.turn.send(()).is_ok() {
                 self.sending += 1;
             }
         }
+    }
+
+    /// Who is next of those that are due.
+    fn first(&self, now: Instant) -> Option<(u64, Rank)> {
+        let due = self.due.iter();
+        let ranked = due.map(|(number, call)| {
+            let waited = now.saturating_duration_since(call.since);
+            (*number, self.order.rank(&call.claim, waited, *number))
+        });
+        ranked.min_by(|(_, a), (_, b)| a.total_cmp(b))
     }
 }
 
 impl Place {
     /// Waits until it is this request's turn: at most `workers` send at the same time, and of those that are due the
-    /// one that came first goes first. The place no longer counts as waiting while the turn is held.
+    /// first by their order goes first. The place no longer counts as waiting while the turn is held.
     pub async fn turn(&mut self, workers: usize) -> Turn {
         let called = {
             let mut state = self.queue.lock();
             state.workers = workers.max(1);
             let (call, called) = oneshot::channel();
+            let call = Call {
+                claim: self.claim.clone(),
+                since: self.since,
+                turn: call,
+            };
             state.due.insert(self.number, call);
             state.dispatch();
             called
@@ -111,6 +151,21 @@ impl Place {
         Turn {
             queue: self.queue.clone(),
         }
+    }
+
+    /// Whether another that is due goes before this one by now.
+    pub fn is_outranked(&self) -> bool {
+        let state = self.queue.lock();
+        let now = Instant::now();
+        let waited = now.saturating_duration_since(self.since);
+        let own = state.order.rank(&self.claim, waited, self.number);
+        let first = state.first(now);
+        first.is_some_and(|(_, rank)| rank.total_cmp(&own).is_lt())
+    }
+
+    /// It is served: what it takes is its owner's.
+    pub fn served(&self) {
+        self.queue.lock().order.served(&self.claim);
     }
 
     /// Waits again, with the old number: who was told to come back does not go to the end.
@@ -148,6 +203,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.waiting = state.waiting.saturating_sub(usize::from(self.counted));
+        if state.waiting == 0 && state.due.is_empty() {
+            // Nobody waits, so nobody has had more than another.
+            state.order = Order::default();
+        }
     }
 }
 
@@ -160,97 +219,4 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn first_come_first_served_whatever_becomes_due_first() {
-        let queue = Arc::new(Queue::default());
-        let mut blocker = queue.enter(9).unwrap();
-        let held = blocker.turn(1).await;
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut tasks = Vec::new();
-        for (i, delay) in [30, 10, 20].into_iter().enumerate() {
-            let mut place = queue.enter(9).unwrap();
-            let order = order.clone();
-            tasks.push(tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(delay)).await;
-                let _turn = place.turn(1).await;
-                order.lock().unwrap().push(i);
-            }));
-        }
-        while queue.lock().due.len() < 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        drop(held);
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
-        drop(blocker);
-        let state = queue.lock();
-        assert_eq!((state.waiting, state.sending, state.due.len()), (0, 0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_and_a_departure_makes_room() {
-        let queue = Arc::new(Queue::default());
-        let first = queue.enter(2).unwrap();
-        let second = queue.enter(2).unwrap();
-        assert!(queue.enter(2).is_none());
-        drop(first);
-        let third = queue.enter(2).unwrap();
-        assert_eq!(queue.depth(), 2);
-        drop((second, third));
-        assert_eq!(queue.depth(), 0);
-    }
-
-    #[tokio::test]
-    async fn who_leaves_while_due_takes_no_turn() {
-        let queue = Arc::new(Queue::default());
-        let mut a = queue.enter(9).unwrap();
-        let held = a.turn(1).await;
-        let mut b = queue.enter(9).unwrap();
-        {
-            let waiting = b.turn(1);
-            tokio::pin!(waiting);
-            assert!(
-                tokio::time::timeout(Duration::from_millis(5), &mut waiting)
-                    .await
-                    .is_err()
-            );
-        }
-        drop(held);
-        assert_eq!(queue.lock().sending, 0);
-        let mut c = queue.enter(9).unwrap();
-        let turn = tokio::time::timeout(Duration::from_secs(1), c.turn(1)).await;
-        assert!(turn.is_ok());
-    }
-
-    #[tokio::test]
-    async fn no_more_than_the_workers_send() {
-        let queue = Arc::new(Queue::default());
-        let most = Arc::new(Mutex::new((0, 0)));
-        let tasks: Vec<_> = (0..50)
-            .map(|_| {
-                let (mut place, most) = (queue.enter(50).unwrap(), most.clone());
-                tokio::spawn(async move {
-                    let _turn = place.turn(4).await;
-                    {
-                        let mut most = most.lock().unwrap();
-                        most.0 += 1;
-                        most.1 = most.1.max(most.0);
-                    }
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                    most.lock().unwrap().0 -= 1;
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert_eq!(most.lock().unwrap().1, 4);
-    }
-}
+mod tests;

@@ -74,6 +74,7 @@ mod tests {
             usable: &usable,
             key: None,
             prompt: None,
+            patient: false,
         };
         let second = (0..1_000)
             .filter_map(|_| policy.pick(&targets, &ask))

@@ -119,7 +119,7 @@ mod tests {
     use tollgate_sdk::llm::prompt::{Prompt, prompt};
 
     use super::*;
-    use crate::balance::Asked;
+    use crate::balance::Prompted;
     use crate::balance::tests::{any, targets};
 
     fn of(targets: &[Target], settings: model::SglangCacheAware) -> SglangCacheAware {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn pick(policy: &SglangCacheAware, targets: &[Target], prompt: &Prompt) -> (usize, Guard) {
-        let asked = Asked {
+        let asked = Prompted {
             prompt,
             streamed: true,
         };

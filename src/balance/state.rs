@@ -157,6 +157,7 @@ impl Guard {
     pub fn first_byte(&mut self) {
         if let Some(charge) = &mut self.charge {
             charge.first_byte();
+            self.state.freed.tell();
         }
     }
 

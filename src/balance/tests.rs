@@ -27,6 +27,7 @@ pub(super) fn any() -> Ask<'static> {
         usable: &|_| Usable::Yes(1.0),
         key: None,
         prompt: None,
+        patient: false,
     }
 }
 
@@ -108,6 +109,7 @@ fn who_is_not_usable_is_never_chosen() {
                 usable,
                 key: Some(3),
                 prompt: None,
+                patient: false,
             };
             policy.pick(&targets, &ask).map(|(i, _)| i)
         };
@@ -130,10 +132,10 @@ fn who_is_not_usable_is_never_chosen() {
 #[test]
 fn a_full_pool_is_told_from_one_that_is_down() {
     let targets = targets(&[1, 1]);
-    assert!(!all_at_limit(&targets, &any()));
+    assert!(!Random.all_full(&targets, &any()));
     targets.iter().for_each(|t| t.state.set_limit(1));
     let _held: Vec<_> = targets.iter().map(|t| t.state.try_hold()).collect();
-    assert!(all_at_limit(&targets, &any()));
+    assert!(Random.all_full(&targets, &any()));
     for policy in policies() {
         assert!(policy.pick(&targets, &any()).is_none());
     }
@@ -141,8 +143,9 @@ fn a_full_pool_is_told_from_one_that_is_down() {
         usable: &|_| Usable::No,
         key: None,
         prompt: None,
+        patient: false,
     };
-    assert!(!all_at_limit(&targets, &down));
+    assert!(!Random.all_full(&targets, &down));
 }
 
 /// Poisson arrivals at targets whose answers take 20 ms to 400 ms on average.

@@ -7,7 +7,7 @@ use tollgate_sdk::llm::prompt::prompt;
 
 use super::Control;
 use super::status::id;
-use crate::balance::{Ask, Asked, CachePlace, Told, Usable};
+use crate::balance::{Ask, CachePlace, Prompted, Told, Usable};
 use crate::snapshot::{Snapshot, Target, Upstream};
 use crate::telemetry::EngineMetrics;
 use crate::telemetry::Page;
@@ -91,10 +91,11 @@ impl Control {
         let ask = Ask {
             usable: &usable,
             key: None,
-            prompt: Some(Asked {
+            prompt: Some(Prompted {
                 prompt: &prompt,
                 streamed: peek.stream == Some(true),
             }),
+            patient: false,
         };
         let explained = policy.explain(&upstream.view, &ask);
         let targets = upstream.targets.iter().enumerate();

@@ -52,6 +52,11 @@ document! {
         rotated_at: Option<Moment>,
         /// Whether it opens anything.
         active: bool = true,
+        /// How urgent its users' requests are where requests wait for a target: the urgent go first.
+        priority: Priority = Priority::Default,
+        /// Its part beside other keys of the same priority where requests wait.
+        #[range(1..=1000)]
+        weight: u32 = 1,
         /// How much its users may ask for: `{ rate_limiter = {…}, token_rate_limiter = {…}, concurrency_limiter = {…} }` with the settings of those plugins,
         /// or just the limits of the first: `{ global = { limit = 100, window = "1m" } }`.
         limits: KeyLimits = KeyLimits::default(),
@@ -68,6 +73,18 @@ document! {
         /// Its secret; `"${NAME}"` or `{ file = "path" }` keep it out of this file.
         #[example = "${TEAM_A_KEY}"]
         secret: Option<Secret<String>>,
+    }
+}
+
+document! {
+    /// How urgent requests are.
+    pub enum Priority {
+        /// Somebody is waiting for it.
+        Interactive = "interactive",
+        /// As any other.
+        Default = "default",
+        /// It may take a while: it goes last, but never later than half a minute for each class after it came.
+        Bulk = "bulk",
     }
 }
 

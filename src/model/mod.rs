@@ -33,7 +33,7 @@ use tollgate_sdk::document::{Document, Field, Json};
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
-pub use key::{Key, KeyHash, Moment, Previous};
+pub use key::{Key, KeyHash, Moment, Previous, Priority};
 pub use key_limits::{KeyBudget, KeyLimits};
 pub use listener::Listener;
 pub use name::Name;

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, COOKIE};
 use pingora_http::RequestHeader;
 use tollgate_sdk::llm::prompt::prompt as prompt_of;
 
 use super::exchange::{Body, Exchange};
-use crate::balance::Asked;
-use crate::model::HashKey;
+use crate::balance::{Ask, Claim, Prompted, Usable, stable_hash};
+use crate::model::{HashKey, Priority};
+use crate::snapshot::Offer;
 
 /// The hash of what ties this request to others, where the policy asks for it.
 pub(super) fn key(head: &RequestHeader, x: &Exchange) -> Option<u64> {
@@ -72,12 +74,45 @@ pub(super) fn read_prompt(x: &mut Exchange) {
 }
 
 /// The prompt, as the service's policy asks for it.
-pub(super) fn prompt(x: &Exchange) -> Option<Asked<'_>> {
+pub(super) fn prompt(x: &Exchange) -> Option<Prompted<'_>> {
     let block = x.offer.as_ref()?.service.upstream.policy.reads_prompts()?;
     let (known, prompt) = x.prompt.as_ref()?;
     let streamed = x.peek.as_ref().and_then(|peek| peek.stream);
-    (*known == block).then_some(Asked {
+    (*known == block).then_some(Prompted {
         prompt,
         streamed: streamed == Some(true),
     })
+}
+
+impl Exchange {
+    /// Whether its service lets it wait for a target with less to do.
+    pub(super) fn is_patient(&self) -> bool {
+        let queued = |offer: &Arc<Offer>| offer.service.queue.is_some();
+        self.replayable && self.offer.as_ref().is_some_and(queued)
+    }
+
+    /// What it says of itself where requests wait.
+    pub(super) fn claim(&self) -> Claim {
+        /// Bytes of a prompt that make requests alike enough to be served one after the other.
+        const HEAD: usize = 4096;
+        let upstream = self.offer.as_ref().map(|offer| &offer.service.upstream);
+        let ask = Ask {
+            usable: &|_| Usable::No,
+            key: None,
+            prompt: prompt(self),
+            patient: true,
+        };
+        let blocks = self.prompt.as_ref().map(|(block, prompt)| {
+            let head = (HEAD / block).max(1).min(prompt.blocks.len());
+            prompt.blocks.get(head.checked_sub(1)?).copied()
+        });
+        let key = self.key.as_ref();
+        Claim {
+            class: key.map_or(Priority::Default, |key| key.priority) as u8,
+            owner: key.map_or(0, |key| stable_hash(key.principal.id.as_bytes())),
+            weight: key.map_or(1, |key| key.weight),
+            work: upstream.and_then(|upstream| upstream.policy.work(&ask)),
+            head: blocks.flatten(),
+        }
+    }
 }

@@ -20,7 +20,7 @@ use super::exchange::{Attempt, Exchange};
 use super::plugins;
 use super::recover::{room, while_present};
 use super::reply::Rejection;
-use crate::balance::{Ask, Guard, Usable, all_at_limit};
+use crate::balance::{Ask, Guard, Usable};
 use crate::health::{Standing, Ticket, least_bad};
 use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream};
@@ -148,6 +148,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
             usable: &usable,
             key,
             prompt: affinity::prompt(x),
+            patient: x.is_patient(),
         };
         // A half-open target whose one place was just taken lets nobody in: then the rest is asked.
         for _ in 0..upstream.view.len() {
@@ -162,7 +163,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
                 return Found::Target(index, guard, ticket);
             }
         }
-        full |= all_at_limit(&upstream.view, &ask);
+        full |= upstream.policy.all_full(&upstream.view, &ask);
     }
     if full { Found::Full } else { Found::Nobody }
 }

@@ -48,7 +48,7 @@ pub struct CacheAware {
 
 /// A request's prompt, as far as policies go by it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Prompted<'a> {
     /// What it begins with.
     pub prompt: &'a Prompt,
     /// Whether its answer is a stream, whose first byte comes when the prompt is computed.
@@ -105,6 +105,14 @@ impl CacheAware {
             terms: terms.into_vec(),
             rates: known.iter().map(|known| known.rate).collect(),
         }
+    }
+
+    /// Whether a request that can wait had better.
+    fn has_too_much(&self, index: usize, ask: &Ask<'_>) -> bool {
+        let most = self.settings.max_pending.filter(|_| ask.patient);
+        let place = self.places.get(index);
+        most.zip(place)
+            .is_some_and(|(most, place)| place.pending() > most.as_secs_f64())
     }
 
     fn tokens(&self, ask: &Ask<'_>) -> f64 {
@@ -242,6 +250,11 @@ impl CacheAware {
 impl Policy for CacheAware {
     fn pick(&self, targets: &[Target], ask: &Ask<'_>) -> Option<(usize, Guard)> {
         let mut weights = weights(targets, ask);
+        for (i, weight) in weights.iter_mut().enumerate() {
+            if self.has_too_much(i, ask) {
+                *weight = 0.0;
+            }
+        }
         // Held until the prompt is put in, so that of two that come together the second follows the first.
         let mut index = self.caches.index();
         let matched = self.look(&mut index, targets, ask);
@@ -262,9 +275,16 @@ impl Policy for CacheAware {
         Some(self)
     }
 
-    fn pending(&self, index: usize) -> Option<Duration> {
-        let place = self.places.get(index)?;
-        Duration::try_from_secs_f64(place.pending()).ok()
+    fn all_full(&self, targets: &[Target], ask: &Ask<'_>) -> bool {
+        super::all_full(targets, ask, |i, _| self.has_too_much(i, ask))
+    }
+
+    fn work(&self, ask: &Ask<'_>) -> Option<f64> {
+        ask.prompt?;
+        let rate =
+            place::usual(&self.places).map_or(f64::from(self.settings.prefill_rate), |s| 1.0 / s);
+        let tokens = self.tokens(ask);
+        Some(cost::prefill(&self.settings, rate, tokens, tokens))
     }
 }
 

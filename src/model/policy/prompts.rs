@@ -28,6 +28,10 @@ document! {
         load: Duration = Duration::from_millis(50),
         /// How long a target that has nothing cached yet gets only a quarter of the prompts that nobody has.
         warm_up: Duration = Duration::from_secs(60),
+        /// A target with more work than this before it takes no more, where the service lets requests wait (`queue`): they are placed when there is
+        /// room, and by what is known then.
+        #[example = "3s"]
+        max_pending: Option<Duration>,
         /// The time to first token to be kept: a target that is expected to break it is passed over for one that is not.
         #[example = "2s"]
         slo: Option<Duration>,

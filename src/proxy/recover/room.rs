@@ -1,7 +1,7 @@
 //! Waiting for a target with room, when all that are to be trusted stand at their limit.
 //!
-//! First come first served: those who wait take turns in the service's line, and only its head looks for a place
-//! whenever one is given back.
+//! Those who wait take turns in the service's line, and only its head looks for a place whenever one is given back; so who is placed, and
+//! where, is decided when there is room. Keys share by their weight, and the urgent go first (see [`crate::balance::Queue`]).
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(in crate::proxy) async fn wait(
     };
     let state = &offer.service.state;
     let size = (settings.size as usize).saturating_sub(state.queue.depth());
-    let Some(mut place) = state.room.enter(size) else {
+    let Some(mut place) = state.room.enter_as(size, x.claim()) else {
         return Ok(None);
     };
     let began = Instant::now();
@@ -57,16 +57,21 @@ pub(in crate::proxy) async fn wait(
     let key = affinity::key(session.req_header(), x);
     let mut waiting = target.state.freed().waiting();
     let look = async {
-        // The turn is given on once a place is held.
-        let _turn = place.turn(1).await;
-        // The head of the line waits like the others.
-        place.again();
         loop {
-            match peer::try_find(x, key, Instant::now()) {
-                Found::Target(index, guard, ticket) => return Some((index, guard, ticket)),
-                Found::Nobody => return None,
-                Found::Full => {
-                    let _ = timeout(LOOK, waiting.freed()).await;
+            // The turn is given on once a place is held, or another is to go first.
+            let _turn = place.turn(1).await;
+            // The head of the line waits like the others.
+            place.again();
+            while !place.is_outranked() {
+                match peer::try_find(x, key, Instant::now()) {
+                    Found::Target(index, guard, ticket) => {
+                        place.served();
+                        return Some((index, guard, ticket));
+                    }
+                    Found::Nobody => return None,
+                    Found::Full => {
+                        let _ = timeout(LOOK, waiting.freed()).await;
+                    }
                 }
             }
         }

@@ -27,7 +27,7 @@ fn prompt(family: u64, shared: usize, own: u64, tokens: usize) -> Prompt {
 }
 
 fn ask(prompt: &Prompt) -> Ask<'_> {
-    let asked = Asked {
+    let asked = Prompted {
         prompt,
         streamed: true,
     };
@@ -236,7 +236,7 @@ fn an_answer_that_is_no_stream_is_charged_only_as_long_as_its_prompt_takes() {
     let targets = targets(&[1]);
     let policy = policy(&targets, model::CacheAware::default());
     let prompt = prompt(1, 0, 0, 640);
-    let asked = Asked {
+    let asked = Prompted {
         prompt: &prompt,
         streamed: false,
     };
