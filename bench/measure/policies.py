@@ -6,14 +6,23 @@ import sys
 import system
 from system import Failure
 
-# What each adds to the upstream's configuration. `{speed}` is how many times as fast the model is played.
+
+
+def cache_aware(speed):
+    """Its defaults are in seconds of an engine, and here a second of the model is a `speed`th of one. (What cannot be told: that the
+    price of doing work twice rises by one for every second that is waited. It rises too slowly here, to the policy's harm.)"""
+    return (f'policy = {{ name = "cache_aware", prefill_rate = {8000 * speed:.0f}, attention = {2.5e-9 / speed:.4g}, '
+            f'load = "{max(1, round(50 / speed))}ms", warm_up = "{max(1, round(60_000 / speed))}ms" }}')
+
+
+# What each adds to the upstream's configuration when the model is played so many times as fast.
 POLICIES = {
-    "round_robin": 'policy = "round_robin"',
-    "random": 'policy = "random"',
-    "least_connections": 'policy = "least_connections"',
-    "power_of_two": 'policy = "power_of_two"',
-    "sglang_cache_aware": 'policy = "sglang_cache_aware"',
-    "cache_aware": 'policy = "cache_aware"',
+    "round_robin": lambda speed: 'policy = "round_robin"',
+    "random": lambda speed: 'policy = "random"',
+    "least_connections": lambda speed: 'policy = "least_connections"',
+    "power_of_two": lambda speed: 'policy = "power_of_two"',
+    "sglang_cache_aware": lambda speed: 'policy = "sglang_cache_aware"',
+    "cache_aware": cache_aware,
 }
 PEERS = {"sglang": "sglang-router, cache_aware"}
 
@@ -30,7 +39,7 @@ def start(starter, name, urls, speed):
     port, admin = system.free_port(), system.free_port()
     values = {
         "admin": f"127.0.0.1:{admin}",
-        "policy": POLICIES[name].replace("{speed}", f"{speed:g}"),
+        "policy": POLICIES[name](speed),
         "targets": ", ".join(f'"{url}"' for url in urls),
     }
     file = starter.configuration("replay.toml", name, port, **values)

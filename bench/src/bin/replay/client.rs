@@ -130,3 +130,119 @@ fn finished(answer: &Answer, first: Instant, ended: Instant) -> Result<Seen, Str
         usage,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use tollgate_bench::engine::{Engine, EngineConfig, FaultStep};
+
+    use super::*;
+    use crate::body;
+    use crate::trace::Line;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn line() -> Line {
+        Line {
+            timestamp: 0.0,
+            input_length: 1500,
+            output_length: 3,
+            hash_ids: vec![0, 1, 2],
+        }
+    }
+
+    fn engine(config: EngineConfig) -> Engine {
+        Engine::start(EngineConfig {
+            cache_blocks: 100,
+            block_size: 512,
+            ..config
+        })
+        .unwrap()
+    }
+
+    /// What each of so many requests, one after the other, came to.
+    fn ask(
+        connections: &Connections,
+        times: usize,
+        mut between: impl FnMut(),
+    ) -> Vec<Result<Seen, String>> {
+        let request = body::request(&line(), connections.address, "m");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut seen = Vec::new();
+            for _ in 0..times {
+                seen.push(connections.ask(&request).await);
+                between();
+            }
+            seen
+        })
+    }
+
+    #[test]
+    fn answers_tell_tokens_and_whole_blocks_that_were_cached() {
+        let engine = engine(EngineConfig::default());
+        let connections = Connections::new(engine.address(), PATIENCE);
+        let seen = ask(&connections, 2, || ());
+        let usage: Vec<_> = seen
+            .into_iter()
+            .map(|seen| seen.unwrap().usage)
+            .map(|usage| (usage.prompt_tokens, usage.cached(), usage.completion_tokens))
+            .collect();
+        // The third block of 1,500 tokens is not full.
+        assert_eq!(usage, [(1500, 0, 3), (1500, 1024, 3)]);
+        assert_eq!(engine.state().connections, 1);
+    }
+
+    #[test]
+    fn the_first_token_is_waited_for_and_not_the_head() {
+        let ttft = Duration::from_millis(120);
+        let engine = engine(EngineConfig {
+            ttft,
+            ..EngineConfig::default()
+        });
+        let connections = Connections::new(engine.address(), PATIENCE);
+        let start = Instant::now();
+        let seen = ask(&connections, 1, || ()).remove(0).unwrap();
+        assert!(seen.first - start >= ttft && seen.ended >= seen.first);
+    }
+
+    #[test]
+    fn anything_but_a_whole_stream_is_a_failure() {
+        let engine = engine(EngineConfig::default());
+        let cases = [
+            ("status=503", "status 503"),
+            ("close-after=1", "broke"),
+            ("drop", "without an answer"),
+            ("stall-after=1", "in time"),
+        ];
+        for (fault, word) in cases {
+            engine.set_faults([FaultStep::always(fault.parse().unwrap())]);
+            let patience = Duration::from_millis(300);
+            let connections = Connections::new(engine.address(), patience);
+            let failure = ask(&connections, 1, || ()).remove(0).unwrap_err();
+            assert!(failure.contains(word), "{fault}: {failure}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_while_idle_is_replaced() {
+        let first = engine(EngineConfig::default());
+        let address = first.address();
+        let connections = Connections::new(address, PATIENCE);
+        let (mut old, mut new) = (Some(first), None);
+        let seen = ask(&connections, 2, || {
+            if let Some(engine) = old.take() {
+                engine.stop();
+                new = Some(self::engine(EngineConfig {
+                    address,
+                    ..EngineConfig::default()
+                }));
+            }
+        });
+        assert!(seen.iter().all(Result::is_ok), "{seen:?}");
+        assert_eq!(new.unwrap().state().started, 1);
+    }
+}
