@@ -37,8 +37,7 @@ fn whoever_waits_behind_the_same_prompt_finds_it_computed() {
     assert!(page.contains("vllm:num_requests_waiting{engine=\"0\",model_name=\"sim-model\"} 1"));
     assert_eq!(cached(&first.reply().unwrap()), 0);
     assert_eq!(cached(&second.reply().unwrap()), 96);
-    let state = engine.state();
-    assert_eq!((state.running, state.waiting), (0, 0));
+    let state = eventually(&engine, |state| state.running == 0 && state.waiting == 0);
     // 104 tokens, then 8: what is counted is the model's time, not the clock's.
     assert!(
         (state.prefill_seconds - 0.3 * 112.0 / 104.0).abs() < 0.01,
