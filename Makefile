@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build install deb test check fmt bench bench-upgrade storm fuzz schema docs
+.PHONY: help setup demo build install deb test check fmt bench bench-replay bench-upgrade storm fuzz schema docs
 
 CARGO ?= cargo
 
@@ -73,6 +73,9 @@ docs: ## write the pages of docs/ that are made from the code anew
 
 bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
 	python3 bench/measure/run.py $(ARGS)
+
+bench-replay: setup ## a trace of requests onto engines with prefix caches, policy after policy; ARGS="--rate 1.0,1.3 --peers sglang"
+	python3 bench/measure/replay.py $(ARGS)
 
 bench-upgrade: setup ## 20 upgrades under load; ARGS="--upgrades 5 --seconds 30"
 	python3 bench/measure/upgrade.py $(ARGS)

@@ -52,6 +52,18 @@ struct Arguments {
     /// Uncached prompt tokens computed per second. 0: at once
     #[arg(long, default_value_t = 0, value_name = "N")]
     prefill_rate: u64,
+    /// Attention's part of prefill, seconds per token squared: u new tokens of L take u / rate + this * u * (L - u/2)
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    prefill_quadratic: f64,
+    /// Growth of the time between tokens with each request that runs: 0.02 means 2 %
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    batch_slowdown: f64,
+    /// Tokens in one event of a stream; the first always goes by itself
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    stream_interval: usize,
+    /// Divide all these times by it: 20 plays a model twenty times as fast
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    speed: f64,
     /// Hold a stream's head back until its first token
     #[arg(long)]
     late_head: bool,
@@ -141,6 +153,10 @@ fn settings(arguments: Arguments) -> io::Result<EngineConfig> {
         cache_blocks: arguments.cache_blocks,
         block_size: arguments.block_size,
         prefill_rate: arguments.prefill_rate,
+        prefill_quadratic: arguments.prefill_quadratic,
+        batch_slowdown: arguments.batch_slowdown,
+        stream_interval: arguments.stream_interval,
+        speed: arguments.speed,
         seed: arguments.seed,
         threads: arguments.threads,
         tls,

@@ -1,7 +1,7 @@
 //! What Tollgate is tested and measured with: the simulated inference engine.
 //!
 //! The library is used in-process, by tests and by `tollgate demo`; the programs in `src/bin` offer the
-//! same from the command line. Nothing here depends on the gateway.
+//! same from the command line, and share `answer`. Nothing here depends on the gateway.
 
 #![cfg_attr(
     test,
@@ -14,4 +14,7 @@
     )
 )]
 
+#[cfg(feature = "bin")]
+pub mod answer;
 pub mod engine;
+pub mod random;

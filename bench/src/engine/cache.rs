@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::text::hash;
 
-/// Bytes that count as one token.
-pub(super) const TOKEN_BYTES: usize = 4;
+/// Bytes of a prompt's text that count as one token.
+pub const TOKEN_BYTES: usize = 4;
 
 /// Tokens in a text of this many bytes.
 pub(super) fn tokens_in(bytes: usize) -> usize {
@@ -88,6 +88,19 @@ impl PrefixCache {
         }
     }
 
+    /// Gives pinned blocks back that were never computed: nobody will find them.
+    pub(super) fn discard(&mut self, names: &[u64]) {
+        for name in names {
+            let Some(block) = self.blocks.get_mut(name) else {
+                continue;
+            };
+            block.pins = block.pins.saturating_sub(1);
+            if block.pins == 0 {
+                self.blocks.remove(name);
+            }
+        }
+    }
+
     /// Share of the blocks that running requests hold, 0 to 1.
     pub(super) fn usage(&self) -> f64 {
         (self.blocks.len() - self.idle.len()) as f64 / self.capacity.max(1) as f64
@@ -159,5 +172,17 @@ mod tests {
         assert_eq!(run(&mut cache, &[1]), 1);
         cache.clear();
         assert_eq!(cache.len(), 0);
+    }
+
+    #[test]
+    fn discarded_blocks_are_not_found_unless_somebody_else_holds_them() {
+        let mut cache = PrefixCache::new(4);
+        cache.pin(&[1, 2]);
+        cache.pin(&[1, 3]);
+        cache.discard(&[1, 2]);
+        assert_eq!(cache.len(), 2);
+        cache.release(&[1, 3]);
+        assert_eq!(run(&mut cache, &[1, 2]), 1);
+        assert_eq!(run(&mut cache, &[1, 3]), 2);
     }
 }

@@ -32,6 +32,15 @@ pub struct EngineConfig {
     pub block_size: usize,
     /// Uncached prompt tokens computed per second, one prompt at a time. 0: no time at all.
     pub prefill_rate: u64,
+    /// Attention's part of prefill, in seconds per token squared: computing u tokens at the end of a prompt of L
+    /// takes u / `prefill_rate` + this · u · (L − u / 2).
+    pub prefill_quadratic: f64,
+    /// Growth of `itl` with each request that runs: 0.02 means 2 %.
+    pub batch_slowdown: f64,
+    /// Tokens in one event of a stream. The first always goes by itself. 0 is 1.
+    pub stream_interval: usize,
+    /// All the times above are divided by it: 20 plays a model twenty times as fast.
+    pub speed: f64,
     /// Text, identifiers and jitter follow from this and the request's content.
     pub seed: u64,
     /// Worker threads, each with its own runtime. Connections are dealt out in turn.
@@ -64,6 +73,10 @@ impl Default for EngineConfig {
             cache_blocks: 0,
             block_size: 16,
             prefill_rate: 0,
+            prefill_quadratic: 0.0,
+            batch_slowdown: 0.0,
+            stream_interval: 1,
+            speed: 1.0,
             seed: 0,
             threads: 1,
             tls: None,

@@ -95,6 +95,9 @@ pub(super) struct Counters {
     pub(super) whole_request: Histogram,
     pub(super) queue: Histogram,
     pub(super) prefill: Histogram,
+    /// By how much ends of prefill came late, in nanoseconds: all together, and the worst.
+    pub(super) late: AtomicU64,
+    pub(super) latest: AtomicU64,
 }
 
 const TTFT_BOUNDS: &[f64] = &[
@@ -133,6 +136,8 @@ impl Default for Counters {
             whole_request: Histogram::new(REQUEST_BOUNDS),
             queue: Histogram::new(REQUEST_BOUNDS),
             prefill: Histogram::new(REQUEST_BOUNDS),
+            late: AtomicU64::default(),
+            latest: AtomicU64::default(),
         }
     }
 }
@@ -159,6 +164,8 @@ impl Counters {
             &self.cache_hits,
             &self.stopped,
             &self.cut_short,
+            &self.late,
+            &self.latest,
         ];
         for total in totals.into_iter().chain(&self.paths) {
             total.store(0, Relaxed);

@@ -1,13 +1,11 @@
-//! The model's part of an exchange: queue, prefill, tokens.
+//! The model's part of an exchange: what is asked, and the tokens of the answer.
 //!
 //! Turns an API call into an answer at the pace the configuration and the faults ask for. Every
 //! wait ends when the client leaves; slot and cache blocks go back by their guards.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::call::Call;
@@ -15,6 +13,7 @@ use super::clock;
 use super::counters::Endpoint;
 use super::exchange::{Body, Exchange};
 use super::faults::{Cut, Midway};
+use super::pace;
 use super::peer::{End, Peer, ReplyHead};
 use super::reply::{self, Facts};
 use super::shared::Lease;
@@ -56,20 +55,20 @@ impl Exchange<'_> {
             peer.begin(&stream_head)?;
         }
 
-        let slot = self.take_slot(peer).await?;
+        let mut place = self.take_place(peer).await?;
         counters.queue.observe(arrived.elapsed());
         let prompt = if shared.cache.is_some() {
             call.prompt_text()
         } else {
             String::new()
         };
-        let lease = Lease::take(shared, counters, &prompt);
+        let mut lease = Lease::take(shared, counters, &prompt);
         facts.cached = lease.cached;
         counters
             .prompt_tokens
             .fetch_add(facts.prompt as u64, Relaxed);
         let mut rng = Rng::new(facts.words.fingerprint);
-        self.compute_prompt(peer, facts.prompt - facts.cached, &mut rng)
+        self.compute_prompt(peer, &mut place, &mut lease, facts.prompt, &mut rng)
             .await?;
 
         let words = facts.words;
@@ -89,7 +88,7 @@ impl Exchange<'_> {
                 .await?;
         } else {
             counters.first_token.observe(arrived.elapsed());
-            let itl = self.faults.itl.unwrap_or(shared.config.itl);
+            let itl = self.token_time();
             let rest = (1..tokens).map(|_| self.jittered(itl, &mut rng)).sum();
             self.pause(peer, rest).await?;
             counters.generated_tokens.fetch_add(tokens as u64, Relaxed);
@@ -108,57 +107,8 @@ impl Exchange<'_> {
             conversation.push(b'\n');
             lease.remember(&String::from_utf8_lossy(&conversation));
         }
-        drop(slot);
+        drop(place);
         Ok(())
-    }
-
-    /// Waits in line for one of the running slots.
-    async fn take_slot(
-        &mut self,
-        peer: &mut Peer<'_>,
-    ) -> Result<Option<OwnedSemaphorePermit>, End> {
-        let slot = match &self.worker.shared.slots {
-            None => None,
-            Some(slots) => match Arc::clone(slots).try_acquire_owned() {
-                Ok(slot) => Some(slot),
-                Err(_) => {
-                    if let Some(ticket) = &mut self.ticket {
-                        ticket.wait();
-                    }
-                    peer.flush().await?;
-                    let slot = peer.until(Arc::clone(slots).acquire_owned()).await?;
-                    Some(slot.map_err(|_| End::Gone)?)
-                }
-            },
-        };
-        if let Some(ticket) = &mut self.ticket {
-            ticket.run();
-        }
-        Ok(slot)
-    }
-
-    /// Prefill and the time to the first token.
-    async fn compute_prompt(
-        &self,
-        peer: &mut Peer<'_>,
-        uncached: usize,
-        rng: &mut Rng,
-    ) -> Result<(), End> {
-        let shared = &self.worker.shared;
-        let rate = shared.config.prefill_rate;
-        if rate > 0 {
-            let started = Instant::now();
-            let time = Duration::from_secs_f64(uncached as f64 / rate as f64);
-            peer.flush().await?;
-            peer.until(async {
-                let _turn = shared.prefill.lock().await;
-                sleep(time).await;
-            })
-            .await?;
-            self.worker.counters.prefill.observe(started.elapsed());
-        }
-        let ttft = self.faults.ttft.unwrap_or(shared.config.ttft);
-        self.pause(peer, self.jittered(ttft, rng)).await
     }
 
     async fn send_events(
@@ -170,13 +120,13 @@ impl Exchange<'_> {
         rng: &mut Rng,
     ) -> Result<(), End> {
         let counters = &self.worker.counters;
-        let itl = self.faults.itl.unwrap_or(self.worker.shared.config.itl);
         let mut out = Vec::with_capacity(1024);
         let mut last = Instant::now();
         // Absolute times: a late token does not delay the ones after it.
         let mut due = last;
         let mut opened = false;
-        for k in 0..=tokens {
+        let (mut k, mut timed) = (0, false);
+        loop {
             if let Some(after) = self.faults.after
                 && after.chunks == k
             {
@@ -204,22 +154,28 @@ impl Exchange<'_> {
             if k == tokens {
                 break;
             }
+            let next = self.event_end(k, tokens);
+            let itl = self.token_time();
+            timed |= !itl.is_zero();
             if k > 0 && !itl.is_zero() {
-                due += self.jittered(itl, rng);
+                due += self.jittered(itl, rng) * (next - k) as u32;
                 peer.until(sleep_until(due)).await?;
             }
-            events.append_token(k, &mut out);
+            events.append_tokens(k..next, &mut out);
             peer.chunks(std::iter::once(&out[..])).await?;
-            counters.generated_tokens.fetch_add(1, Relaxed);
-            if !itl.is_zero() {
+            counters
+                .generated_tokens
+                .fetch_add((next - k) as u64, Relaxed);
+            if timed {
                 let now = Instant::now();
                 if k > 0 {
-                    counters.between_tokens.observe(now - last);
+                    counters.between_tokens.observe_many(now - last, next - k);
                 }
                 last = now;
             }
+            k = next;
         }
-        if itl.is_zero() {
+        if !timed {
             let between = tokens.saturating_sub(1);
             counters
                 .between_tokens
@@ -257,7 +213,27 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    async fn pause(&self, peer: &mut Peer<'_>, time: Duration) -> Result<(), End> {
+    /// The token behind the last one of the event that begins with token `k`. A fault that is to strike after some
+    /// token finds an event that ends there.
+    fn event_end(&self, k: usize, tokens: usize) -> usize {
+        let interval = match k {
+            0 => 1,
+            _ => self.worker.shared.config.stream_interval.max(1),
+        };
+        let fault = self.faults.after.map(|after| after.chunks);
+        let end = fault.filter(|at| *at > k).unwrap_or(tokens).min(tokens);
+        k.saturating_add(interval).min(end)
+    }
+
+    /// Between two tokens: a request may ask for a time, and the batch slows down the engine's own.
+    fn token_time(&self) -> Duration {
+        let shared = &self.worker.shared;
+        self.faults
+            .itl
+            .unwrap_or_else(|| pace::token(&shared.config, shared.running()))
+    }
+
+    pub(super) async fn pause(&self, peer: &mut Peer<'_>, time: Duration) -> Result<(), End> {
         if !time.is_zero() {
             peer.flush().await?;
             peer.until(sleep(time)).await?;
@@ -265,7 +241,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    fn jittered(&self, time: Duration, rng: &mut Rng) -> Duration {
+    pub(super) fn jittered(&self, time: Duration, rng: &mut Rng) -> Duration {
         let jitter = self.worker.shared.config.jitter;
         if jitter <= 0.0 || time.is_zero() {
             return time;

@@ -53,7 +53,7 @@ impl Page<'_> {
         )?;
         self.gauge(
             "num_requests_waiting",
-            "Requests that wait for a slot.",
+            "Requests that wait for a slot or for their prompt's turn.",
             waiting,
         )?;
         self.gauge(

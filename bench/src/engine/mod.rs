@@ -4,8 +4,8 @@
 //! and notices departed clients like the real thing, and misbehaves on demand. It runs on
 //! threads of its own inside any process: tests and the demo start as many as they need.
 //!
-//! A request's way: `worker` accepts → `http1` or `http2` reads it → `exchange` and `generate` serve it, by `call`
-//! (what is asked), `cache` and `counters` (what it costs), `reply` or `stream` (what is said). Faults
+//! A request's way: `worker` accepts → `http1` or `http2` reads it → `exchange`, `prefill` and `generate` serve it, by `call`
+//! (what is asked), `cache`, `pace` and `counters` (what it costs), `reply` or `stream` (what is said). Faults
 //! come from `plan` and from the request itself. Nothing here knows the gateway.
 
 mod cache;
@@ -23,8 +23,10 @@ mod http1;
 mod http2;
 mod io;
 mod metrics;
+mod pace;
 mod peer;
 mod plan;
+mod prefill;
 mod reply;
 mod shared;
 mod stream;
@@ -44,6 +46,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub use cache::TOKEN_BYTES;
 pub use config::{EngineConfig, TlsIdentity, parse_duration, parse_size};
 pub use faults::{After, Cut, Faults, Midway, RetryAfter};
 pub use plan::FaultStep;
@@ -64,7 +67,7 @@ impl Engine {
     /// Binds and starts serving on threads of its own. When this returns, connections are accepted.
     pub fn start(config: EngineConfig) -> Result<Self> {
         let tls = config.tls.as_ref().map(acceptor).transpose()?;
-        let shared = Arc::new(Shared::new(config));
+        let shared = Arc::new(Shared::new(pace::compressed(config)?));
         let (stop, stopped) = watch::channel(());
         let mut threads = Vec::new();
         let address = worker::start(&shared, tls, &stopped, &mut threads)?;

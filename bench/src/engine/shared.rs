@@ -26,8 +26,8 @@ pub(super) struct Shared {
     /// One permit per running request; fair, so the queue is first come, first served.
     pub(super) slots: Option<Arc<Semaphore>>,
     pub(super) cache: Option<Mutex<PrefixCache>>,
-    /// Held while a prompt is computed: prompts are computed one after the other.
-    pub(super) prefill: tokio::sync::Mutex<()>,
+    /// Held while a prompt is computed: prompts are computed one after the other. When the last one's time was over.
+    pub(super) prefill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     pub(super) plan: FaultPlan,
     pub(super) counters: Vec<Arc<Counters>>,
     recorded: Mutex<VecDeque<RecordedRequest>>,
@@ -62,7 +62,7 @@ pub struct EngineState {
     pub started: u64,
     /// Those that hold a slot now.
     pub running: i64,
-    /// Those that wait for a slot now.
+    /// Those that wait for a slot, or for their prompt's turn, now.
     pub waiting: i64,
     /// Those that were answered in full, errors included.
     pub finished: u64,
@@ -82,6 +82,13 @@ pub struct EngineState {
     pub generated_tokens: u64,
     /// Blocks the prefix cache holds.
     pub cache_blocks: usize,
+    /// Seconds of prefill done.
+    pub prefill_seconds: f64,
+    /// By how many seconds the ends of prefill came late, in the mean. More than a few milliseconds mean
+    /// that the machine, not the model, sets the pace.
+    pub late_mean: f64,
+    /// The worst of them.
+    pub late_max: f64,
     /// Seconds since the engine started.
     pub uptime: f64,
     /// Requests by path.
@@ -99,7 +106,7 @@ impl Shared {
             slots: (config.max_running > 0).then(|| Arc::new(Semaphore::new(config.max_running))),
             cache: (config.cache_blocks > 0)
                 .then(|| Mutex::new(PrefixCache::new(config.cache_blocks))),
-            prefill: tokio::sync::Mutex::new(()),
+            prefill: tokio::sync::Mutex::default(),
             plan: FaultPlan::default(),
             counters: (0..config.threads.max(1)).map(|_| Arc::default()).collect(),
             recorded: Mutex::default(),
@@ -176,6 +183,9 @@ impl Shared {
             )
         });
         let uptime = clock::unix_nanos().saturating_sub(self.started_at);
+        let seconds = |nanos| Duration::from_nanos(nanos).as_secs_f64();
+        let prefills = self.sum(|c| c.prefill.counts.iter().map(|n| n.load(Relaxed)).sum());
+        let latest = self.counters.iter().map(|c| c.latest.load(Relaxed)).max();
         EngineState {
             started: self.sum(|c| c.started.load(Relaxed)),
             running: self.running(),
@@ -189,7 +199,10 @@ impl Shared {
             cached_tokens: self.sum(|c| c.cache_hits.load(Relaxed)),
             generated_tokens: self.sum(|c| c.generated_tokens.load(Relaxed)),
             cache_blocks: self.cache.as_ref().map_or(0, |cache| lock(cache).len()),
-            uptime: Duration::from_nanos(uptime).as_secs_f64(),
+            prefill_seconds: seconds(self.sum(|c| c.prefill.nanos.load(Relaxed))),
+            late_mean: seconds(self.sum(|c| c.late.load(Relaxed))) / prefills.max(1) as f64,
+            late_max: seconds(latest.unwrap_or_default()),
+            uptime: seconds(uptime),
             paths: paths.filter(|(_, count)| *count > 0).collect(),
         }
     }
@@ -217,6 +230,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Lease<'s> {
     shared: &'s Shared,
     names: Vec<u64>,
+    /// How many of them were there before.
+    hits: usize,
+    computed: bool,
     /// Prompt tokens that need not be computed.
     pub(super) cached: usize,
 }
@@ -227,6 +243,8 @@ impl<'s> Lease<'s> {
         let mut lease = Self {
             shared,
             names: Vec::new(),
+            hits: 0,
+            computed: false,
             cached: 0,
         };
         if let Some(cache) = &shared.cache {
@@ -234,12 +252,18 @@ impl<'s> Lease<'s> {
             lease.names = block_names(prompt.as_bytes(), size);
             let (hits, pinned) = lock(cache).pin(&lease.names);
             lease.names.truncate(pinned);
+            lease.hits = hits;
             let tokens = tokens_in(prompt.len());
             lease.cached = (hits * size).min(tokens.saturating_sub(1) / size * size);
             counters.cache_queries.fetch_add(tokens as u64, Relaxed);
             counters.cache_hits.fetch_add(lease.cached as u64, Relaxed);
         }
         lease
+    }
+
+    /// The prompt was computed: its blocks stay when the request ends.
+    pub(super) fn computed(&mut self) {
+        self.computed = true;
     }
 
     /// Keeps the blocks of the prompt with its reply too, for the next turn of a conversation.
@@ -256,7 +280,18 @@ impl<'s> Lease<'s> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(cache) = &self.shared.cache {
-            lock(cache).release(&self.names);
+            let held = if self.computed {
+                self.names.len()
+            } else {
+                self.hits
+            };
+            let (held, unfinished) = self
+                .names
+                .split_at_checked(held)
+                .unwrap_or((&self.names, &[]));
+            let mut cache = lock(cache);
+            cache.discard(unfinished);
+            cache.release(held);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! `Events` only renders bytes: what opens a stream, one token, what closes it. When each is sent, and
 //! what goes wrong on the way, is decided in `exchange`.
 
+use std::ops::Range;
+
 use memchr::memmem;
 
 use super::counters::Endpoint;
@@ -89,17 +91,17 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// The k-th token.
-    pub(super) fn append_token(&mut self, k: usize, out: &mut Vec<u8>) {
+    /// These tokens, as one event.
+    pub(super) fn append_tokens(&mut self, tokens: Range<usize>, out: &mut Vec<u8>) {
         if self.endpoint == Endpoint::Responses {
             self.open_item_event("response.output_text.delta", out);
             out.extend_from_slice(br#","logprobs":[],"delta":""#);
-            self.facts.words.append_token(k, out);
+            tokens.for_each(|k| self.facts.words.append_token(k, out));
             out.extend_from_slice(b"\"}\n\n");
             return;
         }
         out.extend_from_slice(&self.before);
-        self.facts.words.append_token(k, out);
+        tokens.for_each(|k| self.facts.words.append_token(k, out));
         let chat = self.endpoint == Endpoint::Chat;
         out.extend_from_slice(if chat { AFTER_CHAT } else { AFTER_COMPLETION });
     }

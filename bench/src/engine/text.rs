@@ -3,6 +3,8 @@
 //! All of it follows from the engine's seed and the content of the request, so the same request
 //! to the same engine yields the same bytes. Nothing here is meant to be hard to guess.
 
+pub(super) use crate::random::Rng;
+
 /// Mixes bytes into 64 bits. Long texts go four words at a time, in lanes that do not wait for each
 /// other.
 pub(super) fn hash(seed: u64, bytes: &[u8]) -> u64 {
@@ -36,29 +38,6 @@ fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// A small generator (splitmix64).
-#[derive(Debug, Clone)]
-pub(super) struct Rng(u64);
-
-impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Between -1 and 1.
-    pub(super) fn centred(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-}
-
 const WORDS: [&str; 64] = [
     "the", "gate", "opens", "when", "a", "token", "comes", "and", "each", "request", "finds",
     "its", "way", "to", "some", "engine", "that", "waits", "for", "work", "in", "quiet", "rows",
@@ -87,7 +66,7 @@ impl Pool {
         for _ in 0..POOL {
             starts.push(text.len());
             text.push(' ');
-            let pick = (rng.next() % WORDS.len() as u64) as usize;
+            let pick = (rng.draw() % WORDS.len() as u64) as usize;
             text.push_str(WORDS.get(pick).copied().unwrap_or("word"));
         }
         starts.push(text.len());
@@ -259,15 +238,5 @@ mod tests {
         assert_eq!(base64(b"fo"), "Zm8=");
         assert_eq!(base64(b"foo"), "Zm9v");
         assert_eq!(hex(&[0, 255, 16]), "00ff10");
-    }
-
-    #[test]
-    fn centred_stays_inside() {
-        let mut rng = Rng::new(3);
-        assert!(
-            (0..10_000)
-                .map(|_| rng.centred())
-                .all(|x| (-1.0..=1.0).contains(&x))
-        );
     }
 }

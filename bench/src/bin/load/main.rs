@@ -4,8 +4,6 @@
 //! answer was complete, this tells when it began and how its chunks were spaced. Results are one line of
 //! JSON. It ends when its time is over or its number of requests is reached, never in the middle of an answer.
 
-mod answer;
-
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,9 +16,8 @@ use clap::Parser;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tollgate_bench::answer::Answer;
 use tollgate_bench::engine::parse_duration;
-
-use self::answer::Answer;
 
 /// Clients that send requests one after the other and measure the answers.
 #[derive(Debug, Parser)]

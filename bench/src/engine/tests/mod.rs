@@ -3,6 +3,7 @@
 mod api;
 mod breakage;
 mod control;
+mod model;
 mod protocol;
 mod waiting;
 

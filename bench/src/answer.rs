@@ -1,33 +1,67 @@
-//! One HTTP/1.1 answer, read as it comes: its framing, and the events in its body.
+//! One HTTP/1.1 answer, read as it comes: its framing, the events in its body, and the tokens it says it used.
 //!
-//! Knows no sockets and no clocks. It trusts nobody: what is not a well-formed answer is an error, so a proxy
-//! that cuts or garbles streams cannot look fast.
+//! What the load programs have in common. Knows no sockets and no clocks. It trusts nobody: what is not a well-formed
+//! answer is an error, so a proxy that cuts or garbles streams cannot look fast.
 
 use std::str;
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
+use serde::Deserialize;
 
 /// How the last event of a whole stream ends.
 const LAST: &[u8] = b"data: [DONE]\n\n";
+/// How much of a body's end is kept. The usage of an answer is in it, whatever engine says it.
+const TAIL: usize = 1024;
 
 /// What a piece of an answer brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// Bytes of the body.
-    pub(crate) payload: usize,
+    pub payload: usize,
     /// The answer is complete.
-    pub(crate) ended: bool,
+    pub ended: bool,
+}
+
+/// The tokens of one answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Usage {
+    /// Of the prompt.
+    #[serde(default)]
+    pub prompt_tokens: u64,
+    /// Of the reply.
+    #[serde(default)]
+    pub completion_tokens: u64,
+    /// More about the prompt's.
+    #[serde(default)]
+    pub prompt_tokens_details: Option<PromptDetails>,
+}
+
+impl Usage {
+    /// Prompt tokens that the engine had already; 0 if it does not say.
+    pub fn cached(&self) -> u64 {
+        self.prompt_tokens_details
+            .map_or(0, |details| details.cached_tokens.unwrap_or(0))
+    }
+}
+
+/// Where the tokens of a prompt came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct PromptDetails {
+    /// Those that were not computed again.
+    #[serde(default)]
+    pub cached_tokens: Option<u64>,
 }
 
 /// Reads one answer.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     state: State,
-    pub(crate) status: u16,
+    /// Its status; 0 until the head is complete.
+    pub status: u16,
     /// Events seen so far.
-    pub(crate) events: u64,
+    pub events: u64,
     /// The connection ends with this answer.
-    pub(crate) closes: bool,
+    pub closes: bool,
     at_newline: bool,
     tail: Vec<u8>,
 }
@@ -59,7 +93,7 @@ impl Default for State {
 
 impl Answer {
     /// Takes what was read from the connection.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<Progress, String> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Progress, String> {
         let mut payload = 0;
         while !bytes.is_empty() {
             match &mut self.state {
@@ -107,8 +141,16 @@ impl Answer {
     }
 
     /// Whether the body ended like a whole stream of events.
-    pub(crate) fn is_whole_stream(&self) -> bool {
+    pub fn is_whole_stream(&self) -> bool {
         self.tail.ends_with(LAST)
+    }
+
+    /// The tokens that the answer says it used, if it says so at its end.
+    pub fn usage(&self) -> Option<Usage> {
+        const NAME: &[u8] = b"\"usage\":{";
+        let object = memmem::rfind(&self.tail, NAME)?.checked_add(NAME.len() - 1)?;
+        let mut values = serde_json::Deserializer::from_slice(self.tail.get(object..)?).into_iter();
+        values.next()?.ok()
     }
 
     /// Reads the head, if it is all there; its length.
@@ -178,10 +220,10 @@ impl Answer {
             }
         }
         self.at_newline = last == Some(piece.len());
-        let keep = piece.len().saturating_sub(LAST.len());
+        let keep = piece.len().saturating_sub(TAIL);
         self.tail
             .extend_from_slice(piece.get(keep..).unwrap_or_default());
-        let surplus = self.tail.len().saturating_sub(LAST.len());
+        let surplus = self.tail.len().saturating_sub(TAIL);
         self.tail.drain(..surplus);
     }
 }
@@ -208,6 +250,33 @@ mod tests {
                 "cut at {cut}"
             );
         }
+    }
+
+    #[test]
+    fn usage_is_read_from_the_end_of_a_stream_however_it_is_cut() {
+        let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":5}}}"#;
+        let body = format!(
+            "{}{usage}\n\ndata: [DONE]\n\n",
+            "data: {\"usage\":null}\n\n".repeat(99)
+        );
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let whole = [head.as_bytes(), body.as_bytes()].concat();
+        for size in [1, 7, 100, whole.len()] {
+            let mut answer = Answer::default();
+            for piece in whole.chunks(size) {
+                answer.push(piece).unwrap();
+            }
+            let usage = answer.usage().unwrap();
+            assert_eq!(
+                (usage.prompt_tokens, usage.completion_tokens, usage.cached()),
+                (7, 2, 5)
+            );
+        }
+        let mut silent = Answer::default();
+        silent
+            .push(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n\"usage\":null")
+            .unwrap();
+        assert_eq!(silent.usage(), None);
     }
 
     #[test]
