@@ -5,7 +5,7 @@ use tollgate_sdk::document::{FromText, suggest};
 
 use super::super::fields::{Fields, found, quoted};
 use super::super::{Options, name};
-use super::{Gateway, Part, later, put_labels, router};
+use super::{Gateway, Part, put_labels, router};
 use crate::model::HostPattern;
 
 pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part) -> Gateway {
@@ -183,16 +183,8 @@ fn certificate(
             return false;
         }
         Some(given) => given,
-        None if later::ACME => {
-            body.insert("certificate".into(), json!("acme"));
-            notes.assumed(
-                path,
-                "`certificate` = \"acme\", as dstack's default is Let's Encrypt",
-            );
-            return true;
-        }
         None => {
-            let message = "`certificate` = \"none\"; dstack would get one from Let's Encrypt: until a version does so here, let TLS end before Tollgate";
+            let message = "`certificate` = \"none\"; dstack would get one from Let's Encrypt: for that write `certificate: {type: lets-encrypt}`, or \"acme\" here, and a table [acme]";
             notes.assumed(path, message);
             return true;
         }
@@ -201,13 +193,10 @@ fn certificate(
         return true;
     };
     match table.text("type", notes) {
-        Some("lets-encrypt") if later::ACME => {
-            body.insert("certificate".into(), json!("acme"));
-            notes.taken(table.at("type"), "`certificate` = \"acme\"");
-        }
         Some("lets-encrypt") => {
-            let message = "this version gets no certificates, and keys would go over the wire in the clear: let TLS end before Tollgate and write `certificate: null`";
-            notes.refused(table.at("type"), message);
+            body.insert("certificate".into(), json!("acme"));
+            let message = "`certificate` = \"acme\": the table [acme] says how it is ordered, and needs terms_agreed and encryption_key";
+            notes.taken(table.at("type"), message);
         }
         Some("acm") => {
             let message =
