@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tollgate_sdk::plugin::Http;
@@ -49,19 +49,24 @@ impl HttpClient for Client {
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let Ok(body) = body.collect().await;
+            let signed = head.method == Method::POST;
             let host = head.uri.authority().map(ToString::to_string);
+            let host = host.unwrap_or_default();
             let request = Request::from_parts(head, body.to_bytes());
             let answer = calls.call(request, PATIENCE, LARGEST).await;
-            let answer = answer.map_err(|error| {
-                let host = host.unwrap_or_default();
-                Error::Other(format!("{host} was asked, and {error}").into())
-            })?;
+            let answer = answer
+                .map_err(|error| Error::Other(format!("{host} was asked, and {error}").into()))?;
             let refused = [
                 StatusCode::TOO_MANY_REQUESTS,
                 StatusCode::SERVICE_UNAVAILABLE,
             ];
             if refused.contains(&answer.status()) {
                 away.note(retry_after(answer.headers(), SystemTime::now()));
+            }
+            // Refusals of signed requests have documents that say why; a directory that is not there has none.
+            if !signed && !answer.status().is_success() {
+                let why = format!("{host} answered {}", answer.status());
+                return Err(Error::Other(why.into()));
             }
             Ok(BytesResponse::from(answer.map(Full::new)))
         })

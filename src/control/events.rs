@@ -104,10 +104,10 @@ impl Touched {
         })
     }
 
-    /// The table of the process as a whole.
-    pub(super) fn server() -> Touched {
+    /// A process-wide table.
+    pub(super) fn table(name: &str) -> Touched {
         Touched {
-            kind: "server".to_owned(),
+            kind: name.to_owned(),
             name: String::new(),
             action: "updated",
         }
