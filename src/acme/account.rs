@@ -13,7 +13,7 @@ use super::issuer::seal;
 use super::kept::{Found, Rows};
 use super::order::Failure;
 use crate::calls::Calls;
-use crate::model::{Acme, ExternalAccount};
+use crate::model::Acme;
 use crate::store::{Store, StoreError};
 use crate::tls::Files;
 
@@ -84,7 +84,7 @@ impl Accounts {
             terms_of_service_agreed: acme.terms_agreed,
             only_return_existing: false,
         };
-        let external = acme.eab.as_ref().map(external).transpose()?;
+        let external = external(acme)?;
         let made = builder.create(&account, directory.clone(), external.as_ref());
         let (account, credentials) = made.await?;
         let text = serde_json::to_string(&credentials);
@@ -118,11 +118,14 @@ impl Accounts {
     }
 }
 
-fn external(account: &ExternalAccount) -> Result<ExternalAccountKey, Failure> {
-    let text = account.hmac_key.expose().trim_end_matches('=');
-    let key = BASE64_URL_SAFE_NO_PAD.decode(text);
-    let key = key.map_err(|_| Failure::new("acme.eab.hmac_key is no base64 for URLs"))?;
-    Ok(ExternalAccountKey::new(account.key_id.clone(), &key))
+/// The account that the authority gave by other means, if it did.
+fn external(acme: &Acme) -> Result<Option<ExternalAccountKey>, Failure> {
+    let (Some(id), Some(key)) = (&acme.eab_key_id, &acme.eab_hmac_key) else {
+        return Ok(None);
+    };
+    let key = BASE64_URL_SAFE_NO_PAD.decode(key.expose().trim_end_matches('='));
+    let key = key.map_err(|_| Failure::new("acme.eab_hmac_key is no base64 for URLs"))?;
+    Ok(Some(ExternalAccountKey::new(id.clone(), &key)))
 }
 
 async fn kept(acme: &Acme, store: &Arc<dyn Store>) -> Result<Option<Secret<String>>, Failure> {

@@ -10,6 +10,7 @@ use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 
 use crate::tls::ALPN_OF_CHALLENGES;
@@ -106,12 +107,14 @@ fn proving(host: &str, digest: &[u8]) -> Option<ServerConfig> {
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let certificate = params.self_signed(&key).ok()?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let key = ring::sign::any_ecdsa_type(&key.into()).ok()?;
+    // Whether the two belong together is not looked at: that would stumble over the critical extension.
+    let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .ok()?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.into())
-        .ok()?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![ALPN_OF_CHALLENGES.to_vec()];
     Some(config)
 }

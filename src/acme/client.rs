@@ -10,7 +10,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use tollgate_sdk::plugin::Http;
+use tollgate_sdk::plugin::{CallError, Http};
 
 use crate::calls::Calls;
 
@@ -54,8 +54,13 @@ impl HttpClient for Client {
             let host = host.unwrap_or_default();
             let request = Request::from_parts(head, body.to_bytes());
             let answer = calls.call(request, PATIENCE, LARGEST).await;
-            let answer = answer
-                .map_err(|error| Error::Other(format!("{host} was asked, and {error}").into()))?;
+            let answer = answer.map_err(|error| {
+                let trust = match error {
+                    CallError::Connect => ", or nobody who is trusted (acme.ca) vouches for it",
+                    _ => "",
+                };
+                Error::Other(format!("{host} was asked, and {error}{trust}").into())
+            })?;
             let refused = [
                 StatusCode::TOO_MANY_REQUESTS,
                 StatusCode::SERVICE_UNAVAILABLE,

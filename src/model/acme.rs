@@ -34,9 +34,12 @@ document! {
         challenge: Proof = Proof::Http01,
         /// What clients are shown while a gateway has no certificate yet.
         until_issued: UntilIssued = UntilIssued::Refuse,
-        /// An account that the authority gave you by other means (external account binding).
-        #[example = {"key_id": "kid-1", "hmac_key": "${ACME_HMAC_KEY:-}"}]
-        eab: Option<ExternalAccount>,
+        /// The name of an account that the authority gave you by other means (external account binding).
+        #[example = "kid-1"]
+        eab_key_id: Option<String>,
+        /// The key of that account, in base64 for URLs, as the authority gives it.
+        #[example = "${ACME_HMAC_KEY:-}"]
+        eab_hmac_key: Option<Secret<String>>,
         /// What keys and certificates are sealed with where state is kept, 32 characters or more: `openssl rand -base64 32`. Needed unless
         /// `server.state` is "memory".
         #[example = "${TOLLGATE_ACME_KEY:-}"]
@@ -56,21 +59,27 @@ document! {
     }
 }
 
-document! {
-    /// An account that the authority gave by other means.
-    pub struct ExternalAccount {
-        /// Its name there.
-        #[example = "kid-1"]
-        key_id: String,
-        /// Its key, in base64 for URLs, as the authority gives it.
-        #[example = "${ACME_HMAC_KEY:-}"]
-        hmac_key: Secret<String>,
-    }
-}
-
 impl Acme {
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
         refuse_zero([("backoff", self.backoff)], node, at, r);
+        for (name, given, other) in [
+            (
+                "eab_key_id",
+                self.eab_key_id.is_some(),
+                self.eab_hmac_key.is_some(),
+            ),
+            (
+                "eab_hmac_key",
+                self.eab_hmac_key.is_some(),
+                self.eab_key_id.is_some(),
+            ),
+        ] {
+            if let (Some(node), true, false) = (node.entry(name), given, other) {
+                let message = "an account that was given has a name and a key";
+                let help = "give both: eab_key_id and eab_hmac_key";
+                r.error(node.span, &at.field(name), message, help);
+            }
+        }
         if let (Some(given), Some(key)) = (node.entry("encryption_key"), &self.encryption_key)
             && key.expose().chars().count() < SHORTEST_KEY
         {

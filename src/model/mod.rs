@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
-pub use acme::{Acme, Directory, ExternalAccount, Proof, UntilIssued};
+pub use acme::{Acme, Directory, Proof, UntilIssued};
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};

@@ -254,8 +254,8 @@ fn an_account_may_come_by_other_means() {
     for (eab, why) in [
         ("", "external"),
         (
-            "eab = { key_id = \"kid-1\", hmac_key = \"not base64!\" }",
-            "acme.eab.hmac_key",
+            "eab_key_id = \"kid-1\"\neab_hmac_key = \"not base64!\"",
+            "acme.eab_hmac_key",
         ),
     ] {
         let gateway = start(eab);
@@ -266,9 +266,7 @@ fn an_account_may_come_by_other_means() {
         let reason = failed["reason"].as_str().unwrap().to_lowercase();
         assert!(reason.contains(why), "{reason}");
     }
-    let gateway = start(&format!(
-        "eab = {{ key_id = \"kid-1\", hmac_key = \"{key}\" }}"
-    ));
+    let gateway = start(&format!("eab_key_id = \"kid-1\"\neab_hmac_key = \"{key}\""));
     handshake(&pebble, "n.example");
     drop(gateway);
 }

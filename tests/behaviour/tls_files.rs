@@ -246,10 +246,10 @@ fn what_an_order_needs_is_asked_for() {
             "may not be zero",
         ),
         (
-            "eab = { key_id = \"k\" }",
+            "eab_key_id = \"k\"",
             "[\"a.example\"]",
-            "acme.eab",
-            "hmac_key",
+            "acme.eab_key_id",
+            "eab_hmac_key",
         ),
     ] {
         let said = read(&file(acme, hosts));

@@ -25,7 +25,8 @@ pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part
         let message = "whether it can be reached from outside is decided by the addresses of listeners; kept as a label";
         part.notes.warned(fields.at("public_ip"), message);
     }
-    let https = certificate(&mut fields, &mut body, &mut labels, part);
+    let hosted = domain.is_some();
+    let https = certificate(&mut fields, hosted, &mut body, &mut labels, part);
     let replicas = replicas(&mut fields, &mut labels, part);
     tags(&mut fields, &mut labels, part);
     let policy = gateway_router(&mut fields, replicas, &mut labels, part);
@@ -168,9 +169,10 @@ fn without_v1(gateway: &str, domain: &str, path: &str, part: &mut Part) {
     }
 }
 
-/// Whether dstack would give the services HTTPS.
+/// Whether dstack would give the services HTTPS. `hosted`: there is a host to order a certificate for.
 fn certificate(
     fields: &mut Fields<'_>,
+    hosted: bool,
     body: &mut Map<String, Value>,
     labels: &mut Map<String, Value>,
     part: &mut Part,
@@ -193,6 +195,10 @@ fn certificate(
         return true;
     };
     match table.text("type", notes) {
+        Some("lets-encrypt") if !hosted => {
+            let message = "`certificate` = \"none\": there is no host to order one for until the gateway has a `domain`";
+            notes.warned(table.at("type"), message);
+        }
         Some("lets-encrypt") => {
             body.insert("certificate".into(), json!("acme"));
             let message = "`certificate` = \"acme\": the table [acme] says how it is ordered, and needs terms_agreed and encryption_key";
