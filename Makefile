@@ -46,9 +46,12 @@ deb: ## a Debian package, target/tollgate_VERSION_ARCH.deb (after `make build`)
 	conf/debian/build.sh
 
 test: setup ## every test
-	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
+	@missing=""; \
+	python3 -c 'import venv, ensurepip' 2>/dev/null || missing="python3 python3-venv"; \
+	command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null || missing="$$missing pebble"; \
+	[ -z "$$missing" ] || { \
 	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 python3-venv >/dev/null; \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	}
 	bash tests/sdk/setup.sh
 	@if command -v cargo-nextest >/dev/null; then \

@@ -15,6 +15,8 @@ pub mod store;
 
 pub mod calls;
 
+pub mod acme;
+
 pub mod auth;
 
 pub mod balance;

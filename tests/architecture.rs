@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src`, in dependency order; those of one line may not use each other.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 15] = [
     &["telemetry"],
     &["model"],
     &["tls"],
     &["config"],
     &["store"],
     &["calls"],
+    &["acme"],
     &["auth"],
     &["balance"],
     &["health"],

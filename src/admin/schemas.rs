@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use tollgate_sdk::document::FromNode;
 
+use crate::acme::OrderState;
 use crate::config::Action;
 use crate::control::events::EventKind;
 use crate::control::{ConditionKind, GatewayState};
@@ -192,8 +193,14 @@ fn status() -> Value {
 
 fn certificate() -> Value {
     let of = json!({"enum": ["gateway", "listener"]});
-    // Nothing is known of a certificate whose file cannot be read.
+    // Nothing is known of a certificate whose file cannot be read, or that has not been issued.
     let or_null = |schema: Value| json!({"anyOf": [schema, {"type": "null"}]});
+    let states = OrderState::ALL.map(OrderState::as_str);
+    let order = object(&[
+        ("state", json!({"enum": states})),
+        ("reason", or_null(text())),
+        ("next_at", or_null(time())),
+    ]);
     object(&[
         ("name", text()),
         ("of", of),
@@ -201,6 +208,7 @@ fn certificate() -> Value {
         ("issuer", or_null(text())),
         ("expires_at", or_null(time())),
         ("source", text()),
+        ("order", or_null(order)),
     ])
 }
 

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tollgate_sdk::document::FromNode;
 
+use crate::acme::Standing;
 use crate::control::{
     CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, ServiceStatus,
     Shown, Status, TargetStatus,
 };
 use crate::health::BreakerState;
+use crate::model::Moment;
 use crate::store::Health;
 
 pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Value> {
@@ -85,6 +87,16 @@ fn certificate(certificate: &CertificateStatus) -> Value {
         "issuer": leaf.map(|leaf| &leaf.issuer),
         "expires_at": leaf.and_then(|leaf| time(leaf.not_after)),
         "source": certificate.source,
+        "order": certificate.order.as_ref().map(order),
+    })
+}
+
+fn order(standing: &Standing) -> Value {
+    let next = standing.next.and_then(Moment::at);
+    json!({
+        "state": standing.state.as_str(),
+        "reason": standing.reason,
+        "next_at": next.map(|next| next.value()),
     })
 }
 

@@ -190,6 +190,16 @@ const CERTIFICATE: &[Column] = &[
     column("ENDS", When::Always, |thing| thing.text("expires_at")),
     column("ISSUER", When::Always, |thing| thing.text("issuer")),
     column("FROM", When::Always, |thing| thing.text("source")),
+    column("ORDER", When::Filled, |thing| {
+        let order = thing.field("order");
+        let state = order.get("state").and_then(Value::as_str);
+        state.unwrap_or("-").to_owned()
+    }),
+    column("REASON", When::Wide, |thing| {
+        let order = thing.field("order");
+        let reason = order.get("reason").and_then(Value::as_str);
+        reason.unwrap_or("-").to_owned()
+    }),
 ];
 
 /// The columns of a kind with the cells of these things, as far as they are to be shown.

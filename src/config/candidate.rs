@@ -245,7 +245,8 @@ impl<'b> Candidate<'b> {
                 continue;
             }
             if let Some(resource) = self.set.get(*kind, name) {
-                let (wrong, doubtful) = certificates::of(&resource.model, &put.prefix, read);
+                let (wrong, doubtful) =
+                    certificates::of(&resource.model, self.set.config(), &put.prefix, read);
                 mistakes.extend(wrong);
                 self.warnings.extend(doubtful);
             }

@@ -9,7 +9,7 @@ use tollgate_sdk::secret::Secret;
 use super::kinds::{Model, ResourceKind};
 use super::resource::Mistake;
 use super::sections::{Entry, Sections};
-use crate::model::{Certificate, Config, Gateway, HostPattern, ListenerTls};
+use crate::model::{Certificate, Config, Gateway, HostPattern, ListenerTls, Proof, StateStore};
 use crate::tls::{ClientFiles, Leaf, Part, ReadPem, ServerFiles, Wrong};
 
 /// What is to say of a file, at a field of the resource that names it.
@@ -70,9 +70,9 @@ impl Fields {
         read: &ReadPem<'_>,
     ) -> Vec<Finding> {
         match files.map(|files| files.check(read)) {
-            None => Vec::new(),
+            None | Some(Ok(None)) => Vec::new(),
             Some(Err(wrong)) => self.wrong(wrong),
-            Some(Ok(leaf)) => self.doubts(&leaf, hosts),
+            Some(Ok(Some(leaf))) => self.doubts(&leaf, hosts),
         }
     }
 
@@ -98,8 +98,18 @@ impl Fields {
     }
 }
 
-fn of_gateway(gateway: &Gateway, read: &ReadPem<'_>) -> Vec<Finding> {
-    OF_GATEWAY.of_server(ServerFiles::of_gateway(gateway), &gateway.hosts, read)
+fn of_gateway(gateway: &Gateway, config: &Config, read: &ReadPem<'_>) -> Vec<Finding> {
+    let files = ServerFiles::of_gateway(gateway);
+    let mut found = OF_GATEWAY.of_server(files, &gateway.hosts, read);
+    let in_file = matches!(config.server.state, StateStore::File(_));
+    let obstacles = config.acme.obstacles(gateway, in_file).into_iter();
+    found.extend(obstacles.map(|(message, help)| Finding {
+        field: ["certificate", ""],
+        message,
+        help: help.to_owned(),
+        usable: false,
+    }));
+    found
 }
 
 fn of_upstream(tls: &crate::model::UpstreamTls, read: &ReadPem<'_>) -> Vec<Finding> {
@@ -126,7 +136,7 @@ pub(super) fn check(
         tell(entry, OF_OTHERS.of_server(files, &[], read), r);
     }
     for (entry, gateway) in sections.all("gateway").zip(&config.gateways) {
-        tell(entry, of_gateway(gateway, read), r);
+        tell(entry, of_gateway(gateway, config, read), r);
     }
     unused(config, sections, r);
     for (entry, upstream) in sections.all("upstream").zip(&config.upstreams) {
@@ -155,7 +165,17 @@ fn unused(config: &Config, sections: &Sections<'_>, r: &mut Reading<'_>) {
             "add to a listener: tls = \"auto\"",
         )
     });
-    for (entry, field, message, help) in auto.chain(alone) {
+    // An authority begins at port 80 or 443; behind what forwards these any port does.
+    let plain = config.listeners.iter().any(|l| l.tls.is_none());
+    let unseen = config.acme.challenge == Proof::Http01 && !plain && speaks;
+    let of_gateways = sections.all("gateway").zip(&config.gateways);
+    let unproved = of_gateways.filter(|(_, g)| g.certificate == Certificate::Ordered && unseen);
+    let unproved = unproved.map(|(entry, _)| {
+        let message = "no listener answers the authority: by http-01 it asks in the clear";
+        let help = "add a listener without tls, or another acme.challenge";
+        (entry, "certificate", message, help)
+    });
+    for (entry, field, message, help) in auto.chain(alone).chain(unproved) {
         let given = entry.node.entry(field);
         let span = given.map_or(entry.node.span, |node| node.span);
         entry.at(|at| r.warn(span, &at.field(field), message, help));
@@ -181,9 +201,14 @@ fn tell(entry: &Entry<'_>, found: Vec<Finding>, r: &mut Reading<'_>) {
 }
 
 /// What is wrong with the files that a resource names, and what is doubtful in them.
-pub(super) fn of(model: &Model, prefix: &str, read: &ReadPem<'_>) -> (Vec<Mistake>, Vec<Mistake>) {
+pub(super) fn of(
+    model: &Model,
+    config: &Config,
+    prefix: &str,
+    read: &ReadPem<'_>,
+) -> (Vec<Mistake>, Vec<Mistake>) {
     let found = match model {
-        Model::Gateway(gateway) => of_gateway(gateway, read),
+        Model::Gateway(gateway) => of_gateway(gateway, config, read),
         Model::Upstream(upstream) => of_upstream(&upstream.tls, read),
         Model::Service(_) | Model::Rule(_) | Model::Key(_) | Model::Target(_) => Vec::new(),
     };

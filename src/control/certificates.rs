@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Control;
+use crate::acme::Standing;
 use crate::model::{Config, Listener};
-use crate::tls::{Files, Identity, Leaf, ServerFiles};
+use crate::tls::{Files, Identity, Leaf, Origin, ServerFiles};
 
 /// How often their files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -26,17 +27,23 @@ pub enum Shown {
 pub struct CertificateStatus {
     /// Whose it is.
     pub whose: Shown,
-    /// Where it comes from, as it was configured: a file.
+    /// Where it comes from, as it was configured: a file, or "acme".
     pub source: String,
-    /// What it says; `None` while its file cannot be read.
+    /// How its order stands, if it is ordered.
+    pub order: Option<Standing>,
+    /// What it says; `None` while its file cannot be read, or it has not been issued.
     pub leaf: Option<Leaf>,
 }
 
 impl CertificateStatus {
-    fn of(whose: Shown, identity: &Identity) -> Self {
+    fn of(whose: Shown, identity: &Identity, order: Option<Standing>) -> Self {
         Self {
             whose,
-            source: identity.files().certificate.display().to_string(),
+            source: match &identity.files().origin {
+                Origin::Files { certificate, .. } => certificate.display().to_string(),
+                Origin::Ordered(_) => "acme".to_owned(),
+            },
+            order,
             leaf: identity.leaf(),
         }
     }
@@ -80,12 +87,13 @@ impl Control {
             Some(CertificateStatus::of(
                 Shown::Gateway(gateway.name.clone()),
                 identity,
+                self.order(&gateway.name),
             ))
         });
         let of_listeners = of_listeners(self.resources().config(), &self.registry.tls);
         let of_listeners = of_listeners.into_iter().map(|(listener, identity)| {
             let whose = Shown::Listener(listener.name.into());
-            CertificateStatus::of(whose, &identity)
+            CertificateStatus::of(whose, &identity, None)
         });
         of_gateways.chain(of_listeners).collect()
     }

@@ -36,14 +36,17 @@ pub enum ConditionKind {
     Programmed,
     /// At least one target of each of its services serves.
     TargetsHealthy,
+    /// The certificate that is ordered for it is there; only of gateways with `certificate = "acme"`.
+    CertificateIssued,
 }
 
 impl ConditionKind {
     /// All of them, as they are listed.
-    pub const ALL: [ConditionKind; 3] = [
+    pub const ALL: [ConditionKind; 4] = [
         ConditionKind::Accepted,
         ConditionKind::Programmed,
         ConditionKind::TargetsHealthy,
+        ConditionKind::CertificateIssued,
     ];
 
     /// The word for it.
@@ -52,6 +55,7 @@ impl ConditionKind {
             ConditionKind::Accepted => "Accepted",
             ConditionKind::Programmed => "Programmed",
             ConditionKind::TargetsHealthy => "TargetsHealthy",
+            ConditionKind::CertificateIssued => "CertificateIssued",
         }
     }
 }
@@ -189,10 +193,12 @@ impl Book {
         last.clone()
     }
 
-    /// Looks at every gateway, and tells what was found: the conditions in the order of [`ConditionKind::ALL`].
+    /// Looks at every gateway, and tells what was found: the conditions in the order of [`ConditionKind::ALL`]. `ordered` is what holds of a gateway's
+    /// certificate, if one is ordered.
     pub(super) fn look<R>(
         &self,
         snapshot: &Snapshot,
+        ordered: impl Fn(&Gateway) -> Option<Found>,
         tell: impl FnOnce(&HashMap<Arc<str>, (Vec<Condition>, GatewayState)>) -> R,
     ) -> R {
         let refused = self.last_reload().is_some_and(|last| !last.ok);
@@ -210,7 +216,8 @@ impl Book {
             known.retain(|name, _| named.contains(&**name));
         }
         for gateway in &snapshot.gateways {
-            let found = judge(&process, &Targets::of(gateway), gateway.paused);
+            let judged = judge(&process, &Targets::of(gateway), gateway.paused);
+            let found: Vec<Found> = judged.into_iter().chain(ordered(gateway)).collect();
             let state = process.state(&found);
             match known.entry(gateway.name.clone()) {
                 Entry::Vacant(place) => {
@@ -220,13 +227,11 @@ impl Book {
                 Entry::Occupied(mut place) => {
                     let (before, last) = place.get_mut();
                     *last = state;
-                    for (before, found) in before.iter_mut().zip(found) {
-                        let since = match before.holds == found.holds {
-                            true => before.updated_at,
-                            false => at,
-                        };
-                        *before = found.since(since);
-                    }
+                    let mut known = std::mem::take(before).into_iter();
+                    before.extend(found.into_iter().map(|found| {
+                        let known = known.next().filter(|known| known.holds == found.holds);
+                        found.since(known.map_or(at, |known| known.updated_at))
+                    }));
                 }
             }
         }
@@ -243,7 +248,7 @@ struct Process {
 }
 
 /// A condition without its time.
-struct Found {
+pub(super) struct Found {
     kind: ConditionKind,
     holds: Option<bool>,
     reason: &'static str,
@@ -253,7 +258,7 @@ struct Found {
 }
 
 impl Found {
-    fn new(
+    pub(super) fn new(
         kind: ConditionKind,
         holds: Option<bool>,
         reason: &'static str,

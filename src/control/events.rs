@@ -36,17 +36,20 @@ pub enum EventKind {
     Key,
     /// What is recorded cannot be kept, or can again.
     Store,
+    /// A certificate was issued, or could not be had.
+    Certificate,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [EventKind; 6] = [
+    pub const ALL: [EventKind; 7] = [
         EventKind::Change,
         EventKind::Reload,
         EventKind::Target,
         EventKind::Breaker,
         EventKind::Key,
         EventKind::Store,
+        EventKind::Certificate,
     ];
 
     /// The word for it.
@@ -58,6 +61,7 @@ impl EventKind {
             EventKind::Breaker => "breaker",
             EventKind::Key => "key",
             EventKind::Store => "store",
+            EventKind::Certificate => "certificate",
         }
     }
 }
@@ -100,10 +104,10 @@ impl Touched {
         })
     }
 
-    /// The table of the process as a whole.
-    pub(super) fn server() -> Touched {
+    /// A process-wide table.
+    pub(super) fn table(name: &str) -> Touched {
         Touched {
-            kind: "server".to_owned(),
+            kind: name.to_owned(),
             name: String::new(),
             action: "updated",
         }

@@ -10,6 +10,7 @@ mod conditions;
 mod engines;
 pub mod events;
 mod handover;
+mod issuing;
 mod keys;
 mod observe;
 mod probes;
@@ -25,6 +26,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tollgate_sdk::plugin::Http;
 
+use crate::acme::Issuer;
 use crate::config::{Set, take_kept};
 use crate::health;
 use crate::model::Config;
@@ -70,6 +72,8 @@ pub struct Control {
     /// What is remembered of gateways' conditions.
     book: Book,
     handover: Handover,
+    /// Who orders certificates.
+    issuer: Arc<Issuer>,
 }
 
 impl Control {
@@ -109,6 +113,9 @@ impl Control {
         let snapshot = compile(set.config(), revision, &registry, &metrics, None);
         let _listeners = certificates::of_listeners(set.config(), &registry.tls);
         certificates::load_new(&registry.tls).await;
+        let orders = metrics.acme_orders.clone();
+        let issuer = Issuer::new(registry.tls.clone(), store.clone(), orders);
+        issuing::recall(&issuer, &snapshot, set.config());
         resolve::all(&snapshot, patience).await;
         metrics.config_revision.set(revision as i64);
         metrics.config_reloads.with_label_values(&["ok"]).inc();
@@ -126,6 +133,7 @@ impl Control {
             events: Arc::default(),
             book: Book::default(),
             handover: Handover::default(),
+            issuer: Arc::new(issuer),
         })
     }
 

@@ -112,9 +112,13 @@ impl Control {
         }
         let fates = change::different(&present, &next);
         let mut changes: Vec<Touched> = fates.iter().filter_map(Touched::of).collect();
-        if present.config().server != config.server {
-            changes.insert(0, Touched::server());
-        }
+        let was = present.config();
+        let tables = [
+            (was.server != config.server, "server"),
+            (was.acme != config.acme, "acme"),
+        ];
+        let tables = tables.into_iter().filter(|(differs, _)| *differs);
+        changes.splice(0..0, tables.map(|(_, name)| Touched::table(name)));
         if changes.is_empty() {
             return Ok(Reloaded {
                 revision: present.revision,

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::conditions::{Condition, GatewayState, LastReload, Phase, serving};
-use super::{Control, EngineStatus, events};
+use super::conditions::{Condition, Found, GatewayState, LastReload, Phase, serving};
+use super::{Control, EngineStatus, events, issuing};
 use crate::health::BreakerState;
-use crate::model::{Moment, Scheme};
-use crate::snapshot::{Snapshot, Target, Upstream};
+use crate::model::{Certificate, Moment, Scheme};
+use crate::snapshot::{Gateway, Snapshot, Target, Upstream};
 use crate::store::Health;
 
 /// How often gateways' conditions are looked at, and whether the store keeps what it is given.
@@ -142,23 +142,27 @@ impl Control {
         for (name, gateway) in snapshot.hosts.names() {
             hosts.entry(gateway).or_default().push(name);
         }
-        self.book.look(snapshot, |known| {
-            let gateways = snapshot.gateways.iter().enumerate();
-            let shown = gateways.filter_map(|(index, gateway)| {
-                let (conditions, state) = known.get(&gateway.name)?;
-                let mut hosts = hosts.remove(&index).unwrap_or_default();
-                hosts.sort();
-                let offers = gateway.router.offers().iter();
-                Some(GatewayStatus {
-                    name: gateway.name.clone(),
-                    state: *state,
-                    conditions: conditions.clone(),
-                    hosts,
-                    services: offers.map(|offer| offer.service.name.clone()).collect(),
-                })
-            });
-            shown.collect()
-        })
+        self.book.look(
+            snapshot,
+            |g| self.ordered(g),
+            |known| {
+                let gateways = snapshot.gateways.iter().enumerate();
+                let shown = gateways.filter_map(|(index, gateway)| {
+                    let (conditions, state) = known.get(&gateway.name)?;
+                    let mut hosts = hosts.remove(&index).unwrap_or_default();
+                    hosts.sort();
+                    let offers = gateway.router.offers().iter();
+                    Some(GatewayStatus {
+                        name: gateway.name.clone(),
+                        state: *state,
+                        conditions: conditions.clone(),
+                        hosts,
+                        services: offers.map(|offer| offer.service.name.clone()).collect(),
+                    })
+                });
+                shown.collect()
+            },
+        )
     }
 
     fn services(&self, snapshot: &Snapshot, now: Instant) -> Vec<ServiceStatus> {
@@ -172,6 +176,16 @@ impl Control {
             serving: serving(&service.upstream, now),
         });
         shown.collect()
+    }
+
+    /// What holds of a gateway's certificate, if one is ordered for it.
+    fn ordered(&self, gateway: &Gateway) -> Option<Found> {
+        let wants = gateway.document.certificate == Certificate::Ordered;
+        wants
+            .then(|| self.order(&gateway.name))
+            .flatten()
+            .as_ref()
+            .map(issuing::condition)
     }
 
     /// Whether requests are taken: listeners are up and nothing is draining.
@@ -191,7 +205,8 @@ impl Control {
         time.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             time.tick().await;
-            self.book.look(&self.snapshot(), |_| ());
+            let ordered = |gateway: &Gateway| self.ordered(gateway);
+            self.book.look(&self.snapshot(), ordered, |_| ());
             let health = self.store.health();
             if health.ok != kept {
                 kept = health.ok;

@@ -50,7 +50,8 @@ document! {
         plugins: Vec<Plugin> = Vec::new(),
         /// Whether it serves.
         status: Status = Status::Active,
-        /// Its certificate on listeners that speak TLS: `{ certificate = "api.pem", key = "api.key" }`, or "none".
+        /// Its certificate on listeners that speak TLS: `{ certificate = "api.pem", key = "api.key" }`; "acme", ordered and renewed as the table `[acme]`
+        /// says; or "none".
         certificate: Certificate = Certificate::None,
         /// A PEM file with the authorities that vouch for clients: only with a certificate of its own. Of a client with a certificate the gateway's key
         /// is the one whose `hash` is that certificate's SHA-256 fingerprint, unless it sends another.

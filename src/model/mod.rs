@@ -4,6 +4,7 @@
 //! fields come from that declaration and cannot drift apart. A value of these types is well formed by itself; that names
 //! refer to something is checked by `config`, which alone makes a [`Config`] from a document.
 
+mod acme;
 mod auth;
 mod gateway;
 mod health;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
+pub use acme::{Acme, Directory, Proof, UntilIssued};
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
@@ -63,6 +65,8 @@ document! {
         admin: Admin = Admin::default(),
         /// What is logged, and where to.
         log: Log = Log::default(),
+        /// Where certificates are ordered.
+        acme: Acme = Acme::default(),
         /// Addresses that accept connections.
         #[written = "listener"]
         listeners: Vec<Listener> = Vec::new(),
@@ -111,10 +115,11 @@ impl Kind {
 }
 
 /// The process-wide tables.
-pub const TABLES: [Kind; 3] = [
+pub const TABLES: [Kind; 4] = [
     Kind::of::<Server>("server"),
     Kind::of::<Admin>("admin"),
     Kind::of::<Log>("log"),
+    Kind::of::<Acme>("acme"),
 ];
 
 /// Every kind of resource, in the order of a file.

@@ -33,6 +33,8 @@ pub enum ListenerTls {
 pub enum Certificate {
     /// It has none of its own.
     None,
+    /// It is ordered, as the table `[acme]` says.
+    Ordered,
     /// It is in files.
     Files(CertificateFiles),
 }
@@ -50,8 +52,9 @@ document! {
     enum CertificateWord ("type") {
         /// It has none of its own.
         None = "none",
+        /// It is ordered from an authority, for all hosts of the gateway, and renewed in time, as the table `[acme]` says.
+        Ordered = "acme",
     }
-    later ["acme"]
 }
 
 document! {
@@ -102,7 +105,10 @@ impl FromNode for Certificate {
         if names_files(node) {
             return <CertificateFiles as FromNode>::read(node, at, r).map(Self::Files);
         }
-        CertificateWord::read(node, at, r).map(|CertificateWord::None| Self::None)
+        CertificateWord::read(node, at, r).map(|word| match word {
+            CertificateWord::None => Self::None,
+            CertificateWord::Ordered => Self::Ordered,
+        })
     }
 
     fn schema() -> Json {
@@ -112,6 +118,7 @@ impl FromNode for Certificate {
     fn value(&self) -> Json {
         match self {
             Self::None => CertificateWord::None.value(),
+            Self::Ordered => CertificateWord::Ordered.value(),
             Self::Files(files) => files.value_fields().into(),
         }
     }

@@ -9,6 +9,7 @@ mod affinity;
 mod authenticate;
 mod body;
 mod chain;
+mod challenge;
 mod conduct;
 mod connection;
 mod copy;
@@ -120,6 +121,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, x: &mut Self::CTX) -> Result<bool> {
+        if let Some(answer) = challenge::answer(session, x, &self.control) {
+            Box::pin(challenge::send(session, x, answer)).await?;
+            return Ok(true);
+        }
         let answered = admit::admit(session, x, &self.bodies).await?;
         if !x.edits.copies.is_empty() && !answered {
             self.copies

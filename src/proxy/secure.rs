@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Proxy;
 use super::doorway::is_at;
 use crate::control::Control;
-use crate::tls::{self, Choice, Handshake, Identity, Refused};
+use crate::tls::{self, Choice, Handshake, Identity, Refused, Way};
 
 /// A listener that speaks TLS.
 pub struct SecureListener {
@@ -88,7 +88,10 @@ impl Secure {
             .copied()?;
         let listener = { self.listeners.iter() }.find(|l| is_at(l.address, address))?;
         let under_way = || UnderWay::new(&self.open);
-        let choose = |name: Option<&str>| self.choose(listener, name);
+        let choose = |name: Option<&str>, proves| match proves {
+            false => self.choose(listener, name).map(Way::Serve),
+            true => self.control.challenges().handshake(name?).map(Way::Prove),
+        };
         let shaken = tls::accept(stream, listener.http2, under_way, choose);
         let Ok(shaken) = timeout(self.patience, shaken).await else {
             self.counts.slow.inc();
@@ -103,6 +106,7 @@ impl Secure {
                 log::debug!("no handshake: {refused}");
                 match refused {
                     Refused::Unknown(_) => self.counts.unknown.inc(),
+                    Refused::Proved => self.counts.done.inc(),
                     Refused::Plain | Refused::Failed(_) => self.counts.failed.inc(),
                 }
                 None
@@ -116,6 +120,8 @@ impl Secure {
         let gateway = entry.and_then(|entry| snapshot.gateways.get(entry.gateway));
         if let Some(gateway) = gateway
             && let Some(identity) = &gateway.identity
+            // One that is ordered may not be there yet; then it is as if there was none.
+            && (identity.is_loaded() || listener.identity.is_none())
         {
             return Some(Choice {
                 identity: identity.clone(),

@@ -191,6 +191,7 @@ impl BackgroundService for Housekeeping {
             self.control.keep_books(),
             self.control.keep_reloading(),
             self.control.keep_certificates(),
+            self.control.keep_issuing(),
             self.follow(beginning.phases),
             self.show_life(),
         );

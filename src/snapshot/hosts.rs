@@ -55,6 +55,16 @@ impl Hosts {
             .map(|(name, entry)| (name, entry.gateway))
     }
 
+    /// Every name that leads to a gateway or to one of its services, in no order.
+    pub fn of(&self, gateway: usize) -> impl Iterator<Item = String> {
+        let is_its = move |entry: &HostEntry| entry.gateway == gateway;
+        let exact = self.exact.iter().filter(move |(_, e)| is_its(e));
+        let wildcard = self.wildcard.iter().filter(move |(_, e)| is_its(e));
+        exact
+            .map(|(name, _)| name.to_string())
+            .chain(wildcard.map(|(name, _)| format!("*.{name}")))
+    }
+
     /// `host` as it stands in a request: any case, with or without port.
     pub fn find(&self, host: &str) -> Option<HostEntry> {
         if self.exact.is_empty() && self.wildcard.is_empty() {

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub key_expiry: GaugeVec,
     /// How long certificates are still good, in seconds.
     pub certificate_expiry: GaugeVec,
+    /// Orders of certificates, by `result` (`ok`, `failed`, `rate_limited`).
+    pub acme_orders: IntCounterVec,
     /// Connections of clients.
     pub connections: IntGauge,
     /// Those that were turned away.
@@ -301,6 +303,14 @@ impl Metrics {
                     "tollgate_certificate_expiry_seconds",
                     "Seconds until a certificate of a gateway or a listener ends; negative when it has",
                     &["gateway", "listener"],
+                ),
+            ),
+            acme_orders: add(
+                r,
+                counters(
+                    "tollgate_acme_orders_total",
+                    "Orders of certificates, by what they came to",
+                    &["result"],
                 ),
             ),
             connections: add(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use pingora_core::protocols::Stream;
+use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,17 @@ const BEGINNING: usize = 2048;
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
 content-length: 131\r\nconnection: close\r\n\r\n\
 {\"error\":{\"message\":\"TLS is spoken at this port: use https.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"invalid_request\"}}";
+
+/// The protocol by which an authority looks for the answer to a challenge (RFC 8737, section 4).
+pub const ALPN_OF_CHALLENGES: &[u8] = b"acme-tls/1";
+
+/// How a handshake goes on, once the client has said what it wants.
+pub enum Way {
+    /// The client is shown this, and served.
+    Serve(Choice),
+    /// An authority looks for the answer to a challenge: it is shown that, and nothing follows.
+    Prove(Arc<ServerConfig>),
+}
 
 /// What a client is shown.
 pub struct Choice {
@@ -61,6 +73,9 @@ pub enum Refused {
     /// It was no TLS.
     #[error("it does not speak TLS")]
     Plain,
+    /// An authority has seen the answer to its challenge.
+    #[error("it only looked for the answer to a challenge")]
+    Proved,
     /// It broke off, or nothing could be agreed on.
     #[error("{0}")]
     Failed(io::Error),
@@ -72,7 +87,8 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// Shakes hands with a client. `choose` is told the name that it gives; what `begin` makes once the client has said something lives until the end.
+/// Shakes hands with a client. `choose` is told the name that it gives, and whether it speaks [`ALPN_OF_CHALLENGES`] alone; what `begin` makes once the
+/// client has said something lives until the end.
 ///
 /// # Errors
 /// [`Refused`]; the client was told, as far as it listens.
@@ -80,7 +96,7 @@ pub async fn accept<G>(
     mut stream: Stream,
     http2: bool,
     begin: impl FnOnce() -> G,
-    choose: impl FnOnce(Option<&str>) -> Option<Choice>,
+    choose: impl FnOnce(Option<&str>, bool) -> Option<Way>,
 ) -> Result<(Encrypted, Handshake), Refused> {
     let mut begun = BytesMut::with_capacity(BEGINNING);
     if stream.read_buf(&mut begun).await? == 0 {
@@ -100,8 +116,20 @@ pub async fn accept<G>(
         begun: begun.freeze(),
     };
     let start = LazyConfigAcceptor::new(Acceptor::default(), wire).await?;
-    let name = start.client_hello().server_name().map(str::to_owned);
-    let choice = choose(name.as_deref());
+    let hello = start.client_hello();
+    let name = hello.server_name().map(str::to_owned);
+    let proves = hello
+        .alpn()
+        .is_some_and(|offered| offered.eq([ALPN_OF_CHALLENGES]));
+    let choice = match choose(name.as_deref(), proves) {
+        Some(Way::Serve(choice)) => Some(choice),
+        Some(Way::Prove(config)) => {
+            let mut tls = start.into_stream(config).await?;
+            tls.shutdown().await?;
+            return Err(Refused::Proved);
+        }
+        None => None,
+    };
     let config = choice
         .as_ref()
         .and_then(|choice| choice.identity.config(http2));

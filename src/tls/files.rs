@@ -1,6 +1,6 @@
 //! The handles by their files: made while a configuration is compiled, filled before it comes into force, and filled anew when files change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::fs;
 use std::io::ErrorKind;
@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tollgate_sdk::secret::Secret;
 
+use super::issued::Issued;
 use super::pem::Wrong;
-use super::{ClientFiles, Credentials, Identity, ServerFiles};
+use super::{ClientFiles, Credentials, Identity, Origin, ServerFiles};
 
 /// What tells one version of a file from another, through whatever links lead to it.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
@@ -31,6 +32,8 @@ pub struct Files {
 struct Handles {
     identities: HashMap<ServerFiles, Arc<Identity>>,
     credentials: HashMap<ClientFiles, Arc<Credentials>>,
+    /// What was ordered, by gateway.
+    issued: HashMap<Arc<str>, Arc<Issued>>,
 }
 
 /// How the files of a handle looked.
@@ -61,7 +64,10 @@ impl Handle for Identity {
     fn paths(&self) -> Vec<&Path> {
         let files = self.files();
         let clients = files.clients.as_ref().map(|(path, _)| &**path);
-        let pair = [&*files.certificate, &*files.key];
+        let pair = match &files.origin {
+            Origin::Files { certificate, key } => vec![&**certificate, &**key],
+            Origin::Ordered(_) => Vec::new(),
+        };
         pair.into_iter().chain(clients).collect()
     }
 
@@ -70,7 +76,11 @@ impl Handle for Identity {
     }
 
     fn load(&self, files: &Files) -> Result<bool, Vec<Wrong>> {
-        Identity::load(self, &|path| files.read(path))
+        let issued = match &self.files().origin {
+            Origin::Files { .. } => None,
+            Origin::Ordered(gateway) => files.issued(gateway),
+        };
+        Identity::load(self, &|path| files.read(path), issued.as_deref())
     }
 }
 
@@ -117,6 +127,38 @@ impl Files {
             .clone()
     }
 
+    /// What was issued for a gateway.
+    pub fn issued(&self, gateway: &str) -> Option<Arc<Issued>> {
+        lock(&self.handles).issued.get(gateway).cloned()
+    }
+
+    /// Shows from now on what was issued for a gateway. Waits for the disk if clients must show a certificate.
+    pub fn issue(&self, gateway: &Arc<str>, issued: Issued) {
+        let issued = Arc::new(issued);
+        lock(&self.handles).issued.insert(gateway.clone(), issued);
+        for identity in self.ordered(gateway) {
+            if let Some(wrong) = self.read_again(&*identity) {
+                log::error!("{wrong}");
+            }
+        }
+    }
+
+    /// Shows nothing for a gateway any more.
+    pub fn withdraw(&self, gateway: &str) {
+        lock(&self.handles).issued.remove(gateway);
+        for identity in self.ordered(gateway) {
+            identity.empty();
+        }
+    }
+
+    /// The handles whose certificate is ordered for this gateway.
+    fn ordered(&self, gateway: &str) -> Vec<Arc<Identity>> {
+        let handles = lock(&self.handles);
+        let of = |files: &ServerFiles| matches!(&files.origin, Origin::Ordered(whose) if **whose == *gateway);
+        let ordered = handles.identities.iter().filter(|(files, _)| of(files));
+        ordered.map(|(_, identity)| identity.clone()).collect()
+    }
+
     /// The text of a file.
     ///
     /// # Errors
@@ -129,6 +171,16 @@ impl Files {
     pub fn sweep(&self) {
         let mut handles = lock(&self.handles);
         (handles.identities).retain(|_, handle| Arc::strong_count(handle) > 1);
+        let Handles {
+            identities, issued, ..
+        } = &mut *handles;
+        let ordered: HashSet<&Arc<str>> = { identities.keys() }
+            .filter_map(|files| match &files.origin {
+                Origin::Ordered(gateway) => Some(gateway),
+                Origin::Files { .. } => None,
+            })
+            .collect();
+        issued.retain(|gateway, _| ordered.contains(gateway));
         (handles.credentials).retain(|_, handle| Arc::strong_count(handle) > 1);
     }
 
@@ -205,10 +257,12 @@ impl Files {
             .iter()
             .map(|path| path.display().to_string())
             .collect();
+        // What was ordered is told of by whoever ordered it.
+        let is_read = !paths.is_empty();
         let paths = paths.join(", ");
         match handle.load(self) {
             Ok(new) => {
-                if new && known {
+                if new && known && is_read {
                     log::info!("{paths}: read again, and in force");
                 }
                 None

@@ -14,18 +14,31 @@ use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tollgate_sdk::secret::Secret;
 
+use super::issued::Issued;
 use super::pem::{self, Leaf, Part, ReadPem, Wrong};
 use crate::model::{
     Certificate, CertificateFiles, ClientCertificate, Gateway, Listener, ListenerTls,
 };
 
-/// The files of an identity.
+/// Where a certificate and its key come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// From files.
+    Files {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// It is ordered for the gateway of this name.
+    Ordered(Arc<str>),
+}
+
+/// What an identity is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerFiles {
-    /// The certificate.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
+    /// Where its certificate comes from.
+    pub origin: Origin,
     /// Who vouches for clients, and whether they must show a certificate.
     pub clients: Option<(PathBuf, bool)>,
 }
@@ -33,14 +46,16 @@ pub struct ServerFiles {
 impl ServerFiles {
     /// Those of a gateway, if it has any.
     pub fn of_gateway(gateway: &Gateway) -> Option<Self> {
-        let Certificate::Files(files) = &gateway.certificate else {
-            return None;
+        let origin = match &gateway.certificate {
+            Certificate::None => return None,
+            Certificate::Ordered => Origin::Ordered(gateway.name.clone().into()),
+            Certificate::Files(files) => Self::of(files).origin,
         };
         let required = gateway.client_certificate == ClientCertificate::Required;
         let clients = gateway.client_ca.as_ref();
         Some(Self {
             clients: clients.map(|ca| (ca.0.clone(), required)),
-            ..Self::of(files)
+            origin,
         })
     }
 
@@ -54,18 +69,30 @@ impl ServerFiles {
 
     fn of(files: &CertificateFiles) -> Self {
         Self {
-            certificate: files.certificate.0.clone(),
-            key: files.key.0.clone(),
+            origin: Origin::Files {
+                certificate: files.certificate.0.clone(),
+                key: files.key.0.clone(),
+            },
             clients: None,
         }
     }
 
-    /// Reads them.
+    /// Reads them; what the certificate says, if it is in a file.
     ///
     /// # Errors
     /// Every mistake in them.
-    pub fn check(&self, read: &ReadPem<'_>) -> Result<Leaf, Vec<Wrong>> {
-        Served::of(self, read).map(|served| served.leaf)
+    pub fn check(&self, read: &ReadPem<'_>) -> Result<Option<Leaf>, Vec<Wrong>> {
+        match (&self.origin, &self.clients) {
+            (Origin::Files { .. }, _) => {
+                Served::of(self, read, None).map(|served| served.map(|served| served.leaf))
+            }
+            (Origin::Ordered(_), None) => Ok(None),
+            (Origin::Ordered(_), Some((path, required))) => {
+                let provider = Arc::new(ring::default_provider());
+                let verifier = verifier(read(path), *required, &provider);
+                verifier.map(|_| None).map_err(|wrong| vec![wrong])
+            }
+        }
     }
 }
 
@@ -113,8 +140,14 @@ impl Identity {
             .map(|served| served.leaf.clone())
     }
 
-    pub(super) fn is_loaded(&self) -> bool {
+    /// Whether there is anything to show.
+    pub fn is_loaded(&self) -> bool {
         self.served.load().is_some()
+    }
+
+    /// Shows nothing from now on.
+    pub(super) fn empty(&self) {
+        self.served.store(None);
     }
 
     /// How a handshake goes now.
@@ -127,9 +160,15 @@ impl Identity {
         })
     }
 
-    /// Reads the files; whether what they hold is new. With a mistake nothing changes.
-    pub(super) fn load(&self, read: &ReadPem<'_>) -> Result<bool, Vec<Wrong>> {
-        let served = Served::of(&self.files, read)?;
+    /// Reads the files, or takes what was issued; whether that is new. With a mistake nothing changes, nor while nothing has been issued.
+    pub(super) fn load(
+        &self,
+        read: &ReadPem<'_>,
+        issued: Option<&Issued>,
+    ) -> Result<bool, Vec<Wrong>> {
+        let Some(served) = Served::of(&self.files, read, issued)? else {
+            return Ok(false);
+        };
         let known = self.served.load();
         if known
             .as_ref()
@@ -143,19 +182,32 @@ impl Identity {
 }
 
 impl Served {
-    fn of(files: &ServerFiles, read: &ReadPem<'_>) -> Result<Self, Vec<Wrong>> {
+    /// `None`: it is ordered, and has not been issued yet.
+    fn of(
+        files: &ServerFiles,
+        read: &ReadPem<'_>,
+        issued: Option<&Issued>,
+    ) -> Result<Option<Self>, Vec<Wrong>> {
         let provider = Arc::new(ring::default_provider());
         let mut digest = Sha256::new();
-        let mut noted = |path: &PathBuf| {
-            let text = read(path)?;
+        let mut noted = |text: Result<Secret<String>, String>| {
+            let text = text?;
             digest.update(text.expose().len().to_be_bytes());
             digest.update(text.expose());
             Ok(text)
         };
-        let pair = pem::pair(noted(&files.certificate), noted(&files.key), &provider);
+        let (certificate, key) = match (&files.origin, issued) {
+            (Origin::Files { certificate, key }, _) => (read(certificate), read(key)),
+            (Origin::Ordered(_), None) => return Ok(None),
+            (Origin::Ordered(_), Some(issued)) => {
+                let certificate = Secret::new(issued.certificate().to_owned());
+                (Ok(certificate), Ok(issued.key().clone()))
+            }
+        };
+        let pair = pem::pair(noted(certificate), noted(key), &provider);
         let clients = match &files.clients {
             None => Ok(WebPkiClientVerifier::no_client_auth()),
-            Some((path, required)) => verifier(noted(path), *required, &provider),
+            Some((path, required)) => verifier(noted(read(path)), *required, &provider),
         };
         let (pair, clients) = match (pair, clients) {
             (Ok(pair), Ok(clients)) => (pair, clients),
@@ -183,12 +235,12 @@ impl Served {
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut any = http1.clone();
         any.alpn_protocols.insert(0, b"h2".to_vec());
-        Ok(Self {
+        Ok(Some(Self {
             any: Arc::new(any),
             http1: Arc::new(http1),
             leaf: pair.leaf,
             digest: digest.finalize().into(),
-        })
+        }))
     }
 }
 

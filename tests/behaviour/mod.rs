@@ -1,6 +1,7 @@
 //! Does a feature work, end to end?
 
 mod access_log;
+pub(crate) mod acme;
 mod addresses;
 mod admin;
 mod apply;

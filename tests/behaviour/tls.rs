@@ -321,7 +321,7 @@ fn certificates_are_listed_and_counted() {
         listed[0],
         json!({
             "name": "a", "of": "gateway", "hosts": ["a.example"], "issuer": "ours",
-            "expires_at": listed[0]["expires_at"], "source": source,
+            "expires_at": listed[0]["expires_at"], "source": source, "order": null,
         })
     );
     assert_eq!(listed.as_array().unwrap().len(), 3);

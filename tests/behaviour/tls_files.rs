@@ -1,8 +1,9 @@
 //! Files that are not what they should be: each is told where the document names it, all at once, and how to mend it.
 
+use serde_json::json;
 use tollgate::config;
 
-use crate::harness::{Authority, Issued};
+use crate::harness::{Authority, Gateway, Issued};
 
 #[test]
 fn what_is_wrong_with_files_is_told_at_their_places() {
@@ -125,7 +126,7 @@ tls = "self-signed"
 name = "a"
 hosts = ["a.example"]
 client_ca = "clients.pem"
-certificate = "acme"
+certificate = "ordered"
 
 [[gateway]]
 name = "b"
@@ -141,7 +142,7 @@ tls = { certificate = "c.pem" }
     let said = said.unwrap_err().to_string();
     for what in [
         "listener[0].tls: unknown value \"self-signed\"",
-        "gateway[0].certificate: \"acme\" is not supported yet",
+        "gateway[0].certificate: unknown value \"ordered\"",
         "gateway[1].certificate: missing field `key`",
         "upstream[0].tls.certificate: `certificate` is of no use without `key`",
     ] {
@@ -153,6 +154,129 @@ tls = { certificate = "c.pem" }
     assert!(
         said.contains("gateway[0].client_ca: clients can be asked"),
         "{said}"
+    );
+}
+
+/// Each of what stands in the way of an order is told at its place, by a file and by the admin API alike.
+#[test]
+fn what_an_order_needs_is_asked_for() {
+    let no_file = |path: &str| Err(format!("there is no file {path}"));
+    let read = |text: &str| {
+        let read = config::parse("t.toml", text, config::Format::Toml, &|_| None, &no_file);
+        read.map_or_else(
+            |wrong| wrong.to_string(),
+            |loaded| loaded.warnings.to_string(),
+        )
+    };
+    let file = |acme: &str, hosts: &str| {
+        format!(
+            "[[listener]]\naddress = \"127.0.0.1:1\"\ntls = \"auto\"\n[acme]\n{acme}\n[[gateway]]\nname = \"a\"\nhosts = {hosts}\ncertificate = \"acme\"\n"
+        )
+    };
+    let key = format!(
+        "terms_agreed = true\nencryption_key = \"{}\"",
+        "k".repeat(32)
+    );
+    for (acme, hosts, place, what) in [
+        (
+            "",
+            "[\"a.example\"]",
+            "gateway[0].certificate",
+            "terms_agreed = true",
+        ),
+        (
+            "terms_agreed = true",
+            "[\"a.example\"]",
+            "gateway[0].certificate",
+            "encryption_key = ",
+        ),
+        (
+            &key,
+            "[\"*\"]",
+            "gateway[0].certificate",
+            "no host to order",
+        ),
+        (
+            &key,
+            "[\"a.example\", \"*.b.example\"]",
+            "gateway[0].certificate",
+            "*.b.example",
+        ),
+        // It comes into force all the same.
+        (
+            &key,
+            "[\"a.example\"]",
+            "gateway[0].certificate",
+            "a listener without tls",
+        ),
+        (
+            "encryption_key = \"short\"",
+            "[\"a.example\"]",
+            "acme.encryption_key",
+            "32 characters",
+        ),
+        (
+            "directory = \"http://a.example/\"",
+            "[\"a.example\"]",
+            "acme.directory",
+            "over https",
+        ),
+        (
+            "challenge = \"dns-01\"",
+            "[\"a.example\"]",
+            "acme.challenge",
+            "the program that writes",
+        ),
+        (
+            "challenge = { type = \"http-01\", exec = [\"x\"] }",
+            "[\"a.example\"]",
+            "acme.challenge.exec",
+            "only for dns-01",
+        ),
+        (
+            "challenge = \"dns-02\"",
+            "[\"a.example\"]",
+            "acme.challenge",
+            "unknown value",
+        ),
+        (
+            "backoff = \"0s\"",
+            "[\"a.example\"]",
+            "acme.backoff",
+            "may not be zero",
+        ),
+        (
+            "eab_key_id = \"k\"",
+            "[\"a.example\"]",
+            "acme.eab_key_id",
+            "eab_hmac_key",
+        ),
+    ] {
+        let said = read(&file(acme, hosts));
+        assert!(
+            said.contains(&format!("{place}: ")),
+            "{place} is not in:\n{said}"
+        );
+        assert!(said.contains(what), "{what} is not in:\n{said}");
+    }
+    let good = file(
+        &format!("{key}\nchallenge = \"tls-alpn-01\""),
+        "[\"a.example\"]",
+    );
+    assert_eq!(read(&good), "");
+    let gateway = Gateway::start("");
+    let body = json!({"name": "n", "hosts": ["*.n.example"], "certificate": "acme"});
+    let reply = gateway.api().ask("POST", "/v1/gateways", &body);
+    assert_eq!(reply.status, 422, "{}", reply.text());
+    let details = reply.json()["error"]["details"].clone();
+    let told: Vec<&str> = { details.as_array().unwrap().iter() }
+        .map(|detail| detail["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(details[0]["path"], "certificate");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].contains("terms_agreed") && told[1].contains("dns-01"),
+        "{told:?}"
     );
 }
 

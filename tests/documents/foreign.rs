@@ -172,6 +172,9 @@ pub(super) fn is_accepted(native: &str, converted: &Converted) -> Result<(), Str
     for name in missing("upstream", &[("service", "upstream")]) {
         text += &format!("[[upstream]]\nname = \"{name}\"\n{target}");
     }
+    if native.contains("certificate = \"acme\"") {
+        text += "[acme]\nterms_agreed = true\n[server]\nstate = \"memory\"\n";
+    }
     if named("listener", "name").is_empty() {
         text += "[[listener]]\naddress = \"127.0.0.1:8080\"\n";
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tollgate::model::{Admin, Config, KINDS, Kind, Log, Server, TABLES};
+use tollgate::model::{Acme, Admin, Config, KINDS, Kind, Log, Server, TABLES};
 use tollgate_sdk::document::{Field, Format, Json, json};
 
 use super::{compare, parse_toml, repository};
@@ -179,6 +179,7 @@ fn full_toml_holds_the_defaults() {
     assert_eq!(full.server, Server::default());
     assert_eq!(full.admin, Admin::default());
     assert_eq!(full.log, Log::default());
+    assert_eq!(full.acme, Acme::default());
 }
 
 #[test]

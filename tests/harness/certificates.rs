@@ -78,12 +78,7 @@ impl Authority {
 
     /// Clients that trust it alone.
     pub(crate) fn trusted(&self) -> Manner {
-        Manner {
-            authority: self.pem.clone(),
-            versions: rustls::ALL_VERSIONS.to_vec(),
-            protocols: Vec::new(),
-            shown: None,
-        }
+        Manner::trusting(&self.pem)
     }
 }
 
@@ -136,6 +131,16 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
+    /// Trusts this authority alone, by its PEM.
+    pub(crate) fn trusting(authority: &str) -> Manner {
+        Manner {
+            authority: authority.to_owned(),
+            versions: rustls::ALL_VERSIONS.to_vec(),
+            protocols: Vec::new(),
+            shown: None,
+        }
+    }
+
     /// Only this version.
     pub(crate) fn only(mut self, version: &'static SupportedProtocolVersion) -> Manner {
         self.versions = vec![version];
@@ -173,10 +178,14 @@ impl Manner {
     }
 }
 
-/// A file of `conf`, with certificates for those that it names; they are gone with the folder.
+/// A file of `conf`, with certificates for those that it names, and a key that seals; they are gone with the folder.
 pub(crate) fn load_example(file: &Path) -> (tempfile::TempDir, Result<Loaded, Diagnostics>) {
     let folder = tempfile::tempdir().unwrap();
-    let mut text = std::fs::read_to_string(file).unwrap();
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut text = text.replace(
+        "${TOLLGATE_ACME_KEY}",
+        "a-key-that-seals-in-an-example-only",
+    );
     let authority = Authority::new("an authority");
     for (name, host) in [
         ("research", "research.example.com"),
@@ -184,7 +193,7 @@ pub(crate) fn load_example(file: &Path) -> (tempfile::TempDir, Result<Loaded, Di
     ] {
         authority.issue(&[host]).write(folder.path(), name);
     }
-    for name in ["clients.pem", "engines.pem"] {
+    for name in ["clients.pem", "engines.pem", "directory.pem"] {
         authority.write(folder.path(), name);
     }
     for made in std::fs::read_dir(folder.path()).unwrap() {

@@ -13,7 +13,7 @@ static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Fields of a configuration whose values are secrets.
-const FIELDS: [&str; 3] = ["secret", "api_key", "token"];
+const FIELDS: [&str; 5] = ["secret", "api_key", "token", "encryption_key", "hmac_key"];
 /// Shorter ones are found in words.
 const SHORTEST: usize = 8;
 
@@ -72,7 +72,8 @@ fn is_telling(text: &str) -> bool {
         let rest = after.get(id..).and_then(|rest| rest.strip_prefix('_'));
         id >= 4 && rest.is_some_and(|rest| hex(rest) >= 32)
     };
-    text.split("tg_").skip(1).any(key) || text.contains("eyJhbGciOi")
+    let private = text.contains("PRIVATE KEY-----");
+    text.split("tg_").skip(1).any(key) || text.contains("eyJhbGciOi") || private
 }
 
 /// Fails if any was seen.

@@ -33,6 +33,15 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncon
 impl TlsUpstream {
     /// `clients`: who vouches for them; without, they are not asked.
     pub(crate) fn start(shown: &Issued, clients: Option<&Authority>) -> TlsUpstream {
+        Self::answering(shown, clients, ANSWER)
+    }
+
+    /// With an answer of its own, as it goes over the wire.
+    pub(crate) fn answering(
+        shown: &Issued,
+        clients: Option<&Authority>,
+        answer: &'static [u8],
+    ) -> TlsUpstream {
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -60,7 +69,7 @@ impl TlsUpstream {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (config, begun) = (config.clone(), begun.clone());
-                std::thread::spawn(move || serve(stream, config, &begun));
+                std::thread::spawn(move || serve(stream, config, &begun, answer));
             }
         });
         upstream
@@ -82,6 +91,7 @@ fn serve(
     stream: std::net::TcpStream,
     config: Arc<ServerConfig>,
     begun: &Mutex<Vec<Begun>>,
+    answer: &[u8],
 ) -> Option<()> {
     let session = ServerConnection::new(config).unwrap();
     let mut stream = rustls::StreamOwned::new(session, stream);
@@ -98,7 +108,7 @@ fn serve(
         shown: stream.conn.peer_certificates().is_some(),
         resumed: stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
     });
-    stream.write_all(ANSWER).ok()?;
+    stream.write_all(answer).ok()?;
     stream.conn.send_close_notify();
     stream.flush().ok()?;
     // What is left of the body is read, so that the answer is not lost with it.

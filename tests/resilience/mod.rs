@@ -1,5 +1,6 @@
 //! What happens when others fail.
 
+mod acme;
 mod broken_streams;
 mod broken_upstreams;
 mod changes;

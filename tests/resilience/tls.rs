@@ -10,14 +10,18 @@ use crate::harness::{
 };
 
 /// Connects and asks until told to stop; how often it was served, and what went wrong.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
     thread: std::thread::JoinHandle<Vec<String>>,
 }
 
 impl Load {
-    fn start(address: std::net::SocketAddr, name: &'static str, manner: &Manner) -> Load {
+    pub(super) fn start(
+        address: std::net::SocketAddr,
+        name: &'static str,
+        manner: &Manner,
+    ) -> Load {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let config = manner.config();
         let (stopped, counted): (_, Arc<AtomicUsize>) = (stop.clone(), Arc::clone(&served));
@@ -46,7 +50,7 @@ impl Load {
     }
 
     /// Waits until it was served so often again.
-    fn more(&self, times: usize) {
+    pub(super) fn more(&self, times: usize) {
         let before = self.served.load(Ordering::Relaxed);
         until("clients to be served", || {
             (self.served.load(Ordering::Relaxed) >= before + times).then_some(())
@@ -54,7 +58,7 @@ impl Load {
     }
 
     #[track_caller]
-    fn end(self) {
+    pub(super) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let wrong = self.thread.join().unwrap();
         assert!(wrong.is_empty(), "{wrong:?}");

@@ -1,5 +1,6 @@
 //! What must never happen.
 
+mod acme;
 mod admin_access;
 mod admin_socket;
 mod audit;

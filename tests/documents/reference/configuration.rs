@@ -8,8 +8,8 @@ use super::{MADE, Tables, anchor, prose, rows_of};
 use crate::documents::compare;
 
 const HEAD: &str = "\
-A configuration is one file of TOML, or of YAML or JSON of the same shape. `tollgate check -c FILE` says everything that is wrong with it. The tables `server`, `admin` and
-`log` are about the process; of `listener`, `gateway`, `service`, `upstream`, `rule` and `key` there may be several. [`conf/full.toml`](../conf/full.toml) has the
+A configuration is one file of TOML, or of YAML or JSON of the same shape. `tollgate check -c FILE` says everything that is wrong with it. The tables `server`, `admin`,
+`log` and `acme` are about the process; of `listener`, `gateway`, `service`, `upstream`, `rule` and `key` there may be several. [`conf/full.toml`](../conf/full.toml) has the
 same fields as a file to copy from, and [`conf/examples/`](../conf/examples) shows what they are good for.
 
 - **Environment**: `${NAME}` and `${NAME:-default}` stand for values of the environment, anywhere in a value.

@@ -5,7 +5,7 @@ use tollgate_sdk::document::{FromText, suggest};
 
 use super::super::fields::{Fields, found, quoted};
 use super::super::{Options, name};
-use super::{Gateway, Part, later, put_labels, router};
+use super::{Gateway, Part, put_labels, router};
 use crate::model::HostPattern;
 
 pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part) -> Gateway {
@@ -25,7 +25,8 @@ pub(super) fn convert(mut fields: Fields<'_>, options: &Options, part: &mut Part
         let message = "whether it can be reached from outside is decided by the addresses of listeners; kept as a label";
         part.notes.warned(fields.at("public_ip"), message);
     }
-    let https = certificate(&mut fields, &mut body, &mut labels, part);
+    let hosted = domain.is_some();
+    let https = certificate(&mut fields, hosted, &mut body, &mut labels, part);
     let replicas = replicas(&mut fields, &mut labels, part);
     tags(&mut fields, &mut labels, part);
     let policy = gateway_router(&mut fields, replicas, &mut labels, part);
@@ -168,9 +169,10 @@ fn without_v1(gateway: &str, domain: &str, path: &str, part: &mut Part) {
     }
 }
 
-/// Whether dstack would give the services HTTPS.
+/// Whether dstack would give the services HTTPS. `hosted`: there is a host to order a certificate for.
 fn certificate(
     fields: &mut Fields<'_>,
+    hosted: bool,
     body: &mut Map<String, Value>,
     labels: &mut Map<String, Value>,
     part: &mut Part,
@@ -183,16 +185,8 @@ fn certificate(
             return false;
         }
         Some(given) => given,
-        None if later::ACME => {
-            body.insert("certificate".into(), json!("acme"));
-            notes.assumed(
-                path,
-                "`certificate` = \"acme\", as dstack's default is Let's Encrypt",
-            );
-            return true;
-        }
         None => {
-            let message = "`certificate` = \"none\"; dstack would get one from Let's Encrypt: until a version does so here, let TLS end before Tollgate";
+            let message = "`certificate` = \"none\"; dstack would get one from Let's Encrypt: for that write `certificate: {type: lets-encrypt}`, or \"acme\" here, and a table [acme]";
             notes.assumed(path, message);
             return true;
         }
@@ -201,13 +195,14 @@ fn certificate(
         return true;
     };
     match table.text("type", notes) {
-        Some("lets-encrypt") if later::ACME => {
-            body.insert("certificate".into(), json!("acme"));
-            notes.taken(table.at("type"), "`certificate` = \"acme\"");
+        Some("lets-encrypt") if !hosted => {
+            let message = "`certificate` = \"none\": there is no host to order one for until the gateway has a `domain`";
+            notes.warned(table.at("type"), message);
         }
         Some("lets-encrypt") => {
-            let message = "this version gets no certificates, and keys would go over the wire in the clear: let TLS end before Tollgate and write `certificate: null`";
-            notes.refused(table.at("type"), message);
+            body.insert("certificate".into(), json!("acme"));
+            let message = "`certificate` = \"acme\": the table [acme] says how it is ordered, and needs terms_agreed and encryption_key";
+            notes.taken(table.at("type"), message);
         }
         Some("acm") => {
             let message =

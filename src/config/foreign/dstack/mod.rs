@@ -25,8 +25,6 @@ mod later {
     pub(super) const SCALING: bool = false;
     /// The policy `cache_aware`.
     pub(super) const CACHE_AWARE: bool = false;
-    /// `certificate = "acme"` of gateways.
-    pub(super) const ACME: bool = false;
 }
 
 /// Fields that tell a gateway of dstack from a native one, which may begin with the same `type`.
