@@ -6,6 +6,7 @@
 
 mod budget;
 mod consistent_hash;
+mod demand;
 mod freed;
 mod least_connections;
 mod power_of_two;
@@ -25,6 +26,7 @@ use smallvec::SmallVec;
 
 pub use budget::RetryBudget;
 pub use consistent_hash::{ConsistentHash, stable_hash};
+pub use demand::{Asked, Demand};
 pub use freed::{Freed, Waiting};
 pub use least_connections::LeastConnections;
 pub use power_of_two::PowerOfTwo;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::check::{Place, Tools};
 use super::{TargetHealth, Thresholds, Turn};
+use crate::balance::Freed;
 use crate::model::Health;
 
 /// A target first asked is asked within this.
@@ -49,6 +50,8 @@ pub struct Watched {
     pub address: Arc<dyn Fn() -> Option<SocketAddr> + Send + Sync>,
     /// What is known of it.
     pub health: Arc<TargetHealth>,
+    /// Who is told when it comes up.
+    pub freed: Arc<Freed>,
 }
 
 impl Watched {
@@ -214,6 +217,9 @@ async fn keep_asking(
         drop(place);
         let now = std::time::Instant::now();
         if let Some(turn) = watched.health.probed(answer.is_ok(), &thresholds, now) {
+            if turn == Turn::WentUp {
+                watched.freed.tell();
+            }
             let why = answer.err().map(|error| error.to_string());
             turned(&watched, turn, why.as_deref());
         }

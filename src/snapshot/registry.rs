@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwapOption;
 use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
-use crate::balance::{Freed, Prompts, Queue, RetryBudget, TargetState};
+use super::Scaled;
+use crate::balance::{Demand, Freed, Prompts, Queue, RetryBudget, TargetState};
 use crate::health::TargetHealth;
 use crate::tls::Files;
 
@@ -30,6 +32,10 @@ pub struct ServiceState {
     pub budget: RetryBudget,
     /// How many tokens its engine makes of requests.
     pub prompts: Prompts,
+    /// What is asked of it.
+    pub demand: Demand,
+    /// How its scaling stands, if it is scaled and that was looked at.
+    pub scaled: ArcSwapOption<Scaled>,
 }
 
 /// States by identity: a target's upstream and URL, a service's name. What no revision refers to any more is forgotten
@@ -102,6 +108,12 @@ impl Registry {
         };
         let identity = (upstream.clone(), url.clone());
         kept.targets.entry(identity).or_insert_with(fresh).clone()
+    }
+
+    /// Who is told when a place at one of an upstream's targets is given back.
+    pub fn freed(&self, upstream: &Arc<str>) -> Arc<Freed> {
+        let mut kept = self.lock();
+        kept.freed.entry(upstream.clone()).or_default().clone()
     }
 
     /// A service's state, from before or new.

@@ -56,6 +56,7 @@ pub(super) fn compile(
         watched,
         targets,
         view,
+        freed: registry.freed(&name),
         policy: policy(&upstream.policy),
         affinity,
         health,
@@ -150,5 +151,6 @@ fn watched(
         },
         address: Arc::new(move || -> Option<SocketAddr> { state.address() }),
         health: target.health.clone(),
+        freed: target.state.freed().clone(),
     }
 }

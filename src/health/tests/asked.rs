@@ -45,6 +45,7 @@ fn watched(url: &str, probe: Probe) -> Watched {
         },
         address: Arc::new(move || address),
         health,
+        freed: Arc::default(),
     }
 }
 
