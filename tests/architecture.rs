@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src`, in dependency order; those of one line may not use each other.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 15] = [
     &["telemetry"],
     &["model"],
     &["tls"],
@@ -17,6 +17,7 @@ const ORDER: [&[&str]; 14] = [
     &["health"],
     &["snapshot"],
     &["control"],
+    &["scale"],
     &["admin", "proxy"],
     &["server"],
     &["cli"],

@@ -20,7 +20,9 @@ use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tollgate_sdk::plugin::{CallError, Called, Http};
 
 /// How long a connection waits for its next call.
@@ -41,6 +43,18 @@ impl Calls {
     /// A client that trusts the certificate authorities of the system. They are read with the first call.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A client that trusts these certificate authorities alone, in PEM. None: there is none among them.
+    pub fn trusting(authorities: &[u8]) -> Option<Self> {
+        let mut roots = RootCertStore::empty();
+        for authority in CertificateDer::pem_slice_iter(authorities) {
+            roots.add(authority.ok()?).ok()?;
+        }
+        let tls = builder()?.with_root_certificates(roots.clone());
+        let calls = Self::default();
+        let client = client(tls.with_no_client_auth());
+        (!roots.is_empty() && calls.client.set(Some(client)).is_ok()).then_some(calls)
     }
 
     /// The client; missing only if TLS itself cannot be set up.
@@ -117,13 +131,14 @@ async fn whole(
     Ok(Response::from_parts(head, read.freeze()))
 }
 
+fn builder() -> Option<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    builder.with_safe_default_protocol_versions().ok()
+}
+
 /// TLS that trusts whom the system trusts. With nobody to trust, every call over TLS fails as [`CallError::Connect`].
 fn tls() -> Option<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = || {
-        let builder = ClientConfig::builder_with_provider(provider.clone());
-        builder.with_safe_default_protocol_versions().ok()
-    };
     let trusting = builder()?.with_native_roots().or_else(|error| {
         log::warn!(
             "calls over https will fail: there is no certificate authority to trust: {error}"

@@ -34,18 +34,21 @@ pub enum EventKind {
     Breaker,
     /// A key ends soon, or left what it usually does.
     Key,
+    /// A service is to have more or fewer replicas.
+    Scaling,
     /// What is recorded cannot be kept, or can again.
     Store,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [EventKind; 6] = [
+    pub const ALL: [EventKind; 7] = [
         EventKind::Change,
         EventKind::Reload,
         EventKind::Target,
         EventKind::Breaker,
         EventKind::Key,
+        EventKind::Scaling,
         EventKind::Store,
     ];
 
@@ -57,6 +60,7 @@ impl EventKind {
             EventKind::Target => "target",
             EventKind::Breaker => "breaker",
             EventKind::Key => "key",
+            EventKind::Scaling => "scaling",
             EventKind::Store => "store",
         }
     }

@@ -35,6 +35,7 @@ use self::upgrade::{Old, Predecessor, Program, door};
 use crate::calls::Calls;
 use crate::control::{self, Control};
 use crate::model::{AccessLog as Destination, Config, Listener, StateStore};
+use crate::scale::Scaling;
 use crate::proxy::{self, Connections, Most, Proxy, SecureListener, Spoken};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
@@ -160,12 +161,14 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         }
     };
     let writing = writer.map(|writer| std::thread::spawn(move || writer.run()));
+    let scaling = Arc::new(Scaling::new(control.clone()));
     let server = server(
         config,
         sockets,
         proxy,
         predecessor,
         &control,
+        scaling.clone(),
         admin_socket.clone(),
         ending.drained,
     );
@@ -179,6 +182,7 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
     }
     server.run(RunArgs { shutdown_signal });
     drop(writing);
+    scaling.end();
     control.close_books();
     admin_socket.remove();
     if let Some(path) = &config.server.pid_file {
@@ -194,6 +198,7 @@ fn server(
     proxy: Proxy,
     predecessor: Option<Predecessor>,
     control: &Arc<Control>,
+    scaling: Arc<Scaling>,
     admin_socket: AdminSocket,
     drained: Option<fn()>,
 ) -> Server {
@@ -228,6 +233,7 @@ fn server(
     }
     let housekeeping = Housekeeping {
         control: control.clone(),
+        scaling,
         services: waiting.len(),
         accepting: accepted,
         admin_socket,
