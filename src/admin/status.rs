@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tollgate_sdk::document::FromNode;
 
+use super::scaling;
 use crate::control::{
     CertificateStatus, Condition, Control, GatewayStatus, LastReload, ServiceStatus, Shown, Status,
     TargetStatus,
@@ -105,6 +106,7 @@ fn service(service: &ServiceStatus) -> Value {
         "in_flight": service.in_flight,
         "targets": service.targets,
         "serving": service.serving,
+        "scaling": service.scaled.as_deref().map(scaling::shown),
     })
 }
 

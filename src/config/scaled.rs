@@ -49,7 +49,15 @@ pub(super) fn refuse_of_the_machine(service: &Service, node: &Node, r: &mut Read
         return;
     };
     let at = At::ROOT;
-    let (scaling, message) = (at.field("scaling"), "only the configuration file may say this");
+    let (scaling, message) = (
+        at.field("scaling"),
+        "only the configuration file may say this",
+    );
     let help = "give the service in the file, or use another actuator";
-    r.error(node.span, &scaling.field("actuator").field(field), message, help);
+    r.error(
+        node.span,
+        &scaling.field("actuator").field(field),
+        message,
+        help,
+    );
 }

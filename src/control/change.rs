@@ -13,8 +13,7 @@ use tollgate_sdk::secret::Secret;
 
 use super::{Control, keys};
 use crate::config::{
-    Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Target, Use,
-    patched,
+    Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Target, Use, patched,
 };
 use crate::store::{self, Store, StoreError};
 use crate::tls::Files;
@@ -206,9 +205,13 @@ impl Control {
     ///
     /// # Errors
     /// [`ChangeError`]; then nothing has changed.
-    pub async fn change_targets(self: &Arc<Self>, edits: Vec<Edit>) -> Result<Changed, ChangeError> {
+    pub async fn change_targets(
+        self: &Arc<Self>,
+        edits: Vec<Edit>,
+    ) -> Result<Changed, ChangeError> {
         let beside = Vec::new();
-        self.make(edits, beside, Expected::Any, Source::Scaling).await
+        self.make(edits, beside, Expected::Any, Source::Scaling)
+            .await
     }
 
     async fn make(

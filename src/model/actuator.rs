@@ -286,10 +286,14 @@ impl FromNode for Actuator {
         if node.as_table().is_none() {
             let kind = ActuatorKind::read(node, at, r)?;
             let table = ActuatorTable::of(kind);
-            return check(&table, node, at, r).then(|| Self::of(table)).flatten();
+            return check(&table, node, at, r)
+                .then(|| Self::of(table))
+                .flatten();
         }
         let table = <ActuatorTable as Document>::read(node, at, r)?;
-        check(&table, node, at, r).then(|| Self::of(table)).flatten()
+        check(&table, node, at, r)
+            .then(|| Self::of(table))
+            .flatten()
     }
 
     fn schema() -> Json {
@@ -329,9 +333,16 @@ fn check(table: &ActuatorTable, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -
     }
     for name in needed.iter().filter(|name| node.entry(name).is_none()) {
         let message = format!("missing field `{name}`");
-        let field = ActuatorTable::fields().into_iter().find(|f| f.name == *name);
+        let field = ActuatorTable::fields()
+            .into_iter()
+            .find(|f| f.name == *name);
         let help = field.map(|field| format!("add it: {}", field.doc));
-        r.error(node.span, &at.field(name), message, help.unwrap_or_default());
+        r.error(
+            node.span,
+            &at.field(name),
+            message,
+            help.unwrap_or_default(),
+        );
     }
     let times = [
         ("start_timeout", table.start_timeout),
@@ -351,7 +362,10 @@ fn check_texts(table: &ActuatorTable, node: &Node, at: &At<'_>, r: &mut Reading<
         }
     };
     for (name, command) in [("start", &table.start), ("stop", &table.stop)] {
-        if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
+        if command
+            .as_ref()
+            .is_some_and(|words| words.first().is_none_or(String::is_empty))
+        {
             let help = "the program and its arguments: [\"serve\", \"--port\", \"{port}\"]";
             refuse(name, "there is no program in it".into(), help);
         }
@@ -385,9 +399,8 @@ fn check_texts(table: &ActuatorTable, node: &Node, at: &At<'_>, r: &mut Reading<
 
 /// A text with `{name}` replaced by its value, for each of these names.
 pub fn fill(text: &str, values: &[(&str, &str)]) -> String {
-    let fill = |text: String, (name, value): &(&str, &str)| {
-        text.replace(&format!("{{{name}}}"), value)
-    };
+    let fill =
+        |text: String, (name, value): &(&str, &str)| text.replace(&format!("{{{name}}}"), value);
     values.iter().fold(text.to_owned(), fill)
 }
 
@@ -447,7 +460,10 @@ mod tests {
     fn ports_are_a_range_or_one() {
         for (typed, count) in [("9000-9007", 8), ("9000", 1), ("1-65535", 65_535)] {
             let ports = Ports::from_text(typed).unwrap();
-            assert_eq!((ports.count() as usize, ports.iter().count()), (count, count));
+            assert_eq!(
+                (ports.count() as usize, ports.iter().count()),
+                (count, count)
+            );
             assert_eq!(ports.to_text(), typed);
         }
         for typed in ["", "0", "9-8", "a-b", "9000-", "65536", "1-2-3"] {

@@ -87,7 +87,11 @@ pub fn decide(
     if memory.desired == 0 && (measured.came > 0 || measured.in_flight > 0) {
         // Whoever waits has nobody: there is nothing to be sure of.
         let first = wanted(scaling, measured, 0).clamp(1, STEP.min(scaling.max));
-        return settle(memory, first, "there were none, and a request came".to_owned());
+        return settle(
+            memory,
+            first,
+            "there were none, and a request came".to_owned(),
+        );
     }
     let wanted = wanted(scaling, measured, memory.desired).clamp(scaling.min, scaling.max);
     if wanted == memory.desired {
@@ -103,7 +107,14 @@ pub fn decide(
         return unchanged(memory);
     }
     let next = bounded(memory.desired, intent.mildest);
-    let reason = explain(scaling, measured, memory.desired, next, intent.mildest, delay);
+    let reason = explain(
+        scaling,
+        measured,
+        memory.desired,
+        next,
+        intent.mildest,
+        delay,
+    );
     let decision = settle(memory, next, reason);
     if next != intent.mildest {
         // The rest of it is for when this can be seen in what is measured.

@@ -68,7 +68,7 @@ impl Scaling {
 
     /// Ends the replicas that end with this process, if no other has taken over. Waits for that.
     pub fn end(&self) {
-        self.processes.end();
+        self.processes.end(self.control.is_handed_over());
     }
 
     fn tending(&self, service: &Arc<Service>) -> Tending {
@@ -224,7 +224,13 @@ impl Tending {
             order.reason = &decision.reason;
         }
         if decision.changed && !self.leaving && !handed_over {
-            tell(&self.control, &service, from, decision.desired, &decision.reason);
+            tell(
+                &self.control,
+                &service,
+                from,
+                decision.desired,
+                &decision.reason,
+            );
         }
         let Some(actuator) = &mut self.actuator else {
             return Standing::default();
@@ -264,7 +270,9 @@ impl Tending {
 fn offers(snapshot: &Snapshot, service: &Service) -> Vec<Arc<Offer>> {
     let of = |gateway: &Arc<crate::snapshot::Gateway>| {
         let mut offers = gateway.router.offers().iter();
-        offers.find(|offer| offer.service.name == service.name).cloned()
+        offers
+            .find(|offer| offer.service.name == service.name)
+            .cloned()
     };
     snapshot.gateways.iter().filter_map(of).collect()
 }

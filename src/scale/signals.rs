@@ -72,7 +72,11 @@ impl Signals {
         }
         self.readings.push_back((now, reading));
         // The oldest one is what the window began with.
-        while self.readings.get(1).is_some_and(|(at, _)| *at + window <= now) {
+        while self
+            .readings
+            .get(1)
+            .is_some_and(|(at, _)| *at + window <= now)
+        {
             self.readings.pop_front();
         }
     }

@@ -35,8 +35,8 @@ use self::upgrade::{Old, Predecessor, Program, door};
 use crate::calls::Calls;
 use crate::control::{self, Control};
 use crate::model::{AccessLog as Destination, Config, Listener, StateStore};
-use crate::scale::Scaling;
 use crate::proxy::{self, Connections, Most, Proxy, SecureListener, Spoken};
+use crate::scale::Scaling;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
 

@@ -77,7 +77,7 @@ impl Exec {
                     if process.lives() && process.bears(&words.mark()) =>
                 {
                     log::info!("replica {} of service {} lives on", words.id, self.service);
-                    self.processes.add(process);
+                    self.processes.put(process, true);
                     let replica = Replica::adopt(&words, url, number, process);
                     self.replicas.push(replica);
                 }
@@ -134,15 +134,18 @@ impl Exec {
                     let is_over = order.now - *since > order.grace;
                     if is_over && !is_done {
                         let id = &replica.id;
-                        log::warn!("replica {id} ends with {busy} requests open: its grace is over");
+                        log::warn!(
+                            "replica {id} ends with {busy} requests open: its grace is over"
+                        );
                     }
                     if is_done || is_over {
                         replica.end(&self.settings, &words, order.now);
                     }
                 }
-                State::Ending { since, killed: false }
-                    if order.now - *since > self.settings.stop_timeout =>
-                {
+                State::Ending {
+                    since,
+                    killed: false,
+                } if order.now - *since > self.settings.stop_timeout => {
                     log::warn!("replica {} does not end, and is killed", replica.id);
                     replica.kill(order.now);
                 }
@@ -205,6 +208,7 @@ impl Exec {
                     log::info!("replica {} serves after {took:.1} s", replica.id);
                 }
                 replica.state = State::Ready { since: order.now };
+                self.processes.put(replica.process, true);
                 self.problem = None;
             }
             Err(problem) => self.problem = Some(problem),
@@ -233,7 +237,7 @@ impl Exec {
             match Replica::start(&self.settings, &words, number, &self.moved) {
                 Ok(replica) => {
                     log::info!("replica {} of service {} starts", words.id, self.service);
-                    self.processes.add(replica.process);
+                    self.processes.put(replica.process, false);
                     self.replicas.push(replica);
                 }
                 Err(error) => {
@@ -290,6 +294,7 @@ impl Exec {
                 State::Starting => replica.end(&self.settings, &words, order.now),
                 _ => {
                     log::info!("replica {id} drains");
+                    self.processes.put(replica.process, false);
                     replica.state = State::Draining {
                         since: order.now,
                         quiet: None,

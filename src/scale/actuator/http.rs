@@ -51,9 +51,10 @@ impl Http {
     }
 
     async fn tell(&self, order: &Order<'_>) -> Result<Option<Vec<Replica>>, String> {
-        let targets = order.service.upstream.targets.iter().map(|target| {
-            json!({"url": &*target.label, "in_flight": target.state.in_flight()})
-        });
+        let targets =
+            order.service.upstream.targets.iter().map(
+                |target| json!({"url": &*target.label, "in_flight": target.state.in_flight()}),
+            );
         let body = json!({
             "service": &*order.service.name,
             "desired": order.desired,
@@ -90,7 +91,9 @@ fn read(body: &[u8]) -> Result<Option<Vec<Replica>>, String> {
     let Some(targets) = answer.get("targets") else {
         return Ok(None);
     };
-    let targets = targets.as_array().ok_or("`targets` of its answer is no list")?;
+    let targets = targets
+        .as_array()
+        .ok_or("`targets` of its answer is no list")?;
     let replica = |(index, target): (usize, &Value)| {
         let wrong = |what: &str| format!("targets[{index}] of its answer {what}");
         let url = target.get("url").and_then(Value::as_str);
@@ -125,7 +128,9 @@ impl Actuator for Http {
                 done = replaced.map(|()| None);
             }
             let problem = done.err().map(|why| format!("the web service: {why}"));
-            if let Some(problem) = problem.as_ref().filter(|new| self.problem.as_ref() != Some(new))
+            if let Some(problem) = problem
+                .as_ref()
+                .filter(|new| self.problem.as_ref() != Some(new))
             {
                 log::warn!("service {}: {problem}", order.service.name);
             }
@@ -164,7 +169,10 @@ mod tests {
         for (answer, place) in [
             (r#"{"targets":1}"#, "no list"),
             (r#"{"targets":[{"url":"x"}]}"#, "targets[0]"),
-            (r#"{"targets":[{"url":"http://a"},{"url":"http://b","id":"/"}]}"#, "targets[1]"),
+            (
+                r#"{"targets":[{"url":"http://a"},{"url":"http://b","id":"/"}]}"#,
+                "targets[1]",
+            ),
         ] {
             let wrong = read(answer.as_bytes()).unwrap_err();
             assert!(wrong.contains(place), "{wrong}");

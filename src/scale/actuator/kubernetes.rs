@@ -154,7 +154,10 @@ fn endpoints(slices: &Value, port: u16) -> Vec<Replica> {
         list.cloned().unwrap_or_default()
     };
     let mut found: Vec<Replica> = Vec::new();
-    for endpoint in list(slices, "items").iter().flat_map(|slice| list(slice, "endpoints")) {
+    for endpoint in list(slices, "items")
+        .iter()
+        .flat_map(|slice| list(slice, "endpoints"))
+    {
         if endpoint.pointer("/conditions/ready") == Some(&Value::Bool(false)) {
             continue;
         }
@@ -174,7 +177,10 @@ fn endpoints(slices: &Value, port: u16) -> Vec<Replica> {
             process: None,
         };
         // An endpoint may be in two slices for a moment.
-        if found.iter().all(|known| known.id != replica.id && known.url != replica.url) {
+        if found
+            .iter()
+            .all(|known| known.id != replica.id && known.url != replica.url)
+        {
             found.push(replica);
         }
     }
@@ -191,10 +197,10 @@ impl Actuator for Kubernetes {
             return targets::leave(order).await;
         }
         let mut problem = None;
-        let is_set = |(number, at): (u32, Instant)| {
-            number == order.desired && order.now - at < AGAIN
-        };
-        let failed_now = self.problem.is_some() && self.listed.is_some_and(|at| order.now - at < LOOK);
+        let is_set =
+            |(number, at): (u32, Instant)| number == order.desired && order.now - at < AGAIN;
+        let failed_now =
+            self.problem.is_some() && self.listed.is_some_and(|at| order.now - at < LOOK);
         if !self.set.is_some_and(is_set) && !failed_now {
             match self.set(order.desired).await {
                 Ok(()) => self.set = Some((order.desired, order.now)),
@@ -257,7 +263,10 @@ mod tests {
         ]});
         let found = endpoints(&slices, 8000);
         let found: Vec<_> = found.iter().map(|r| (&*r.id, &*r.url)).collect();
-        let expected = [("qwen-a", "http://10.0.0.1:8000"), ("fd00::3", "http://[fd00::3]:8000")];
+        let expected = [
+            ("qwen-a", "http://10.0.0.1:8000"),
+            ("fd00::3", "http://[fd00::3]:8000"),
+        ];
         assert_eq!(found, expected);
         assert_eq!(endpoints(&json!([]), 1), []);
     }

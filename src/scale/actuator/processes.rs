@@ -1,12 +1,10 @@
 //! The processes of replicas, each the head of a group of its own: which there are, whether one lives, and their end.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, kill_process_group, test_kill_process, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process, waitpid};
 
 /// How long they may take to end with the process that started them.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -77,30 +75,35 @@ fn started(pid: Pid) -> u64 {
     let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
     match fields.next() {
         Some("Z" | "X") | None => 0,
-        Some(_) => fields.nth(18).and_then(|field| field.parse().ok()).unwrap_or(0),
+        Some(_) => fields
+            .nth(18)
+            .and_then(|field| field.parse().ok())
+            .unwrap_or(0),
     }
 }
 
-/// Those that end with this process.
+/// Those that end with this process, each with whether it is a target: such a one lives on if another process takes over.
 #[derive(Debug, Default)]
 pub(in crate::scale) struct Processes {
     // Held for a look, never across an await.
-    own: Mutex<BTreeSet<i32>>,
+    own: Mutex<BTreeMap<i32, bool>>,
 }
 
 impl Processes {
-    pub(super) fn add(&self, process: Process) {
-        self.lock().insert(process.pid.as_raw_nonzero().get());
+    pub(super) fn put(&self, process: Process, serves: bool) {
+        self.lock()
+            .insert(process.pid.as_raw_nonzero().get(), serves);
     }
 
     pub(super) fn remove(&self, process: Process) {
         self.lock().remove(&process.pid.as_raw_nonzero().get());
     }
 
-    /// Ends all of them. Waits for that, but not for long.
-    pub(in crate::scale) fn end(&self) {
-        let all = std::mem::take(&mut *self.lock());
-        let mut left: Vec<Pid> = all.into_iter().filter_map(Pid::from_raw).collect();
+    /// Ends all of them, but for those that live on. Waits for that, but not for long.
+    pub(in crate::scale) fn end(&self, handed_over: bool) {
+        let all = std::mem::take(&mut *self.lock()).into_iter();
+        let own = all.filter(|(_, serves)| !handed_over || !serves);
+        let mut left: Vec<Pid> = own.filter_map(|(pid, _)| Pid::from_raw(pid)).collect();
         for pid in &left {
             let _ = kill_process_group(*pid, Signal::TERM);
         }
@@ -115,7 +118,7 @@ impl Processes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, bool>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -177,7 +177,11 @@ impl Replica {
     pub(super) fn end(&mut self, settings: &Exec, words: &Words, now: Instant) {
         let killed = false;
         self.state = State::Ending { since: now, killed };
-        let Some(mut command) = settings.stop.as_deref().and_then(|stop| words.command(stop)) else {
+        let Some(mut command) = settings
+            .stop
+            .as_deref()
+            .and_then(|stop| words.command(stop))
+        else {
             return self.process.end(false);
         };
         command.env_remove(MARK);
@@ -258,7 +262,9 @@ impl Question {
         }
         let Some(path) = &self.path else {
             let connect = TcpStream::connect(format!("{}:{}", url.host, url.port));
-            return timeout(PATIENCE, connect).await.is_ok_and(|done| done.is_ok());
+            return timeout(PATIENCE, connect)
+                .await
+                .is_ok_and(|done| done.is_ok());
         };
         let scheme = match url.scheme {
             Scheme::Https => "https",
