@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tollgate_sdk::document::{At, Node, Quoted, Reading};
+use tollgate_sdk::document::{At, Node, Quoted, Reading, Value};
 
 use super::sections::{Entry, Sections};
 use crate::model::Service;
@@ -11,7 +11,7 @@ use crate::model::Service;
 pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     let mut seen: HashMap<&str, &Entry<'_>> = HashMap::new();
     for service in sections.all("service") {
-        let Some(given) = service.node.entry("scaling") else {
+        let Some(given) = service.node.entry("scaling").filter(|given| is_on(given)) else {
             continue;
         };
         let Some(upstream) = service.node.entry("upstream").and_then(Node::as_str) else {
@@ -42,9 +42,14 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     }
 }
 
+fn is_on(scaling: &Node) -> bool {
+    let off = scaling.as_str() == Some("off") || matches!(scaling.value, Value::Bool(false));
+    !off && !matches!(scaling.value, Value::Null)
+}
+
 /// Who may use the admin API is not thereby given the machine's commands and files.
 pub(super) fn refuse_of_the_machine(service: &Service, node: &Node, r: &mut Reading<'_>) {
-    let actuator = service.scaling.as_ref().map(|scaling| &scaling.actuator);
+    let actuator = service.scaling.on().map(|scaling| &scaling.actuator);
     let Some(field) = actuator.and_then(|actuator| actuator.of_the_machine()) else {
         return;
     };

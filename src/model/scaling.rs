@@ -13,19 +13,17 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
 
 document! {
     /// How many replicas serve a service, and who starts and ends them.
-    pub struct Scaling (checked) {
+    pub struct Scaling (default checked) {
         /// The fewest replicas; with 0, a service that nobody asks has none.
         #[range(0..=10000)]
         min: u32 = 0,
         /// The most replicas.
-        #[example = 8]
         #[range(1..=10000)]
-        max: u32,
+        max: u32 = 8,
         /// What is measured.
         metric: ScalingMetric = ScalingMetric::InFlight,
         /// How much of that one replica is to have; of "ttft" and "itl", how many seconds they are to take.
-        #[example = 8.0]
-        target: f64,
+        target: f64 = 8.0,
         /// Over how long it is measured, an hour at most.
         window: Duration = Duration::from_secs(60),
         /// How long more must be needed before there are more; the first one after none starts at once.

@@ -9,6 +9,7 @@ use tollgate_sdk::document::{
 };
 
 use super::pattern::check_path;
+use super::switch::switched;
 use super::{
     Auth, AuthBy, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Scaling, Switch, Target,
 };
@@ -46,8 +47,7 @@ document! {
         /// Where requests wait that were answered 429, or that no target has room for; `true` turns it on with the defaults.
         queue: Switch<Queue> = Switch::Off,
         /// How many targets serve it, if that follows from what is asked of it; then it may begin with none: `targets = []`.
-        #[example = {"max": 8, "target": 8.0}]
-        scaling: Option<Scaling>,
+        scaling: Switch<Scaling> = Switch::Off,
         /// The services tried next, in order, when this one cannot serve.
         #[example = ["provider"]]
         fallback: Vec<Name> = Vec::new(),
@@ -201,7 +201,8 @@ impl Document for Pool {
             (Some(_), None) => upstream.map(Self::Upstream),
             (None, Some(given)) => {
                 // Where they are started and ended, there may be none.
-                if table.entry("scaling").is_none() {
+                let scaling = table.entry("scaling");
+                if scaling.is_none_or(|given| switched(given) == Some(false)) {
                     refuse_no_targets(given, at, r);
                 }
                 targets.map(Self::Targets)

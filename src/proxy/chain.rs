@@ -46,7 +46,11 @@ impl Exchange {
         };
         service.state.demand.came();
         if service.upstream.targets.is_empty() {
-            service.state.demand.wake();
+            // Once one is to start there is nothing to hurry for.
+            let scaled = service.state.scaled.load();
+            if scaled.as_ref().is_none_or(|scaled| scaled.desired == 0) {
+                service.state.demand.wake();
+            }
         }
     }
 

@@ -237,6 +237,3 @@ fn explain(
     };
     format!("{what}: {wanted} wanted, {direction} than {from}{waited}{step}")
 }
-
-#[cfg(test)]
-mod tests;

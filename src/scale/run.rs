@@ -51,7 +51,8 @@ impl Scaling {
         let mut revision = None;
         loop {
             let snapshot = self.control.snapshot();
-            if revision != Some(snapshot.revision) {
+            let is_over = tasks.values().any(|task| task.0.is_finished());
+            if revision != Some(snapshot.revision) || is_over {
                 revision = Some(snapshot.revision);
                 tasks.retain(|_, task| !task.0.is_finished());
                 let scaled = snapshot.services.iter().filter(|s| s.scaling().is_some());
@@ -147,6 +148,9 @@ impl Tending {
                 _ = time.tick() => {}
                 () = service.state.demand.woken() => {}
                 () = self.moved.notified() => {}
+            }
+            if self.processes.is_over() {
+                return;
             }
             if self.control.is_still() && !self.control.is_handed_over() {
                 // It is not known yet which process decides.

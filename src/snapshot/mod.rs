@@ -223,7 +223,7 @@ impl Service {
 
     /// How many targets serve it, if that follows from what is asked.
     pub fn scaling(&self) -> Option<&model::Scaling> {
-        self.document.scaling.as_ref()
+        self.document.scaling.on()
     }
 
     /// Whether bodies are requests for tokens, to be metered.

@@ -106,8 +106,8 @@ fn a_killed_process_is_followed_by_one_that_finds_its_replicas() {
     let another = |told: &Value| one(told) && processes(&process.api()) != before;
     stands(&process.api(), "another one in its place", another);
     process.client().chat("qwen", "").assert_ok();
+    let after = processes(&process.api());
     process.signal("TERM");
     process.end();
-    let after = before[0].1;
-    assert!(!is_running(after));
+    assert!(!is_running(after[0].1), "it lives on");
 }

@@ -56,6 +56,10 @@ impl Process {
         variables.any(|variable| variable == sought.as_bytes())
     }
 
+    fn number(self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     /// Asks it and its children to end, or ends them.
     pub(super) fn end(self, at_once: bool) {
         let signal = match at_once {
@@ -86,23 +90,43 @@ fn started(pid: Pid) -> u64 {
 #[derive(Debug, Default)]
 pub(in crate::scale) struct Processes {
     // Held for a look, never across an await.
-    own: Mutex<BTreeMap<i32, bool>>,
+    own: Mutex<Own>,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    all: BTreeMap<i32, bool>,
+    /// This process ends: none may follow.
+    over: bool,
 }
 
 impl Processes {
     pub(super) fn put(&self, process: Process, serves: bool) {
-        self.lock()
-            .insert(process.pid.as_raw_nonzero().get(), serves);
+        let mut own = self.lock();
+        own.all.insert(process.number(), serves);
+        if own.over {
+            process.end(true);
+        }
     }
 
     pub(super) fn remove(&self, process: Process) {
-        self.lock().remove(&process.pid.as_raw_nonzero().get());
+        self.lock().all.remove(&process.number());
+    }
+
+    /// Whether they were ended.
+    pub(in crate::scale) fn is_over(&self) -> bool {
+        self.lock().over
     }
 
     /// Ends all of them, but for those that live on. Waits for that, but not for long.
     pub(in crate::scale) fn end(&self, handed_over: bool) {
-        let all = std::mem::take(&mut *self.lock()).into_iter();
-        let own = all.filter(|(_, serves)| !handed_over || !serves);
+        let all = {
+            let mut own = self.lock();
+            own.over = true;
+            std::mem::take(&mut own.all)
+        };
+        let own = all.into_iter();
+        let own = own.filter(|(_, serves)| !handed_over || !serves);
         let mut left: Vec<Pid> = own.filter_map(|(pid, _)| Pid::from_raw(pid)).collect();
         for pid in &left {
             let _ = kill_process_group(*pid, Signal::TERM);
@@ -118,7 +142,7 @@ impl Processes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, bool>> {
+    fn lock(&self) -> MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
