@@ -42,6 +42,11 @@ impl Scaling {
         }
     }
 
+    /// What is in force.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
     /// Scales services from the moment at which the process serves. Runs until it is dropped.
     pub async fn keep_scaling(&self) {
         while !self.control.is_ready() {

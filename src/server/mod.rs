@@ -167,8 +167,7 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         sockets,
         proxy,
         predecessor,
-        &control,
-        scaling.clone(),
+        &scaling,
         admin_socket.clone(),
         ending.drained,
     );
@@ -197,11 +196,11 @@ fn server(
     sockets: Sockets,
     proxy: Proxy,
     predecessor: Option<Predecessor>,
-    control: &Arc<Control>,
-    scaling: Arc<Scaling>,
+    scaling: &Arc<Scaling>,
     admin_socket: AdminSocket,
     drained: Option<fn()>,
 ) -> Server {
+    let control = scaling.control();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let phases = server.watch_execution_phase();
     server.bootstrap();
@@ -233,7 +232,7 @@ fn server(
     }
     let housekeeping = Housekeeping {
         control: control.clone(),
-        scaling,
+        scaling: scaling.clone(),
         services: waiting.len(),
         accepting: accepted,
         admin_socket,

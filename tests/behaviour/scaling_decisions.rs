@@ -111,10 +111,12 @@ fn two_days_of_demand_make_few_changes_and_each_says_why() {
         [a, b] => (a.to > a.from) != (b.to > b.from),
         _ => false,
     });
-    assert!(turns.count() <= 8, "it flaps:\n{}", told());
+    // There are 34 bursts; a few of them are worth a replica, which goes again.
+    assert!(turns.count() <= 16, "it flaps:\n{}", told());
     for pair in changes.windows(2) {
         let [a, b] = pair else { continue };
-        assert!(b.to > b.from || b.at - a.at >= 60, "{b:?} follows {a:?}");
+        let turns_back = a.to > a.from && b.to < b.from;
+        assert!(!turns_back || b.at - a.at >= 600, "{b:?} follows {a:?}");
     }
     for change in &changes {
         let says = |text: &str| change.reason.contains(text);
@@ -125,7 +127,7 @@ fn two_days_of_demand_make_few_changes_and_each_says_why() {
             "{change:?}"
         );
     }
-    assert_eq!(desired.iter().max(), Some(&9), "{}", told());
+    assert_eq!(desired.iter().max(), Some(&8), "{}", told());
     assert_eq!(desired[3_599], 0);
     assert_eq!(
         desired[DAY as usize + 3_000],

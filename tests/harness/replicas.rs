@@ -1,22 +1,18 @@
 //! Services that are scaled with simulated engines as replicas, and what is seen of them.
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use serde_json::Value;
 
 use super::{Api, free_port, until};
 
 const ENGINE: &str = env!("CARGO_BIN_EXE_tollgate-engine");
 
-/// So many ports in a row that are free now.
+/// So many ports in a row that are free now, and that nobody else is given.
 pub(crate) fn free_ports(count: u16) -> String {
     until("free ports in a row", || {
-        let first = free_port();
-        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        let last = first + count - 1;
-        (first..=last)
-            .all(is_free)
-            .then(|| format!("{first}-{last}"))
+        let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let (first, last) = (ports[0], ports[ports.len() - 1]);
+        let in_row = ports.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        in_row.then(|| format!("{first}-{last}"))
     })
 }
 

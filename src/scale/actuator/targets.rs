@@ -118,8 +118,8 @@ pub(super) async fn replace(
     }
     for replica in replicas {
         let same =
-            |target: &&&Target| id(target) == replica.id && target.url.to_string() == replica.url;
-        if known.iter().find(same).is_none() {
+            |target: &&Target| id(target) == replica.id && target.url.to_string() == replica.url;
+        if !known.iter().any(same) {
             edits.push(join(pool, service, replica));
         }
     }
