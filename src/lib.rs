@@ -27,6 +27,8 @@ pub mod snapshot;
 
 pub mod control;
 
+pub mod scale;
+
 pub mod admin;
 pub mod proxy;
 

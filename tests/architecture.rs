@@ -18,6 +18,7 @@ const ORDER: [&[&str]; 15] = [
     &["health"],
     &["snapshot"],
     &["control"],
+    &["scale"],
     &["admin", "proxy"],
     &["server"],
     &["cli"],

@@ -109,7 +109,7 @@ impl Accounts {
         let made = tokio::task::spawn_blocking(move || {
             let text = files.read(&ca.0)?;
             let shown = ca.0.display();
-            Calls::trusting(text.expose()).map_err(|why| format!("{shown}: {why}"))
+            Calls::trusting(text.expose().as_bytes()).map_err(|why| format!("{shown}: {why}"))
         });
         let made = made
             .await

@@ -16,6 +16,7 @@ mod reload;
 mod reply;
 mod resources;
 mod routes;
+mod scaling;
 mod schemas;
 mod serve;
 mod socket;

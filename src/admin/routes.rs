@@ -15,7 +15,7 @@ use super::audit::{self, Writing};
 use super::caller::{self, Callers};
 use super::dialects::{self, Retell, reword};
 use super::schemas::{list_of, named};
-use super::{body, events, openapi, pages, reload, status, upgrade, usage};
+use super::{body, events, openapi, pages, reload, scaling, status, upgrade, usage};
 use crate::config::ResourceKind;
 use crate::control::Control;
 
@@ -274,10 +274,22 @@ fn process() -> Vec<Route> {
         Route::new(Method::GET, "/v1/status", "getStatus", status::status)
             .says("How everything stands.")
             .answers(StatusCode::OK, "It.", named("Status")),
+        Route::new(
+            Method::GET,
+            "/v1/services/{name}/scaling",
+            "getScaling",
+            scaling::show,
+        )
+        .says("How many replicas a service should have and has, and why.")
+        .answers(StatusCode::OK, "It.", named("Scaling"))
+        .refuses(
+            StatusCode::NOT_FOUND,
+            "There is no service of this name, or it is not scaled.",
+        ),
         Route::new(Method::GET, "/v1/events", "watchEvents", events::watch)
             .says("What happens from now on, as server-sent events; the ring holds the last 1,024.")
             .header("Last-Event-ID", "The number of the last event that was read: what came after it follows. If some of that is gone, `event: lost` says so.")
-            .answers_as(StatusCode::OK, "Events. `event` is `change`, `reload`, `target`, `breaker`, `key`, `store` or `lost`; `data` is a JSON object with `at`, `message` and the names concerned.",
+            .answers_as(StatusCode::OK, "Events. `event` is `change`, `reload`, `target`, `breaker`, `key`, `scaling`, `store` or `lost`; `data` is a JSON object with `at`, `message` and the names concerned.",
                 Some(("text/event-stream", json!({"type": "string"}))))
             .with("Cache-Control", "`no-cache`."),
         Route::new(Method::GET, "/v1/openapi.json", "getDocument", openapi::document)

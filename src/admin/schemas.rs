@@ -35,6 +35,7 @@ pub(super) fn all() -> Map<String, Value> {
     schemas.insert("Usage".into(), usage());
     schemas.insert("Reloaded".into(), reloaded());
     schemas.insert("Status".into(), status());
+    schemas.insert("Scaling".into(), scaling());
     schemas.insert("Upgraded".into(), upgraded());
     schemas.insert("Event".into(), event());
     schemas.insert("Target".into(), registered());
@@ -243,7 +244,47 @@ fn service() -> Value {
         ("in_flight", json!({"type": "integer"})),
         ("targets", count()),
         ("serving", count()),
+        ("scaling", json!({"anyOf": [scaled(), {"type": "null"}]})),
     ])
+}
+
+fn scaled() -> Value {
+    let or_null = |schema: Value| json!({"anyOf": [schema, {"type": "null"}]});
+    object(&[
+        ("desired", count()),
+        ("ready", count()),
+        ("starting", count()),
+        ("draining", count()),
+        ("metric", text()),
+        ("measured", or_null(json!({"type": "number"}))),
+        ("reason", text()),
+        ("changed_at", time()),
+        ("problem", or_null(text())),
+    ])
+}
+
+/// As it is told by itself; what is measured and decided is missing until that was done once.
+fn scaling() -> Value {
+    let mut schema = scaled();
+    let own = object(&[
+        ("service", text()),
+        ("min", count()),
+        ("max", count()),
+        ("target", json!({"type": "number"})),
+        ("waiting", count()),
+    ]);
+    if let (Some(schema), Some(own)) = (schema.as_object_mut(), own.as_object()) {
+        for (name, value) in own {
+            match (
+                schema.get_mut(name).and_then(Value::as_object_mut),
+                value.as_object(),
+            ) {
+                (Some(known), Some(more)) => known.extend(more.clone()),
+                _ => drop(schema.insert(name.clone(), value.clone())),
+            }
+        }
+    }
+    schema
 }
 
 fn target() -> Value {

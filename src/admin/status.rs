@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tollgate_sdk::document::FromNode;
 
+use super::scaling;
 use crate::acme::Standing;
 use crate::control::{
     CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, ServiceStatus,
@@ -117,6 +118,7 @@ fn service(service: &ServiceStatus) -> Value {
         "in_flight": service.in_flight,
         "targets": service.targets,
         "serving": service.serving,
+        "scaling": service.scaled.as_deref().map(scaling::shown),
     })
 }
 

@@ -7,6 +7,7 @@
 mod budget;
 mod cache_aware;
 mod consistent_hash;
+mod demand;
 mod freed;
 mod least_connections;
 mod power_of_two;
@@ -32,6 +33,7 @@ pub use cache_aware::{
     CacheAware, Caches, Computed, Explained, Foretold, Place as CachePlace, Prompted, Terms,
 };
 pub use consistent_hash::{ConsistentHash, stable_hash};
+pub use demand::{Asked, Demand};
 pub use freed::{Freed, Waiting};
 pub use least_connections::LeastConnections;
 pub use power_of_two::PowerOfTwo;

@@ -20,7 +20,6 @@ use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
@@ -50,17 +49,16 @@ impl Calls {
     ///
     /// # Errors
     /// A sentence.
-    pub fn trusting(authorities: &str) -> Result<Self, &'static str> {
+    pub fn trusting(authorities: &[u8]) -> Result<Self, &'static str> {
         let mut roots = RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        for authority in CertificateDer::pem_slice_iter(authorities) {
             let added = authority.ok().and_then(|found| roots.add(found).ok());
             added.ok_or("it holds something that is no authority's certificate")?;
         }
         if roots.is_empty() {
             return Err("there is no certificate in it");
         }
-        let builder = versions(Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = builder.ok_or("TLS cannot be set up")?;
+        let builder = builder().ok_or("TLS cannot be set up")?;
         let tls = builder.with_root_certificates(roots).with_no_client_auth();
         Ok(Self {
             client: Arc::new(OnceLock::from(Some(client(tls)))),
@@ -141,15 +139,14 @@ async fn whole(
     Ok(Response::from_parts(head, read.freeze()))
 }
 
-fn versions(provider: Arc<CryptoProvider>) -> Option<ConfigBuilder<ClientConfig, WantsVerifier>> {
+fn builder() -> Option<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     builder.with_safe_default_protocol_versions().ok()
 }
 
 /// TLS that trusts whom the system trusts. With nobody to trust, every call over TLS fails as [`CallError::Connect`].
 fn tls() -> Option<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = || versions(provider.clone());
     let trusting = builder()?.with_native_roots().or_else(|error| {
         log::warn!(
             "calls over https will fail: there is no certificate authority to trust: {error}"

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use tollgate_sdk::document::{FromText, Json, Node, Quoted, Reading, Span, Value};
 
-use super::fallbacks;
 use super::sections::{Entry, Sections, place};
+use super::{fallbacks, scaled};
 use crate::model::{Admin, HostPattern, Key, KeyHash};
 
 /// Reports conflicts as errors and what can never take effect as warnings.
@@ -15,6 +15,7 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     default_gateways(sections, r);
     services_of_rules(sections, r);
     fallbacks::check(sections, r);
+    scaled::check(sections, r);
     prefixes_of_limits(sections, r);
     // A mistyped name leaves things unreachable that are not meant to be.
     if !r.failed() {

@@ -21,6 +21,7 @@ mod parse;
 mod raw;
 mod references;
 mod resource;
+mod scaled;
 pub mod schema;
 mod sections;
 mod set;

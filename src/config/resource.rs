@@ -8,7 +8,7 @@ use tollgate_sdk::document::{
 
 use super::kinds::{Model, ResourceKind};
 use super::set::{Owner, Resource, id_of};
-use super::trees;
+use super::{scaled, trees};
 use crate::model::{Name, Target, TargetId};
 
 /// What is wrong with a resource, and where.
@@ -247,7 +247,11 @@ fn try_read(
 ) -> (Option<Model>, Reading<'static>) {
     reading(|r| {
         trees::refuse_references(node, &At::ROOT, r);
-        Model::read(kind, node, whose, r)
+        let model = Model::read(kind, node, whose, r);
+        if let Some(Model::Service(service)) = &model {
+            scaled::refuse_of_the_machine(service, node, r);
+        }
+        model
     })
 }
 

@@ -57,7 +57,7 @@ impl std::fmt::Debug for Resource {
 }
 
 /// The fields that checks between resources look at.
-const COMPARED: [&str; 16] = [
+const COMPARED: [&str; 17] = [
     "name",
     "gateway",
     "gateways",
@@ -74,6 +74,7 @@ const COMPARED: [&str; 16] = [
     "fallback",
     "rate_limits",
     "plugins",
+    "scaling",
 ];
 
 impl Resource {

@@ -13,8 +13,7 @@ use tollgate_sdk::secret::Secret;
 
 use super::{Control, keys};
 use crate::config::{
-    Action, Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Target, Use,
-    patched,
+    Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Target, Use, patched,
 };
 use crate::store::{self, Store, StoreError};
 use crate::tls::Files;
@@ -83,6 +82,8 @@ pub enum Source {
     Api,
     /// A key that rotated by itself.
     Rotation,
+    /// A service that is scaled.
+    Scaling,
 }
 
 impl Source {
@@ -91,6 +92,7 @@ impl Source {
         match self {
             Self::Api => "api",
             Self::Rotation => "rotation",
+            Self::Scaling => "scaling",
         }
     }
 }
@@ -196,6 +198,29 @@ impl Control {
         beside: Vec<store::Change>,
         expected: Expected,
     ) -> Result<Changed, ChangeError> {
+        self.make(edits, beside, expected, Source::Api).await
+    }
+
+    /// Targets of a service that is scaled join and leave.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed.
+    pub async fn change_targets(
+        self: &Arc<Self>,
+        edits: Vec<Edit>,
+    ) -> Result<Changed, ChangeError> {
+        let beside = Vec::new();
+        self.make(edits, beside, Expected::Any, Source::Scaling)
+            .await
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        edits: Vec<Edit>,
+        beside: Vec<store::Change>,
+        expected: Expected,
+        source: Source,
+    ) -> Result<Changed, ChangeError> {
         let control = self.clone();
         let done = tokio::spawn(async move {
             // Held to the end: one change at a time.
@@ -204,7 +229,7 @@ impl Control {
             let asked = Asked::of(&present, edits, &expected)?;
             let mut asked = asked.with_files(&control.registry.tls)?;
             asked.beside = beside;
-            control.commit(asked, Source::Api).await
+            control.commit(asked, source).await
         });
         done.await.unwrap_or(Err(ChangeError::Broken))
     }
@@ -463,33 +488,4 @@ pub(super) fn kept(store: &dyn Store) -> Result<Vec<Kept>, StoreError> {
         }));
     }
     Ok(all)
-}
-
-/// What is different between two sets: every resource that is new, gone or says something else.
-pub(super) fn different(old: &Set, new: &Set) -> Vec<Fate> {
-    let mut fates = Vec::new();
-    for kind in ResourceKind::ALL {
-        let mut tell = |name: &Arc<str>, action: Action| {
-            fates.push(Fate {
-                kind,
-                name: name.clone(),
-                action,
-                fields: Vec::new(),
-            });
-        };
-        for resource in new.all(kind) {
-            match old.get(kind, &resource.name) {
-                None => tell(&resource.name, Action::Create),
-                Some(before) if Arc::ptr_eq(before, resource) => {}
-                Some(before) if before.model == resource.model => {}
-                Some(_) => tell(&resource.name, Action::Update),
-            }
-        }
-        for resource in old.all(kind) {
-            if new.get(kind, &resource.name).is_none() {
-                tell(&resource.name, Action::Delete);
-            }
-        }
-    }
-    fates
 }

@@ -312,6 +312,8 @@ struct Targets {
     dead: Vec<Arc<str>>,
     /// Services none of whose targets has been asked yet.
     unknown: Vec<Arc<str>>,
+    /// Services that have no target until they are asked.
+    asleep: Vec<Arc<str>>,
 }
 
 impl Targets {
@@ -320,6 +322,10 @@ impl Targets {
         let now = Instant::now();
         for offer in gateway.router.offers() {
             targets.services += 1;
+            if is_asleep(&offer.service) {
+                targets.asleep.push(offer.service.name.clone());
+                continue;
+            }
             match serves(&offer.service, now) {
                 Some(true) => {}
                 Some(false) => targets.dead.push(offer.service.name.clone()),
@@ -328,6 +334,12 @@ impl Targets {
         }
         targets
     }
+}
+
+/// Whether there is no target because nobody asks.
+fn is_asleep(service: &Service) -> bool {
+    let may = service.scaling().is_some_and(|scaling| scaling.min == 0);
+    may && service.upstream.targets.is_empty()
 }
 
 /// Whether any target of a service serves; `None` if nobody knows yet.
@@ -432,6 +444,13 @@ fn healthy(targets: &Targets) -> Found {
             listed(&targets.unknown)
         );
         return Found::new(kind, None, "NotAskedYet", message);
+    }
+    if !targets.asleep.is_empty() {
+        let message = format!(
+            "Without a target until somebody asks: {}.",
+            listed(&targets.asleep)
+        );
+        return Found::new(kind, Some(true), "Asleep", message);
     }
     let message = "At least one target of each service serves.".to_owned();
     Found::new(kind, Some(true), "TargetsServe", message)

@@ -34,6 +34,8 @@ pub enum EventKind {
     Breaker,
     /// A key ends soon, or left what it usually does.
     Key,
+    /// A service is to have more or fewer replicas.
+    Scaling,
     /// What is recorded cannot be kept, or can again.
     Store,
     /// A certificate was issued, or could not be had.
@@ -48,6 +50,7 @@ impl EventKind {
         EventKind::Target,
         EventKind::Breaker,
         EventKind::Key,
+        EventKind::Scaling,
         EventKind::Store,
         EventKind::Certificate,
     ];
@@ -60,6 +63,7 @@ impl EventKind {
             EventKind::Target => "target",
             EventKind::Breaker => "breaker",
             EventKind::Key => "key",
+            EventKind::Scaling => "scaling",
             EventKind::Store => "store",
             EventKind::Certificate => "certificate",
         }

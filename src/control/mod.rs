@@ -152,7 +152,12 @@ impl Control {
         let _ = self.probed.send(probes::of(&snapshot));
         self.metrics.config_revision.set(set.revision as i64);
         self.present.store(Arc::new(set));
-        self.current.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.current.store(snapshot.clone());
+        // Who waits for a target may find it now.
+        for upstream in &snapshot.upstreams {
+            upstream.freed.tell();
+        }
     }
 
     /// The configuration in force, resource by resource.

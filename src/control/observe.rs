@@ -1,12 +1,13 @@
 //! What a scrape is told of live state: read when it is asked for, and kept nowhere.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::{CertificateStatus, Control, Shown, engines};
 use crate::auth::Authority;
 use crate::health::BreakerState;
-use crate::snapshot::{Snapshot, Target};
+use crate::snapshot::{Service, Snapshot, Target};
 use crate::telemetry::{Metrics, Page};
 
 impl Control {
@@ -36,6 +37,7 @@ impl Control {
         targets(&snapshot, metrics, &mut page);
         keys(&snapshot, metrics, &mut page);
         queues(&snapshot, metrics, &mut page);
+        replicas(&snapshot, metrics, &mut page);
         self.certificate_ends(&mut page);
         engines::observe(&snapshot, &metrics.engines, &mut page);
         page.finish()
@@ -93,9 +95,32 @@ fn keys(snapshot: &Snapshot, metrics: &Metrics, page: &mut Page) {
     }
 }
 
+/// How many there should be and are, of services that are scaled.
+fn replicas(snapshot: &Snapshot, metrics: &Metrics, page: &mut Page) {
+    let scaled = snapshot.services.iter().filter(|s| s.scaling().is_some());
+    let scaled = scaled.filter_map(|s| Some((&*s.name, s.state.scaled.load_full()?)));
+    let scaled: Vec<_> = scaled.collect();
+    let mut desired = page.gauges(&metrics.desired_replicas);
+    for (name, stands) in &scaled {
+        desired.add(&[name], f64::from(stands.desired));
+    }
+    let mut replicas = page.gauges(&metrics.replicas);
+    for (name, stands) in &scaled {
+        let states = [
+            ("ready", stands.ready),
+            ("starting", stands.starting),
+            ("draining", stands.draining),
+        ];
+        for (state, count) in states {
+            replicas.add(&[name, state], f64::from(count));
+        }
+    }
+}
+
 fn queues(snapshot: &Snapshot, metrics: &Metrics, page: &mut Page) {
     let mut gauges = page.gauges(&metrics.queue_depth);
-    for service in snapshot.services.iter().filter(|s| s.queue.is_some()) {
+    let waits = |s: &&Arc<Service>| s.queue.is_some() || s.scaling().is_some();
+    for service in snapshot.services.iter().filter(waits) {
         let depth = service.state.queue.depth() + service.state.room.depth();
         gauges.add(&[&service.name], depth as f64);
     }

@@ -6,6 +6,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Control;
 use super::change;
 use super::events::Touched;
-use crate::config::{self, Loaded, Set, take_kept};
+use crate::config::{self, Action, Fate, Loaded, ResourceKind, Set, take_kept};
 use crate::model::Config;
 use crate::telemetry::supervisor;
 
@@ -110,7 +111,7 @@ impl Control {
         for told in take_kept(&mut next, kept, Some(&present)) {
             log::warn!("{told}");
         }
-        let fates = change::different(&present, &next);
+        let fates = different(&present, &next);
         let mut changes: Vec<Touched> = fates.iter().filter_map(Touched::of).collect();
         let was = present.config();
         let tables = [
@@ -236,4 +237,33 @@ fn keep_process(old: &Config, new: &mut Config) -> Vec<String> {
     new.log = old.log.clone();
     new.listeners = old.listeners.clone();
     waiting
+}
+
+/// What is different between two sets: every resource that is new, gone or says something else.
+fn different(old: &Set, new: &Set) -> Vec<Fate> {
+    let mut fates = Vec::new();
+    for kind in ResourceKind::ALL {
+        let mut tell = |name: &Arc<str>, action: Action| {
+            fates.push(Fate {
+                kind,
+                name: name.clone(),
+                action,
+                fields: Vec::new(),
+            });
+        };
+        for resource in new.all(kind) {
+            match old.get(kind, &resource.name) {
+                None => tell(&resource.name, Action::Create),
+                Some(before) if Arc::ptr_eq(before, resource) => {}
+                Some(before) if before.model == resource.model => {}
+                Some(_) => tell(&resource.name, Action::Update),
+            }
+        }
+        for resource in old.all(kind) {
+            if new.get(kind, &resource.name).is_none() {
+                tell(&resource.name, Action::Delete);
+            }
+        }
+    }
+    fates
 }

@@ -12,7 +12,7 @@ use super::conditions::{Condition, Found, GatewayState, LastReload, Phase, servi
 use super::{Control, EngineStatus, events, issuing};
 use crate::health::BreakerState;
 use crate::model::{Certificate, Moment, Scheme};
-use crate::snapshot::{Gateway, Snapshot, Target, Upstream};
+use crate::snapshot::{Gateway, Scaled, Snapshot, Target, Upstream};
 use crate::store::Health;
 
 /// How often gateways' conditions are looked at, and whether the store keeps what it is given.
@@ -73,6 +73,8 @@ pub struct ServiceStatus {
     pub targets: usize,
     /// Those of them that serve.
     pub serving: usize,
+    /// How its scaling stands, if it is scaled.
+    pub scaled: Option<Arc<Scaled>>,
 }
 
 /// A target.
@@ -115,7 +117,10 @@ impl Control {
         let snapshot = self.snapshot();
         let now = Instant::now();
         let targets = snapshot.upstreams.iter();
-        let queued = snapshot.services.iter().filter(|s| s.queue.is_some());
+        let queued = snapshot
+            .services
+            .iter()
+            .filter(|s| s.queue.is_some() || s.scaling().is_some());
         Status {
             version: env!("CARGO_PKG_VERSION"),
             revision: snapshot.revision,
@@ -174,6 +179,9 @@ impl Control {
             in_flight: in_flight.get(&*service.name).copied().unwrap_or(0),
             targets: service.upstream.targets.len(),
             serving: serving(&service.upstream, now),
+            scaled: service
+                .scaling()
+                .and_then(|_| service.state.scaled.load_full()),
         });
         shown.collect()
     }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::check::{Place, Tools};
 use super::engine::keep_reading;
 use super::{TargetHealth, Thresholds, Turn};
-use crate::balance::TargetState;
+use crate::balance::{Freed, TargetState};
 use crate::model::{Engine, Health};
 
 /// A target first asked is asked within this.
@@ -55,6 +55,8 @@ pub struct Watched {
     pub engine: Engine,
     /// Where what it tells is noted.
     pub state: Arc<TargetState>,
+    /// Who is told when it comes up.
+    pub freed: Arc<Freed>,
 }
 
 impl Watched {
@@ -231,6 +233,9 @@ async fn keep_asking(
         drop(place);
         let now = std::time::Instant::now();
         if let Some(turn) = watched.health.probed(answer.is_ok(), &thresholds, now) {
+            if turn == Turn::WentUp {
+                watched.freed.tell();
+            }
             let why = answer.err().map(|error| error.to_string());
             turned(&watched, turn, why.as_deref());
         }

@@ -5,6 +5,7 @@
 //! refer to something is checked by `config`, which alone makes a [`Config`] from a document.
 
 mod acme;
+mod actuator;
 mod auth;
 mod gateway;
 mod health;
@@ -20,6 +21,7 @@ mod queue;
 mod rate_limit;
 mod retry;
 mod rule;
+mod scaling;
 mod service;
 mod switch;
 mod target;
@@ -32,6 +34,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
 pub use acme::{Acme, Directory, Proof, UntilIssued};
+pub use actuator::{Actuator, Exec, Kubernetes, Ports, Webhook, fill};
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
@@ -49,6 +52,7 @@ pub use queue::{Queue, RetryLimit};
 pub use rate_limit::{RateKey, RateLimit};
 pub use retry::{PartialRetry, Retry, RetryOn};
 pub use rule::{HeaderMatch, PartialTimeouts, Rule, Weighted};
+pub use scaling::{Hold, Scaling, ScalingMetric};
 pub use service::{Pool, Service, ServiceKind, Timeouts};
 pub use switch::Switch;
 pub use target::{Host, Role, Scheme, Target, TargetId, TargetUrl};

@@ -9,7 +9,10 @@ use tollgate_sdk::document::{
 };
 
 use super::pattern::check_path;
-use super::{Auth, AuthBy, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Switch, Target};
+use super::switch::switched;
+use super::{
+    Auth, AuthBy, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Scaling, Switch, Target,
+};
 
 document! {
     /// What is offered: a model, or any HTTP API.
@@ -43,6 +46,8 @@ document! {
         retry: Retry = Retry::default(),
         /// Where requests wait that were answered 429, or that no target has room for; `true` turns it on with the defaults.
         queue: Switch<Queue> = Switch::Off,
+        /// How many targets serve it, if that follows from what is asked of it; then it may begin with none: `targets = []`.
+        scaling: Switch<Scaling> = Switch::Off,
         /// The services tried next, in order, when this one cannot serve.
         #[example = ["provider"]]
         fallback: Vec<Name> = Vec::new(),
@@ -70,10 +75,17 @@ document! {
         /// Who serves it.
         pool: Pool,
     }
-    later ["scaling"]
 }
 
 impl Service {
+    /// The name of the upstream whose targets serve it: its own, if they stand in place.
+    pub fn pool_name(&self) -> &Name {
+        match &self.pool {
+            Pool::Upstream(name) => name,
+            Pool::Targets(_) => &self.name,
+        }
+    }
+
     /// What concerns several fields.
     fn check(mut self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
         if let (Some(prefix), Some(given)) = (&mut self.path_prefix, node.entry("path_prefix")) {
@@ -132,7 +144,7 @@ document! {
 pub enum Pool {
     /// A named upstream.
     Upstream(Name),
-    /// Targets given in place: at least one.
+    /// Targets given in place: at least one, unless the service is scaled.
     Targets(Vec<Target>),
 }
 
@@ -188,7 +200,11 @@ impl Document for Pool {
             }
             (Some(_), None) => upstream.map(Self::Upstream),
             (None, Some(given)) => {
-                refuse_no_targets(given, at, r);
+                // Where they are started and ended, there may be none.
+                let scaling = table.entry("scaling");
+                if scaling.is_none_or(|given| switched(given) == Some(false)) {
+                    refuse_no_targets(given, at, r);
+                }
                 targets.map(Self::Targets)
             }
         }
@@ -204,7 +220,7 @@ impl Document for Pool {
 }
 
 /// Reports a list of targets that is empty as typed.
-pub(super) fn refuse_no_targets(given: &Node, at: &At<'_>, r: &mut Reading<'_>) {
+fn refuse_no_targets(given: &Node, at: &At<'_>, r: &mut Reading<'_>) {
     if given.as_list().is_some_and(<[_]>::is_empty) {
         let example = r.format.field("targets", &Vec::<Target>::example());
         let help = format!("for example: {example}");

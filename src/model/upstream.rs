@@ -7,12 +7,11 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::secret::Secret;
 
-use super::service::refuse_no_targets;
 use super::{Breaker, FilePath, Health, Name, Policy, Switch, Target};
 
 document! {
     /// A pool of interchangeable targets.
-    pub struct Upstream (checked) {
+    pub struct Upstream {
         /// Its name.
         #[example = "pool"]
         name: Name,
@@ -71,14 +70,6 @@ impl Upstream {
     /// How many requests one of the targets may have at once, if limited.
     pub fn limit_of(&self, target: &Target) -> Option<u32> {
         target.max_in_flight.or(self.max_in_flight)
-    }
-
-    /// What concerns several fields.
-    fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
-        if let Some(given) = node.entry("targets") {
-            refuse_no_targets(given, at, r);
-        }
-        self
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Account {
     /// Of requests to hosts that no gateway has.
     stray: Owned<GatewayMetrics>,
     access: AccessLog,
+    /// What is in force.
+    pub(super) control: Arc<Control>,
     store: Arc<dyn Store>,
     /// Where turns of targets are told.
     pub(super) events: Arc<Events>,
@@ -30,13 +32,14 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(access: AccessLog, control: &Control) -> Account {
+    pub(crate) fn new(access: AccessLog, control: &Arc<Control>) -> Account {
         let metrics = control.metrics().clone();
         Account {
             afterwards: Afterwards::new(metrics.plugins_dropped.clone()),
             stray: GatewayMetrics::of(&metrics, &"".into()),
             metrics,
             access,
+            control: control.clone(),
             store: control.store().clone(),
             events: control.events().clone(),
             open: Arc::default(),

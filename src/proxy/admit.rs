@@ -136,6 +136,7 @@ async fn try_admit(
         // It may have changed the body.
         x.splice_body();
     }
+    x.arrives();
     Ok(Admission::Forward)
 }
 

@@ -38,6 +38,47 @@ impl Exchange {
         self.offer = Some(offer);
     }
 
+    /// Counts the request as asked of its service, if that is scaled by what is asked.
+    pub(super) fn arrives(&self) {
+        let service = self.offer.as_ref().map(|offer| &offer.service);
+        let Some(service) = service.filter(|service| service.scaling().is_some()) else {
+            return;
+        };
+        service.state.demand.came();
+        if service.upstream.targets.is_empty() {
+            // Once one is to start there is nothing to hurry for.
+            let scaled = service.state.scaled.load();
+            if scaled.as_ref().is_none_or(|scaled| scaled.desired == 0) {
+                service.state.demand.wake();
+            }
+        }
+    }
+
+    /// Goes on with the present targets of a service that is scaled: those of the request's own revision may have ended since, and what it waits for
+    /// stands in none that was before.
+    pub(super) fn renew(&mut self) {
+        let (Some(offer), Some(gateway)) = (&self.offer, &self.gateway) else {
+            return;
+        };
+        if offer.service.scaling().is_none() {
+            return;
+        }
+        let snapshot = self.account.control.snapshot();
+        let Some(present) = snapshot.offer(&gateway.name, &offer.service.name) else {
+            return;
+        };
+        let (old, new) = (&offer.service.upstream, &present.service.upstream);
+        if Arc::ptr_eq(old, new) {
+            return;
+        }
+        let tried = self.tried.iter().filter_map(|index| {
+            let label = &old.targets.get(*index)?.label;
+            new.targets.iter().position(|target| target.label == *label)
+        });
+        self.tried = tried.collect();
+        self.offer = Some(present.clone());
+    }
+
     /// Puts the service's alias and the wish for usage into the body.
     pub(super) fn splice_body(&mut self) {
         let meters = self
@@ -78,6 +119,7 @@ impl Exchange {
     pub(super) fn has_other_ways(&self) -> bool {
         self.first.as_ref().is_some_and(|first| {
             first.service.queue.is_some()
+                || first.service.scaling().is_some()
                 || !first.fallback.is_empty()
                 || !self.rule_fallback.is_empty()
         })
@@ -106,6 +148,7 @@ impl Exchange {
         self.timeouts.total = total;
         self.retry = Some(offer.service.retry.clone());
         self.enter(offer);
+        self.arrives();
         self.splice_body();
         true
     }

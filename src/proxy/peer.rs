@@ -66,6 +66,9 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
     }
     // The last attempt's guard goes first: its target's load is no longer ours.
     x.attempt = None;
+    if x.retries > 0 || x.turn.is_some() {
+        x.renew();
+    }
     loop {
         let now = Instant::now();
         affinity::read_prompt(x);
@@ -73,19 +76,20 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
             Found::Target(index, guard, ticket) => {
                 return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
             }
-            Found::Full if room::may_wait(x) => match Box::pin(room::wait(session, x)).await? {
+            found if room::may_wait(x, &found) => match Box::pin(room::wait(session, x)).await? {
                 Some((index, guard, ticket)) => {
                     let now = Instant::now();
                     return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
                 }
                 None if x.fall_back("full") => {}
+                None if room::is_asleep(x) => return Err(x.refuse(Rejection::NoHealthyUpstream)),
                 None => return Err(x.refuse(Rejection::Overloaded)),
             },
             Found::Full if x.fall_back("full") => {}
             Found::Full => return Err(x.refuse(Rejection::Overloaded)),
             Found::Nobody if x.fall_back("unavailable") => {}
             Found::Nobody => {
-                if let Some(wait) = cooling(x).filter(|_| room::may_wait(x)) {
+                if let Some(wait) = cooling(x).filter(|_| room::may_wait(x, &Found::Full)) {
                     x.retry_after = Some(wait);
                     return Err(x.refuse(Rejection::RateLimited));
                 }
@@ -253,8 +257,18 @@ pub(super) fn of_attempt(x: &Exchange) -> Result<HttpPeer, Rejection> {
 impl Exchange {
     /// Remembers why there is no target, as an error for Pingora.
     pub(super) fn refuse(&mut self, rejection: Rejection) -> Box<Error> {
+        let service = self.offer.as_ref().map(|offer| &offer.service);
+        let mut why = None;
+        if let (Some(service), Rejection::Overloaded | Rejection::NoHealthyUpstream) =
+            (service, &rejection)
+        {
+            service.state.demand.refused();
+            let scaled = service.state.scaled.load();
+            why = scaled.as_ref().and_then(|scaled| scaled.problem.clone());
+        }
         self.refusal = Some(rejection);
-        Error::explain(ErrorType::InternalError, "no target")
+        let told = why.map_or("no target".to_owned(), |why| format!("no target: {why}"));
+        Error::explain(ErrorType::InternalError, told)
     }
 }
 

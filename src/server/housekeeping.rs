@@ -20,6 +20,7 @@ use super::upgrade::Predecessor;
 use crate::admin;
 use crate::control::Control;
 use crate::proxy::Waiting;
+use crate::scale::Scaling;
 use crate::telemetry::supervisor;
 
 /// How long nothing must be open before connections that wait for a request are closed: as long as a client's next request may be on its way to a
@@ -29,6 +30,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// What is looked after, and what with.
 pub(super) struct Housekeeping {
     pub(super) control: Arc<Control>,
+    pub(super) scaling: Arc<Scaling>,
     /// How many services of [`accepting`](Self::accepting) there are.
     pub(super) services: usize,
     /// Counts those that accept.
@@ -151,6 +153,8 @@ impl Housekeeping {
         while self.open.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        let scaling = self.scaling.clone();
+        let _ = tokio::task::spawn_blocking(move || scaling.end()).await;
         self.control.clone().settle().await;
         // The access log's writer flushes within 200 ms.
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -189,6 +193,7 @@ impl BackgroundService for Housekeeping {
             self.control.keep_resolving(),
             self.control.keep_probing(),
             self.control.keep_books(),
+            self.scaling.keep_scaling(),
             self.control.keep_reloading(),
             self.control.keep_certificates(),
             self.control.keep_issuing(),

@@ -36,6 +36,7 @@ use crate::calls::Calls;
 use crate::control::{self, Control};
 use crate::model::{AccessLog as Destination, Config, Listener, StateStore};
 use crate::proxy::{self, Connections, Most, Proxy, SecureListener, Spoken};
+use crate::scale::Scaling;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{AccessLog, Metrics, access};
 
@@ -160,12 +161,13 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
         }
     };
     let writing = writer.map(|writer| std::thread::spawn(move || writer.run()));
+    let scaling = Arc::new(Scaling::new(control.clone()));
     let server = server(
         config,
         sockets,
         proxy,
         predecessor,
-        &control,
+        &scaling,
         admin_socket.clone(),
         ending.drained,
     );
@@ -179,6 +181,7 @@ pub fn run(config: &Config, start: Start<'_>, ending: Ending) -> Result<(), Star
     }
     server.run(RunArgs { shutdown_signal });
     drop(writing);
+    scaling.end();
     control.close_books();
     admin_socket.remove();
     if let Some(path) = &config.server.pid_file {
@@ -193,10 +196,11 @@ fn server(
     sockets: Sockets,
     proxy: Proxy,
     predecessor: Option<Predecessor>,
-    control: &Arc<Control>,
+    scaling: &Arc<Scaling>,
     admin_socket: AdminSocket,
     drained: Option<fn()>,
 ) -> Server {
+    let control = scaling.control();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let phases = server.watch_execution_phase();
     server.bootstrap();
@@ -228,6 +232,7 @@ fn server(
     }
     let housekeeping = Housekeeping {
         control: control.clone(),
+        scaling: scaling.clone(),
         services: waiting.len(),
         accepting: accepted,
         admin_socket,

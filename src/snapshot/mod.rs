@@ -14,6 +14,7 @@ mod rates;
 mod registry;
 mod router;
 mod rules;
+mod scaled;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use paths::join_target_path;
 pub use rates::Rates;
 pub use registry::{Registry, ServiceState};
 pub use router::{Decision, Head, ModelName, Route, Router, Who, model_in_path};
+pub use scaled::Scaled;
 pub use split::Split;
 
 /// One compiled revision.
@@ -63,6 +65,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A service as a gateway offers it.
+    pub fn offer(&self, gateway: &str, service: &str) -> Option<&Arc<Offer>> {
+        let gateway = self.gateways.iter().find(|known| *known.name == *gateway)?;
+        let mut offers = gateway.router.offers().iter();
+        offers.find(|offer| *offer.service.name == *service)
+    }
+
     fn named_upstreams(&self) -> &[Arc<Upstream>] {
         let named = self
             .upstreams
@@ -212,6 +221,11 @@ impl Service {
         )
     }
 
+    /// How many targets serve it, if that follows from what is asked.
+    pub fn scaling(&self) -> Option<&model::Scaling> {
+        self.document.scaling.on()
+    }
+
     /// Whether bodies are requests for tokens, to be metered.
     pub fn meters(&self) -> bool {
         self.kind == model::ServiceKind::Openai
@@ -229,6 +243,8 @@ pub struct Upstream {
     pub targets: Vec<Target>,
     /// The targets as a policy sees them, in the same order.
     pub view: Vec<balance::Target>,
+    /// Who is told when one of them gives a place back, comes up or joins.
+    pub freed: Arc<balance::Freed>,
     /// How one is picked.
     pub policy: Box<dyn balance::Policy>,
     /// What of a request ties it to others, for policies with affinity.

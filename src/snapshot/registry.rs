@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwapOption;
 use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
-use crate::balance::{Caches, Freed, Prompts, Queue, RetryBudget, TargetState, Tree};
+use super::Scaled;
+use crate::balance::{Caches, Demand, Freed, Prompts, Queue, RetryBudget, TargetState, Tree};
 use crate::health::TargetHealth;
 use crate::tls::Files;
 
@@ -30,6 +32,10 @@ pub struct ServiceState {
     pub budget: RetryBudget,
     /// How many tokens its engine makes of requests.
     pub prompts: Prompts,
+    /// What is asked of it.
+    pub demand: Demand,
+    /// How its scaling stands, if it is scaled and that was looked at.
+    pub scaled: ArcSwapOption<Scaled>,
 }
 
 /// States by identity: a target's upstream and URL, a service's name. What no revision refers to any more is forgotten
@@ -116,6 +122,12 @@ impl Registry {
     pub fn tree(&self, upstream: &Arc<str>) -> Arc<Tree> {
         let mut kept = self.lock();
         kept.trees.entry(upstream.clone()).or_default().clone()
+    }
+
+    /// Who is told when a place at one of an upstream's targets is given back.
+    pub fn freed(&self, upstream: &Arc<str>) -> Arc<Freed> {
+        let mut kept = self.lock();
+        kept.freed.entry(upstream.clone()).or_default().clone()
     }
 
     /// A service's state, from before or new.

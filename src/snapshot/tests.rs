@@ -26,6 +26,7 @@ pub(super) fn offer(name: &str) -> Arc<Offer> {
         kind: ServiceKind::Openai,
         alias: None,
         upstream: Arc::new(Upstream {
+            freed: Arc::default(),
             name: name.into(),
             document: None,
             watched: Arc::new([]),

@@ -59,6 +59,7 @@ pub(super) fn compile(
         affinity,
         targets,
         view,
+        freed: registry.freed(&name),
         health,
         headers: headers(upstream),
         http2: upstream.http2,
@@ -172,5 +173,6 @@ fn watched(
         health: target.health.clone(),
         engine: settings.engine,
         state: target.state.clone(),
+        freed: target.state.freed().clone(),
     }
 }

@@ -64,6 +64,10 @@ pub struct Metrics {
     pub(super) panics: IntCounterVec,
     /// Requests waiting in a service's queue. This one and the others that a [`Page`] shows are declared here and hold nothing.
     pub queue_depth: IntGaugeVec,
+    /// How many replicas a service should have.
+    pub desired_replicas: IntGaugeVec,
+    /// How many it has, by `state`.
+    pub replicas: IntGaugeVec,
     /// A target's breaker: 0 closed, 1 half open, 2 open.
     pub breaker_state: IntGaugeVec,
     /// Clients that left before their answer was complete.
@@ -234,6 +238,22 @@ impl Metrics {
                     "tollgate_queue_depth",
                     "Requests waiting in the service's queue",
                     &["service"],
+                ),
+            ),
+            desired_replicas: add(
+                r,
+                gauges(
+                    "tollgate_desired_replicas",
+                    "Replicas that a service which is scaled should have",
+                    &["service"],
+                ),
+            ),
+            replicas: add(
+                r,
+                gauges(
+                    "tollgate_replicas",
+                    "Replicas that it has: ready, starting or draining",
+                    &["service", "state"],
                 ),
             ),
             breaker_state: add(

@@ -49,6 +49,7 @@ mod registered;
 mod reload;
 mod resources;
 mod rules;
+mod scaling_decisions;
 mod sdk;
 mod status;
 mod streaming;

@@ -316,7 +316,12 @@ impl Client {
             None => self.stream.read(&mut piece),
             Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut piece),
         };
-        match read? {
+        let read = match read {
+            // A signal (a child has ended) ends a read that has a time limit; whoever reads asks again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            read => read?,
+        };
+        match read {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             n => {
                 self.ahead.extend_from_slice(&piece[..n]);

@@ -8,6 +8,8 @@ mod limits;
 mod llumnix;
 mod queue;
 mod retry;
+mod scaled_by_others;
+mod scaling;
 mod shares;
 mod store;
 mod store_start;

@@ -10,6 +10,7 @@ mod issuers;
 mod killed;
 mod killed_in_a_storm;
 mod many_writers;
+mod scaling;
 mod shutdown;
 mod slow_admin;
 mod slow_readers;

@@ -18,6 +18,7 @@ fn targets(services: usize, dead: &[&str], unknown: &[&str]) -> Targets {
         services,
         dead: names(dead),
         unknown: names(unknown),
+        asleep: Vec::new(),
     }
 }
 

@@ -47,6 +47,7 @@ fn watched(url: &str, probe: Probe) -> Watched {
         health,
         engine: Engine::None,
         state: Arc::default(),
+        freed: Arc::default(),
     }
 }
 

@@ -22,7 +22,7 @@ use super::{Converted, Dialect, Options, Resource};
 /// What the native model reads only in a later version. With a constant switched on, the conversion uses it.
 mod later {
     /// `scaling` of services.
-    pub(super) const SCALING: bool = false;
+    pub(super) const SCALING: bool = true;
     /// The policy `cache_aware`.
     pub(super) const CACHE_AWARE: bool = false;
 }

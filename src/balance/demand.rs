@@ -1,0 +1,54 @@
+//! What is asked of a service, counted as it comes: what scaling goes by, beside the metrics.
+//!
+//! A request costs one atomic addition. Who reads the counts remembers the last ones; nothing is reset.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+/// One service's demand since it is configured.
+#[derive(Debug, Default)]
+pub struct Demand {
+    came: AtomicU64,
+    refused: AtomicU64,
+    woken: Notify,
+}
+
+/// Requests so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Those that came, whatever became of them, but for those that a limit turned away.
+    pub came: u64,
+    /// Those of them that no target could take.
+    pub refused: u64,
+}
+
+impl Demand {
+    /// Counts a request as it comes.
+    pub fn came(&self) {
+        self.came.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that was refused because no target could take it.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls whoever scales the service: there is somebody to serve, and nobody who does.
+    pub fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Returns once it was called since this last returned.
+    pub async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    /// What was counted.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            came: self.came.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
