@@ -5,6 +5,7 @@
 //! refer to something is checked by `config`, which alone makes a [`Config`] from a document.
 
 mod auth;
+mod disaggregation;
 mod gateway;
 mod health;
 mod key;
@@ -31,6 +32,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
+pub use disaggregation::{Disaggregation, KvProtocol};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
 pub use key::{Key, KeyHash, Moment, Previous};

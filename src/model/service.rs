@@ -8,6 +8,7 @@ use tollgate_sdk::document::{
     At, Declared, Document, Field, FromNode, FromText, JsonTable, Node, Reading, Table, json,
 };
 
+use super::disaggregation::check_targets;
 use super::pattern::check_path;
 use super::{Auth, AuthBy, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Switch, Target};
 
@@ -189,6 +190,9 @@ impl Document for Pool {
             (Some(_), None) => upstream.map(Self::Upstream),
             (None, Some(given)) => {
                 refuse_no_targets(given, at, r);
+                if let Some(targets) = &targets {
+                    check_targets(targets, None, given, &at.field("targets"), r);
+                }
                 targets.map(Self::Targets)
             }
         }

@@ -7,8 +7,9 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::secret::Secret;
 
+use super::disaggregation::{check_pair, check_targets};
 use super::service::refuse_no_targets;
-use super::{Breaker, FilePath, Health, Name, Policy, Switch, Target};
+use super::{Breaker, Disaggregation, FilePath, Health, Name, Policy, Switch, Target};
 
 document! {
     /// A pool of interchangeable targets.
@@ -44,8 +45,10 @@ document! {
         #[example = 64]
         #[range(1..=1000000)]
         max_in_flight: Option<u32>,
+        /// Whether requests are split between targets that prefill and targets that decode, and how; without it none is.
+        #[example = { "protocol": "vllm-nixl" }]
+        disaggregation: Option<Disaggregation>,
     }
-    later ["disaggregation"]
 }
 
 impl Upstream {
@@ -65,6 +68,7 @@ impl Upstream {
             health: Health::default(),
             breaker: Switch::On(Breaker::default()),
             max_in_flight: None,
+            disaggregation: None,
         }
     }
 
@@ -77,6 +81,18 @@ impl Upstream {
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
         if let Some(given) = node.entry("targets") {
             refuse_no_targets(given, at, r);
+            let settings = self.disaggregation.as_ref();
+            check_targets(&self.targets, settings, given, &at.field("targets"), r);
+        }
+        if let (Some(settings), Some(given)) = (&self.disaggregation, node.entry("disaggregation"))
+        {
+            check_pair(
+                &self.targets,
+                settings,
+                given,
+                &at.field("disaggregation"),
+                r,
+            );
         }
         self
     }

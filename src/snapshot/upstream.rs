@@ -8,7 +8,7 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
 use super::registry::Known;
-use super::{Registry, Target, Upstream};
+use super::{Disaggregation, Ranks, Registry, Target, Upstream};
 use crate::balance::{
     self, ConsistentHash, LeastConnections, Policy, PowerOfTwo, Random, RoundRobin, stable_hash,
 };
@@ -58,6 +58,7 @@ pub(super) fn compile(
         view,
         policy: policy(&upstream.policy),
         affinity,
+        disaggregation: upstream.disaggregation.as_ref().map(Disaggregation::of),
         health,
         headers: headers(upstream),
         http2: upstream.http2,
@@ -125,6 +126,9 @@ fn compile_target(
         server_name: settings.tls.server_name.clone().unwrap_or(host),
         state,
         health,
+        role: target.role,
+        bootstrap_port: target.bootstrap_port,
+        ranks: Ranks::default(),
     }
 }
 

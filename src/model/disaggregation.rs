@@ -1,0 +1,182 @@
+//! Disaggregation: how a request is split between a target that computes its prompt and one that produces its tokens.
+
+use tollgate_sdk::document;
+use tollgate_sdk::document::{At, Node, Reading};
+
+use super::{Host, Role, Target};
+
+document! {
+    /// How requests are split between prefill and decode.
+    pub struct Disaggregation (checked) {
+        /// What the engines speak with each other.
+        protocol: KvProtocol,
+        /// Whether decode is asked only after prefill has answered; by default what is usual for the protocol: not for "sglang", which always has both at once, and
+        /// for all others.
+        #[example = true]
+        staged: Option<bool>,
+        /// Prompts that are taken to be shorter than this, in tokens, are computed by the target that decodes; 0 splits all.
+        #[range(0..=10000000)]
+        min_prefill_tokens: u64 = 0,
+    }
+}
+
+document! {
+    /// What engines speak with each other to hand over what prefill has computed.
+    pub enum KvProtocol {
+        /// SGLang, whatever moves its KV.
+        Sglang = "sglang",
+        /// vLLM with the NIXL connector.
+        VllmNixl = "vllm-nixl",
+        /// vLLM with the Mooncake connector.
+        VllmMooncake = "vllm-mooncake",
+        /// vLLM with the KVT connector.
+        VllmKvt = "vllm-kvt",
+    }
+    missing "missing field `protocol`: what the engines speak with each other"
+}
+
+impl KvProtocol {
+    /// Whether a target that decodes can serve a request whole, too.
+    pub fn decodes_whole(self) -> bool {
+        self != Self::Sglang
+    }
+
+    /// Whether something of its own listens where prefill is done.
+    fn has_port(self) -> bool {
+        self != Self::VllmNixl
+    }
+}
+
+impl Disaggregation {
+    /// Whether decode is asked only after prefill has answered.
+    pub fn is_staged(&self) -> bool {
+        self.staged.unwrap_or(self.protocol != KvProtocol::Sglang)
+    }
+
+    /// Whether whoever decodes must be told a port of the target that prefills.
+    fn needs_port(&self) -> bool {
+        match self.protocol {
+            KvProtocol::VllmMooncake => !self.is_staged(),
+            KvProtocol::VllmKvt => true,
+            // SGLang has a default of its own, NIXL tells it in its answer.
+            KvProtocol::Sglang | KvProtocol::VllmNixl => false,
+        }
+    }
+
+    /// Whether whoever decodes is told the host of the target that prefills.
+    fn needs_host(&self) -> bool {
+        self.needs_port() || self.protocol == KvProtocol::Sglang
+    }
+
+    /// What concerns several fields.
+    fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        let wrong = match (self.protocol, self.staged) {
+            (KvProtocol::Sglang, Some(true)) => {
+                Some("\"sglang\" has prefill and decode at the same time")
+            }
+            (KvProtocol::VllmNixl, Some(false)) => {
+                Some("\"vllm-nixl\" decodes with what prefill has answered")
+            }
+            _ => None,
+        };
+        if let (Some(message), Some(given)) = (wrong, node.entry("staged")) {
+            r.error(given.span, &at.field("staged"), message, "take it out");
+        }
+        self
+    }
+}
+
+/// Reports roles and ports of targets, given as the list `given` at `at`, that do not go with how their upstream splits requests.
+pub(super) fn check_targets(
+    targets: &[Target],
+    disaggregation: Option<&Disaggregation>,
+    given: &Node,
+    at: &At<'_>,
+    r: &mut Reading<'_>,
+) {
+    let list = given.as_list().unwrap_or_default();
+    for (index, (target, given)) in targets.iter().zip(list).enumerate() {
+        check_target(target, disaggregation, given, &at.index(index), r);
+    }
+}
+
+/// Reports an upstream that splits requests, as `given` at `at` says, between targets that cannot share one.
+pub(super) fn check_pair(
+    targets: &[Target],
+    settings: &Disaggregation,
+    given: &Node,
+    at: &At<'_>,
+    r: &mut Reading<'_>,
+) {
+    let of = |role: Role| targets.iter().filter(|target| target.role == role).count();
+    let both = of(Role::Both);
+    let can_pair = of(Role::Prefill) + both > 0 && of(Role::Decode) + both > 0 && targets.len() > 1;
+    if !can_pair {
+        let message = "no two targets can share a request: one must prefill and another decode";
+        let help =
+            "give targets `role = \"prefill\"` and `role = \"decode\"`, or \"both\" to two or more";
+        r.error(given.span, at, message, help);
+    }
+    let alone = both > 0 || settings.protocol.decodes_whole();
+    if let (false, Some(short)) = (alone, given.entry("min_prefill_tokens"))
+        && settings.min_prefill_tokens > 0
+    {
+        let message =
+            "with \"sglang\" only a target whose role is \"both\" computes short prompts by itself";
+        let help = "take it out, or add a target with `role = \"both\"`";
+        r.error(short.span, &at.field("min_prefill_tokens"), message, help);
+    }
+}
+
+fn check_target(
+    target: &Target,
+    disaggregation: Option<&Disaggregation>,
+    given: &Node,
+    at: &At<'_>,
+    r: &mut Reading<'_>,
+) {
+    let Some(settings) = disaggregation else {
+        for (name, is_given) in [
+            ("role", target.role != Role::Both),
+            ("bootstrap_port", target.bootstrap_port.is_some()),
+        ] {
+            if let (true, Some(given)) = (is_given, given.entry(name)) {
+                let message = format!("`{name}` is of no use without `disaggregation`");
+                let help = "take it out, or give the upstream `disaggregation = { protocol = … }`";
+                r.error(given.span, &at.field(name), message, help);
+            }
+        }
+        return;
+    };
+    let prefills = target.role != Role::Decode;
+    if let (Some(_), Some(port)) = (target.bootstrap_port, given.entry("bootstrap_port")) {
+        let wrong = match (settings.protocol.has_port(), prefills) {
+            (false, _) => Some("the engines of \"vllm-nixl\" tell it themselves"),
+            (true, false) => Some("only targets that prefill have one"),
+            (true, true) => None,
+        };
+        if let Some(message) = wrong {
+            r.error(
+                port.span,
+                &at.field("bootstrap_port"),
+                message,
+                "take it out",
+            );
+        }
+    }
+    if prefills && settings.needs_port() && target.bootstrap_port.is_none() {
+        let message = "missing field `bootstrap_port`: where its KV is asked for";
+        r.error(
+            given.span,
+            &at.field("bootstrap_port"),
+            message,
+            "for example: bootstrap_port = 8998",
+        );
+    }
+    let nameless = matches!(&target.url.host, Host::Name(name) if name.is_empty());
+    if prefills && nameless && settings.needs_host() {
+        let message = "whoever decodes cannot reach a unix socket";
+        let help = "a target that prefills needs a host and a port";
+        r.error(given.span, &at.field("url"), message, help);
+    }
+}
