@@ -41,6 +41,11 @@ impl KvProtocol {
         self != Self::Sglang
     }
 
+    /// Whether a target for both shares requests with others. An SGLang that neither only prefills nor only decodes serves them whole.
+    pub fn shares_by_both(self) -> bool {
+        self != Self::Sglang
+    }
+
     /// Whether something of its own listens where prefill is done.
     fn has_port(self) -> bool {
         self != Self::VllmNixl
@@ -110,11 +115,15 @@ pub(super) fn check_pair(
 ) {
     let of = |role: Role| targets.iter().filter(|target| target.role == role).count();
     let both = of(Role::Both);
-    let can_pair = of(Role::Prefill) + both > 0 && of(Role::Decode) + both > 0 && targets.len() > 1;
+    let shared = match settings.protocol.shares_by_both() {
+        true => both,
+        false => 0,
+    };
+    let (prefill, decode) = (of(Role::Prefill), of(Role::Decode));
+    let can_pair = prefill + shared > 0 && decode + shared > 0 && prefill + decode + shared > 1;
     if !can_pair {
         let message = "no two targets can share a request: one must prefill and another decode";
-        let help =
-            "give targets `role = \"prefill\"` and `role = \"decode\"`, or \"both\" to two or more";
+        let help = "give targets `role = \"prefill\"` and `role = \"decode\"`";
         r.error(given.span, at, message, help);
     }
     let alone = both > 0 || settings.protocol.decodes_whole();
@@ -148,7 +157,11 @@ fn check_target(
         }
         return;
     };
-    let prefills = target.role != Role::Decode;
+    let prefills = match target.role {
+        Role::Prefill => true,
+        Role::Decode => false,
+        Role::Both => settings.protocol.shares_by_both(),
+    };
     if let (Some(_), Some(port)) = (target.bootstrap_port, given.entry("bootstrap_port")) {
         let wrong = match (settings.protocol.has_port(), prefills) {
             (false, _) => Some("the engines of \"vllm-nixl\" tell it themselves"),

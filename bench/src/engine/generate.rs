@@ -17,6 +17,7 @@ use super::exchange::{Body, Exchange};
 use super::faults::{Cut, Midway};
 use super::peer::{End, Peer, ReplyHead};
 use super::reply::{self, Facts};
+use super::share::Share;
 use super::shared::Lease;
 use super::stream::{self, Events};
 use super::text::Rng;
@@ -35,6 +36,14 @@ impl Exchange<'_> {
                 .refuse(peer, refusal.status, &refusal.message, refusal.param)
                 .await;
         }
+        let shares = match self.share(peer, body).await? {
+            Ok(shares) => shares,
+            Err(refusal) => {
+                return self
+                    .refuse(peer, refusal.status, &refusal.message, refusal.param)
+                    .await;
+            }
+        };
         let mut facts = Facts::new(&shared.config, &shared.pool, &call, clock::unix_seconds());
         if let Some(tokens) = self.faults.tokens {
             let limit = call.max_tokens().unwrap_or(usize::MAX);
@@ -64,13 +73,25 @@ impl Exchange<'_> {
             String::new()
         };
         let lease = Lease::take(shared, counters, &prompt);
-        facts.cached = lease.cached;
+        facts.cached = match shares {
+            // Nothing is left to compute.
+            Share::Fetched => facts.prompt.saturating_sub(1),
+            _ => lease.cached,
+        };
         counters
             .prompt_tokens
             .fetch_add(facts.prompt as u64, Relaxed);
         let mut rng = Rng::new(facts.words.fingerprint);
         self.compute_prompt(peer, facts.prompt - facts.cached, &mut rng)
             .await?;
+        if let Share::Holds(hold, prefill) = &shares {
+            hold.ready();
+            if prefill.waits && !peer.until(hold.fetched()).await? {
+                return self
+                    .refuse(peer, 500, "Nobody fetched what was computed.", None)
+                    .await;
+            }
+        }
 
         let words = facts.words;
         let tokens = facts.tokens;
@@ -98,6 +119,9 @@ impl Exchange<'_> {
                 .observe_many(rest, tokens.saturating_sub(1));
             let mut answer = Vec::with_capacity(1024);
             reply::render(self.endpoint, &facts, &mut answer);
+            if let Share::Holds(hold, prefill) = &shares {
+                self.tell_place(hold, prefill, &mut answer);
+            }
             self.send_whole(peer, &self.head(ReplyHead::json(200), body), answer)
                 .await?;
         }
@@ -107,6 +131,9 @@ impl Exchange<'_> {
             words.append_all(tokens, &mut conversation);
             conversation.push(b'\n');
             lease.remember(&String::from_utf8_lossy(&conversation));
+        }
+        if let Share::Holds(hold, _) = shares {
+            hold.stay();
         }
         drop(slot);
         Ok(())

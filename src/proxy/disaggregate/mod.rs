@@ -161,6 +161,9 @@ pub(super) fn takes(x: &Exchange, upstream: &Upstream, index: usize) -> bool {
     let (Some(part), Some(target)) = (part(x), upstream.targets.get(index)) else {
         return true;
     };
+    let shares = { &upstream.disaggregation }
+        .as_ref()
+        .is_some_and(|split| split.settings.protocol.shares_by_both());
     match part {
         // A target for both prefills only if another can decode.
         Part::Prefill => match target.role {
@@ -168,10 +171,15 @@ pub(super) fn takes(x: &Exchange, upstream: &Upstream, index: usize) -> bool {
             Role::Decode => false,
             Role::Both => {
                 let mut others = upstream.targets.iter().enumerate();
-                others.any(|(other, target)| other != index && target.role != Role::Prefill)
+                shares
+                    && others.any(|(other, target)| other != index && target.role != Role::Prefill)
             }
         },
-        Part::Decode { prefill } => target.role != Role::Prefill && index != prefill,
+        Part::Decode { prefill } => match target.role {
+            Role::Prefill => false,
+            Role::Decode => true,
+            Role::Both => shares && index != prefill,
+        },
         Part::Alone => target.role == Role::Both,
         Part::Anyone => target.role != Role::Prefill,
     }
