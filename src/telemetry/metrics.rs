@@ -248,7 +248,7 @@ impl Metrics {
                 r,
                 counters(
                     "tollgate_undivided_total",
-                    "Requests that were served by one target although their upstream has prefill and decode apart, by why: `short`, `batch`, `full`, `unavailable`, `failed`, `nothing` (prefill handed nothing over), `copy`",
+                    "Requests served by one target although their upstream has prefill and decode apart, by why: `short`, `batch`, `full`, `unavailable`, `failed`, `nothing` (prefill handed nothing over), `copy`",
                     &["service", "reason"],
                 ),
             ),

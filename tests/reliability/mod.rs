@@ -1,6 +1,7 @@
 //! Nothing lost: an engine that dies, drowns or says 429 is not seen by the client while any other way to serve is left.
 
 mod chaos;
+mod disaggregation;
 mod fallback;
 mod health;
 mod limits;

@@ -260,7 +260,7 @@ mod tests {
         for every in 1..=body.len() {
             let pieces = pieces(body, every);
             let members = Members::of(&pieces).unwrap();
-            assert_eq!(members.alone(&pieces, "n").unwrap(), br#"{"n" : 2}"#);
+            assert_eq!(members.alone(&pieces, "n").unwrap(), br#"{"n" : 2 }"#);
             let prompt = br#"{"prompt":["a,",  "b"]}"#;
             assert_eq!(members.alone(&pieces, "prompt").unwrap(), prompt);
             assert!(members.alone(&pieces, "m").is_none() && !members.has("m"));
