@@ -144,44 +144,67 @@ fn check_target(
     at: &At<'_>,
     r: &mut Reading<'_>,
 ) {
+    for Unfit {
+        field,
+        message,
+        help,
+    } in unfit(target, disaggregation)
+    {
+        let place = given.entry(field).unwrap_or(given);
+        r.error(place.span, &at.field(field), message, help);
+    }
+}
+
+/// What of a target does not go with how its upstream splits requests.
+pub struct Unfit {
+    /// The field that is wrong, or missing.
+    pub field: &'static str,
+    /// Why.
+    pub message: &'static str,
+    /// What to do.
+    pub help: &'static str,
+}
+
+/// Everything of a target that does not go with how its upstream splits requests, if it does.
+pub fn unfit(target: &Target, disaggregation: Option<&Disaggregation>) -> Vec<Unfit> {
+    let mut wrong = Vec::new();
+    let mut add = |field, message, help| {
+        wrong.push(Unfit {
+            field,
+            message,
+            help,
+        });
+    };
+    let has_port = target.bootstrap_port.is_some();
     let Some(settings) = disaggregation else {
-        for (name, is_given) in [
-            ("role", target.role != Role::Both),
-            ("bootstrap_port", target.bootstrap_port.is_some()),
-        ] {
-            if let (true, Some(given)) = (is_given, given.entry(name)) {
-                let message = format!("`{name}` is of no use without `disaggregation`");
-                let help = "take it out, or give the upstream `disaggregation = { protocol = … }`";
-                r.error(given.span, &at.field(name), message, help);
-            }
+        let help = "take it out, or give the upstream `disaggregation = { protocol = … }`";
+        if target.role != Role::Both {
+            add("role", "a role is of no use without `disaggregation`", help);
         }
-        return;
+        if has_port {
+            add("bootstrap_port", "of no use without `disaggregation`", help);
+        }
+        return wrong;
     };
     let prefills = match target.role {
         Role::Prefill => true,
         Role::Decode => false,
         Role::Both => settings.protocol.shares_by_both(),
     };
-    if let (Some(_), Some(port)) = (target.bootstrap_port, given.entry("bootstrap_port")) {
-        let wrong = match (settings.protocol.has_port(), prefills) {
-            (false, _) => Some("the engines of \"vllm-nixl\" tell it themselves"),
-            (true, false) => Some("only targets that prefill have one"),
-            (true, true) => None,
-        };
-        if let Some(message) = wrong {
-            r.error(
-                port.span,
-                &at.field("bootstrap_port"),
-                message,
-                "take it out",
-            );
-        }
+    if has_port && !settings.protocol.has_port() {
+        let message = "the engines of \"vllm-nixl\" tell it themselves";
+        add("bootstrap_port", message, "take it out");
+    } else if has_port && !prefills {
+        add(
+            "bootstrap_port",
+            "only targets that prefill have one",
+            "take it out",
+        );
     }
-    if prefills && settings.needs_port() && target.bootstrap_port.is_none() {
+    if prefills && settings.needs_port() && !has_port {
         let message = "missing field `bootstrap_port`: where its KV is asked for";
-        r.error(
-            given.span,
-            &at.field("bootstrap_port"),
+        add(
+            "bootstrap_port",
             message,
             "for example: bootstrap_port = 8998",
         );
@@ -189,7 +212,11 @@ fn check_target(
     let nameless = matches!(&target.url.host, Host::Name(name) if name.is_empty());
     if prefills && nameless && settings.needs_host() {
         let message = "whoever decodes cannot reach a unix socket";
-        let help = "a target that prefills needs a host and a port";
-        r.error(given.span, &at.field("url"), message, help);
+        add(
+            "url",
+            message,
+            "a target that prefills needs a host and a port",
+        );
     }
+    wrong
 }

@@ -32,7 +32,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{Document, Field, Json};
 
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
-pub use disaggregation::{Disaggregation, KvProtocol};
+pub use disaggregation::{Disaggregation, KvProtocol, unfit};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
 pub use key::{Key, KeyHash, Moment, Previous};

@@ -68,9 +68,9 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
     }
     // The last attempt's guard goes first: its target's load is no longer ours.
     x.attempt = None;
-    x.start_over();
-    disaggregate::check(x)?;
     loop {
+        x.start_over();
+        disaggregate::check(x)?;
         let now = Instant::now();
         match find(session, x, now) {
             Found::Target(index, guard, ticket) => {

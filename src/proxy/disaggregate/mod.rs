@@ -238,6 +238,7 @@ impl Exchange {
         split.part = next;
         split.whole = true;
         split.leg = None;
+        split.prefilled_by = None;
         true
     }
 

@@ -1,9 +1,12 @@
 //! What goes over the wire on both legs.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use crate::harness::{CHAT, Gateway, Request, Upstream, WAYS, Way, decode, post};
+use crate::harness::{CHAT, Gateway, Request, Upstream, WAYS, Way, decode, post, until};
 
+const USAGE: &str = r#"{"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#;
 const PARAMS: &str = r#"{"do_remote_prefill":true,"remote_engine_id":"e-1", "remote_block_ids":[[7]],"remote_host":"10.0.0.9","remote_port":5600,"remote_request_id":"x"}"#;
 /// The client's request, with what a prefill must not see.
 const REQUEST: &str = r#"{"model":"m", "temperature":0.70,"messages":[{"role":"user","content":"Hi"}],"stop":["a"],"min_tokens":2,"max_tokens":9,"max_completion_tokens":8,"stream":false}"#;
@@ -30,10 +33,18 @@ fn prefilling() -> Upstream {
 
 /// Sends a request in this way; returns what either target was sent.
 fn sent(way: &Way) -> (Vec<Request>, Request, u16) {
-    let prefill = prefilling();
-    let decoder = Upstream::replying(answer(
-        r#"{"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#,
-    ));
+    let prefill = Arc::new(prefilling());
+    let (theirs, waits) = (prefill.clone(), way.asks_prefill);
+    let decoder = Upstream::start(move |connection| {
+        while connection.request().is_some() {
+            // No engine produces tokens before its prompt is computed somewhere.
+            until("the prefill", || {
+                let asked = { theirs.requests().iter() }.any(|request| request.path() != "/query");
+                (asked || !waits).then_some(())
+            });
+            connection.send(answer(USAGE));
+        }
+    });
     let targets = [way.prefill(prefill.address()), decode(decoder.address())];
     let more = "api_key = \"upstream-secret\"\nheaders = { x-tenant = \"a\" }\n";
     let gateway = Gateway::start(&way.service(&targets, more, "model = \"alias\""));
