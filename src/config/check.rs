@@ -153,7 +153,7 @@ pub(super) fn wrong_targets(
                 .map(|w| (resource.name.clone(), w)),
         );
         let splits = match &pool.model {
-            Model::Upstream(upstream) => upstream.disaggregation.as_ref(),
+            Model::Upstream(upstream) => upstream.disaggregation.on(),
             _ => None,
         };
         wrong.extend(unfit(&registered.target, splits).into_iter().map(|unfit| {

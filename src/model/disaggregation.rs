@@ -1,8 +1,9 @@
 //! Disaggregation: how a request is split between a target that computes its prompt and one that produces its tokens.
 
 use tollgate_sdk::document;
-use tollgate_sdk::document::{At, Node, Reading};
+use tollgate_sdk::document::{At, Field, FromNode, Json, Node, Reading, json};
 
+use super::switch::{Switch, switched};
 use super::{Host, Role, Target};
 
 document! {
@@ -33,6 +34,42 @@ document! {
         VllmKvt = "vllm-kvt",
     }
     missing "missing field `protocol`: what the engines speak with each other"
+}
+
+/// Read from a table, or from "off". Nothing is usual enough to be turned on without a word on it.
+impl FromNode for Switch<Disaggregation> {
+    fn read(node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Option<Self> {
+        if node.as_table().is_some() {
+            return Disaggregation::read(node, at, r).map(Self::On);
+        }
+        if switched(node) == Some(false) {
+            return Some(Self::Off);
+        }
+        let message = format!("expected a table or \"off\", found {}", node.found());
+        let example = r.format.field("disaggregation", &Self::example());
+        r.error(node.span, at, message, format!("for example: {example}"));
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [
+            {"enum": [false, "off"]},
+            {"type": "string", "pattern": r"\$\{"},
+            Disaggregation::schema(),
+        ]})
+    }
+
+    fn value(&self) -> Json {
+        self.on().map_or_else(|| json!("off"), FromNode::value)
+    }
+
+    fn example() -> Json {
+        json!({"protocol": "vllm-nixl"})
+    }
+
+    fn fields() -> Vec<Field> {
+        <Disaggregation as FromNode>::fields()
+    }
 }
 
 impl KvProtocol {

@@ -45,9 +45,8 @@ document! {
         #[example = 64]
         #[range(1..=1000000)]
         max_in_flight: Option<u32>,
-        /// Whether requests are split between targets that prefill and targets that decode, and how; without it none is.
-        #[example = { "protocol": "vllm-nixl" }]
-        disaggregation: Option<Disaggregation>,
+        /// How requests are split between targets that prefill and targets that decode; "off" splits none.
+        disaggregation: Switch<Disaggregation> = Switch::Off,
     }
 }
 
@@ -68,7 +67,7 @@ impl Upstream {
             health: Health::default(),
             breaker: Switch::On(Breaker::default()),
             max_in_flight: None,
-            disaggregation: None,
+            disaggregation: Switch::Off,
         }
     }
 
@@ -81,10 +80,11 @@ impl Upstream {
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
         if let Some(given) = node.entry("targets") {
             refuse_no_targets(given, at, r);
-            let settings = self.disaggregation.as_ref();
+            let settings = self.disaggregation.on();
             check_targets(&self.targets, settings, given, &at.field("targets"), r);
         }
-        if let (Some(settings), Some(given)) = (&self.disaggregation, node.entry("disaggregation"))
+        if let (Some(settings), Some(given)) =
+            (self.disaggregation.on(), node.entry("disaggregation"))
         {
             check_pair(
                 &self.targets,

@@ -58,7 +58,7 @@ pub(super) fn compile(
         view,
         policy: policy(&upstream.policy),
         affinity,
-        disaggregation: upstream.disaggregation.as_ref().map(Disaggregation::of),
+        disaggregation: upstream.disaggregation.on().map(Disaggregation::of),
         health,
         headers: headers(upstream),
         http2: upstream.http2,
