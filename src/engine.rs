@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use tollgate_bench::engine::{
-    Engine, EngineConfig, FaultStep, Faults, TlsIdentity, parse_duration, parse_size,
+    Engine, EngineConfig, EngineRole, FaultStep, Faults, TlsIdentity, TransferConfig,
+    TransferProtocol, parse_duration, parse_size,
 };
 
 /// A simulated inference engine that speaks OpenAI's API like vLLM does.
@@ -91,6 +92,15 @@ struct Arguments {
     /// Kernel receive buffer per connection
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     receive_buffer: Option<u64>,
+    /// Share requests with other engines that speak this: sglang, nixl, mooncake or kvt
+    #[arg(long, value_name = "PROTOCOL")]
+    kv: Option<TransferProtocol>,
+    /// Its part in shared requests: both, prefill or decode
+    #[arg(long, default_value = "both", requires = "kv")]
+    role: EngineRole,
+    /// How long what it computed is held for another to fetch
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+    kv_lease: Duration,
     /// Faults for every request, in the words of x-sim: `status=503, delay=1s`
     #[arg(long, value_name = "LIST")]
     faults: Option<Faults>,
@@ -167,5 +177,9 @@ fn settings(arguments: Arguments) -> io::Result<EngineConfig> {
             .receive_buffer
             .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
         late_head: arguments.late_head,
+        transfer: arguments.kv.map(|protocol| TransferConfig {
+            lease: arguments.kv_lease,
+            ..TransferConfig::new(protocol, arguments.role)
+        }),
     })
 }

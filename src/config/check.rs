@@ -10,7 +10,7 @@ use super::resource::{Mistake, reading};
 use super::sections::{Entry, Sections};
 use super::set::{Resource, Set, id_of, targets_of};
 use super::{conflicts, references};
-use crate::model::{Name, Plugin, Target, TargetId, TargetUrl};
+use crate::model::{Name, Plugin, Target, TargetId, TargetUrl, unfit};
 
 /// A resource whose document has mistakes: there for others to refer to.
 pub(super) struct Broken {
@@ -152,6 +152,14 @@ pub(super) fn wrong_targets(
                 .add(&registered.target)
                 .map(|w| (resource.name.clone(), w)),
         );
+        let splits = match &pool.model {
+            Model::Upstream(upstream) => upstream.disaggregation.on(),
+            _ => None,
+        };
+        wrong.extend(unfit(&registered.target, splits).into_iter().map(|unfit| {
+            let message = format!("{}; {}", unfit.message, unfit.help);
+            (resource.name.clone(), Mistake::new(unfit.field, message))
+        }));
     }
     wrong
 }

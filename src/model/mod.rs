@@ -7,6 +7,7 @@
 mod acme;
 mod actuator;
 mod auth;
+mod disaggregation;
 mod gateway;
 mod health;
 mod key;
@@ -36,6 +37,7 @@ use tollgate_sdk::document::{Document, Field, Json};
 pub use acme::{Acme, Directory, Proof, UntilIssued};
 pub use actuator::{Actuator, Exec, Kubernetes, Ports, Webhook, fill};
 pub use auth::{AskBy, Auth, AuthBy, AuthKind, Claims, HttpAuth, JwtAuth, KeySource, WebUrl};
+pub use disaggregation::{Disaggregation, KvProtocol, unfit};
 pub use gateway::{By, Gateway, Routing, Status};
 pub use health::{Breaker, Health, HttpProbe, HttpStatus, Probe};
 pub use key::{Key, KeyHash, Moment, Previous, Priority};

@@ -8,6 +8,7 @@ use tollgate_sdk::document::{
     At, Declared, Document, Field, FromNode, FromText, JsonTable, Node, Reading, Table, json,
 };
 
+use super::disaggregation::check_targets;
 use super::pattern::check_path;
 use super::switch::switched;
 use super::{
@@ -204,6 +205,9 @@ impl Document for Pool {
                 let scaling = table.entry("scaling");
                 if scaling.is_none_or(|given| switched(given) == Some(false)) {
                     refuse_no_targets(given, at, r);
+                }
+                if let Some(targets) = &targets {
+                    check_targets(targets, None, given, &at.field("targets"), r);
                 }
                 targets.map(Self::Targets)
             }

@@ -24,23 +24,29 @@ document! {
         weight: u32 = 1,
         /// Labels of your own.
         labels: BTreeMap<String, String> = BTreeMap::new(),
-        /// What it does. Only "both" is supported yet.
+        /// What it does, where its upstream has `disaggregation`.
         role: Role = Role::Both,
+        /// The port at which its KV is asked for, if it prefills for "sglang", "vllm-mooncake" or "vllm-kvt".
+        #[example = 8998]
+        #[range(1..=65535)]
+        bootstrap_port: Option<u16>,
         /// How many requests it may have at once, if not decided by the upstream.
         #[example = 64]
         #[range(1..=1000000)]
         max_in_flight: Option<u32>,
     }
-    later ["bootstrap_port"]
 }
 
 document! {
     /// What a target does.
     pub enum Role {
-        /// Prefill and decode.
+        /// Prefill, decode, and requests as a whole.
         Both = "both",
+        /// It computes prompts.
+        Prefill = "prefill",
+        /// It produces tokens.
+        Decode = "decode",
     }
-    later ["prefill", "decode"]
 }
 
 /// Read from a table, or from its `url` alone.
@@ -78,6 +84,7 @@ impl Target {
             weight: 1,
             labels: BTreeMap::new(),
             role: Role::Both,
+            bootstrap_port: None,
             max_in_flight: None,
         }
     }

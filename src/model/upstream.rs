@@ -7,7 +7,8 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::secret::Secret;
 
-use super::{Breaker, FilePath, Health, Name, Policy, Switch, Target};
+use super::disaggregation::{check_pair, check_targets};
+use super::{Breaker, Disaggregation, FilePath, Health, Name, Policy, Switch, Target};
 
 document! {
     /// A pool of interchangeable targets.
@@ -43,8 +44,9 @@ document! {
         #[example = 64]
         #[range(1..=1000000)]
         max_in_flight: Option<u32>,
+        /// How requests are split between targets that prefill and targets that decode; "off" splits none.
+        disaggregation: Switch<Disaggregation> = Switch::Off,
     }
-    later ["disaggregation"]
 }
 
 impl Upstream {
@@ -64,12 +66,33 @@ impl Upstream {
             health: Health::default(),
             breaker: Switch::On(Breaker::default()),
             max_in_flight: None,
+            disaggregation: Switch::Off,
         }
     }
 
     /// How many requests one of the targets may have at once, if limited.
     pub fn limit_of(&self, target: &Target) -> Option<u32> {
         target.max_in_flight.or(self.max_in_flight)
+    }
+
+    /// What concerns several fields.
+    fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        if let Some(given) = node.entry("targets") {
+            let settings = self.disaggregation.on();
+            check_targets(&self.targets, settings, given, &at.field("targets"), r);
+        }
+        if let (Some(settings), Some(given)) =
+            (self.disaggregation.on(), node.entry("disaggregation"))
+        {
+            check_pair(
+                &self.targets,
+                settings,
+                given,
+                &at.field("disaggregation"),
+                r,
+            );
+        }
+        self
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use tokio::time::Instant;
 
+use super::disaggregate;
 use super::exchange::Exchange;
 use super::plugins::{self, Afterwards};
 use crate::control::Control;
@@ -67,6 +68,7 @@ impl Account {
         // Load is given back before anything is told: who sees the answer sees it gone.
         x.attempt = None;
         x.in_flight = None;
+        disaggregate::release(x);
         x.status = x.final_status();
         if let Some(alarm) = &x.alarm {
             alarm.end(x.status == 499);
@@ -184,6 +186,14 @@ fn line(x: &Exchange, now: Instant) -> Vec<u8> {
             r#""first_byte_ms":{:.3},"#,
             first.saturating_duration_since(x.started).as_secs_f64() * 1e3
         );
+    }
+    if let Some((by, prefill, decode)) = disaggregate::told(x) {
+        let _ = write!(line, r#""prefill":{},"#, quoted(by));
+        for (name, took) in [("prefill_ms", prefill), ("decode_ms", decode)] {
+            if let Some(took) = took {
+                let _ = write!(line, r#""{name}":{took:.3},"#);
+            }
+        }
     }
     if let Some((usage, estimated)) = x.usage() {
         let _ = write!(

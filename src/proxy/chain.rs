@@ -11,7 +11,7 @@ use tollgate_sdk::llm::splice::Edits;
 use super::exchange::{Exchange, InFlight};
 use super::stream::Meter;
 use crate::health::Standing;
-use crate::snapshot::{Offer, Route, Service};
+use crate::snapshot::{Offer, Route, Service, Target};
 
 impl Exchange {
     /// Takes the way that was decided on.
@@ -35,6 +35,7 @@ impl Exchange {
         self.in_flight = Some(InFlight::hold(&offer.metrics.handles().in_flight));
         self.retries = 0;
         self.tried.clear();
+        self.split = None;
         self.offer = Some(offer);
     }
 
@@ -88,6 +89,7 @@ impl Exchange {
         let Some(peek) = self.peek.as_ref().filter(|_| meters) else {
             self.plan = Meter::None;
             self.body.splice(Edits::default());
+            self.split_anew();
             return;
         };
         let edits = Edits::plan(peek, self.alias(), self.reports_usage);
@@ -95,6 +97,7 @@ impl Exchange {
             strip: edits.usage_injected(),
         };
         self.body.splice(edits);
+        self.split_anew();
     }
 
     /// The next service of the chain that may be able to serve, if there is one.
@@ -157,9 +160,14 @@ impl Exchange {
 /// Whether any target may be tried: one that is down, open or cooling would only cost an attempt.
 fn can_serve(service: &Service, now: Instant) -> bool {
     let now = now.into_std();
-    service.upstream.targets.iter().any(|target| {
+    let upstream = &service.upstream;
+    let stands = |target: &Target| {
         let reachable = target.url.is_local() || target.state.resolved();
         let standing = target.health.standing(now);
         reachable && (standing.share().is_some() || standing == Standing::Unchecked)
-    })
+    };
+    match &upstream.disaggregation {
+        Some(split) => split.can_serve(&upstream.targets, stands),
+        None => upstream.targets.iter().any(stands),
+    }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::account::Account;
+use super::disaggregate::{self, Part};
 use super::exchange::{Attempt, Body, Exchange};
 use super::peer::{self, Found};
 use super::recover::Road;
@@ -111,6 +112,10 @@ async fn carry(
     tls: bool,
     _place: OwnedSemaphorePermit,
 ) -> &'static str {
+    // Nobody waits for a copy's tokens: one target serves it, or none.
+    if disaggregate::part(&x) == Some(Part::Prefill) && !x.serve_whole("copy") {
+        return "unavailable";
+    }
     let Found::Target(index, guard, ticket) = peer::try_find(&x, None, Instant::now()) else {
         return "unavailable";
     };

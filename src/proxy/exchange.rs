@@ -6,10 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 use tollgate_sdk::llm::peek::Peek;
@@ -20,9 +19,11 @@ use tollgate_sdk::plugin;
 use super::account::Account;
 use super::body::BodyPermit;
 use super::connection::{Alarm, Deadline};
+use super::disaggregate::Split;
 use super::plugins::Running;
 use super::recover::LastAnswer;
 use super::reply::Rejection;
+use super::request_id::RequestId;
 use super::stream::Meter;
 use crate::auth::Key;
 use crate::balance;
@@ -118,6 +119,8 @@ pub struct Exchange {
     pub(super) retries: u32,
     pub(super) tried: Vec<usize>,
     pub(super) attempt: Option<Attempt>,
+    /// How it is split between targets, where the upstream does that.
+    pub(super) split: Option<Box<Split>>,
     pub(super) failure: Option<health::Failure>,
     pub(super) rescue: Option<Rescue>,
     /// How long the last 429 said to wait.
@@ -256,45 +259,6 @@ impl Drop for InFlight {
     }
 }
 
-/// Names a request in logs on all sides.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(HeaderValue);
-
-impl RequestId {
-    /// The client's, if it is sane: 1 to 128 visible characters without quotes and the like; else one that says when the request came, at `at`.
-    pub(super) fn of(client: Option<&HeaderValue>, at: SystemTime) -> RequestId {
-        let sane = |value: &&HeaderValue| {
-            (1..=128).contains(&value.len())
-                && value.as_bytes().iter().all(|b| {
-                    b.is_ascii_alphanumeric()
-                        || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=')
-                })
-        };
-        match client.filter(sane) {
-            Some(value) => RequestId(value.clone()),
-            None => RequestId::new(at),
-        }
-    }
-
-    /// A UUID, version 7.
-    fn new(at: SystemTime) -> RequestId {
-        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let milliseconds = since.as_secs() * 1000 + u64::from(since.subsec_millis());
-        let id = uuid::Builder::from_unix_timestamp_millis(milliseconds, &rand::random());
-        let mut buf = [0; uuid::fmt::Simple::LENGTH];
-        let text = id.into_uuid().simple().encode_lower(&mut buf);
-        RequestId(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-")))
-    }
-
-    pub(super) fn value(&self) -> HeaderValue {
-        self.0.clone()
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or("-")
-    }
-}
-
 impl Exchange {
     pub(super) fn new(account: Arc<Account>) -> Exchange {
         account.open.fetch_add(1, Ordering::AcqRel);
@@ -306,7 +270,7 @@ impl Exchange {
             bounds: None,
             gateway: None,
             host_service: None,
-            request_id: RequestId(HeaderValue::from_static("-")),
+            request_id: RequestId::default(),
             method: String::new(),
             path: String::new(),
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -347,6 +311,7 @@ impl Exchange {
             retries: 0,
             tried: Vec::new(),
             attempt: None,
+            split: None,
             failure: None,
             rescue: None,
             retry_after: None,

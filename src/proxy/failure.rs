@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use super::connection::Deadline;
+use super::disaggregate;
 use super::exchange::{Exchange, Rescue};
 use super::recover::{self, LastAnswer, Road, failure_of};
 use super::reply::{self, Rejection};
@@ -123,6 +124,7 @@ pub(super) fn kind(x: &Exchange, error: &Error) -> Failure {
         | ErrorType::H2Error
         | ErrorType::H2Downgrade
         | ErrorType::InvalidH2 => Failure::Protocol,
+        bad if *bad == disaggregate::BAD_ANSWER => Failure::Protocol,
         _ => Failure::Connect,
     }
 }

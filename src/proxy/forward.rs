@@ -15,7 +15,7 @@ use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
 use super::exchange::Exchange;
-use super::{peer, plugins};
+use super::{disaggregate, peer, plugins};
 use crate::model::Scheme;
 use crate::snapshot::{Target, Upstream, join_target_path};
 
@@ -60,11 +60,12 @@ pub(super) fn dress(
     remove(x, &mut parts.headers);
     set_origin(x, &mut parts, target, tls);
     set_credential(&mut parts.headers, upstream);
-    if let Some(bytes) = x.body.outgoing_len() {
+    if let Some(bytes) = x.outgoing_len() {
         let headers = &mut parts.headers;
         headers.insert(CONTENT_LENGTH, number(bytes));
     }
     parts.headers.insert(REQUEST_ID, x.request_id.value());
+    disaggregate::dress(x, &mut parts.headers);
     plugins::edit_request(x, &mut parts.headers);
     let mut head = RequestHeader::from(parts);
     odd(&mut head)?;

@@ -10,10 +10,11 @@ use http::{HeaderMap, Method, Version};
 use pingora_proxy::Session;
 
 use super::connection::Watched;
-use super::exchange::{Exchange, RequestId};
+use super::exchange::Exchange;
 use super::forward::REQUEST_ID;
 use super::front;
 use super::reply::Rejection;
+use super::request_id::RequestId;
 use crate::snapshot::{Bounds, Gateway, Snapshot};
 use crate::tls::Handshake;
 

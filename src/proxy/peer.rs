@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::affinity;
 use super::connection::Deadline;
 use super::exchange::{Attempt, Exchange};
-use super::plugins;
 use super::recover::{room, while_present};
 use super::reply::Rejection;
+use super::{disaggregate, plugins};
 use crate::balance::{Ask, Guard, Usable};
 use crate::health::{Standing, Ticket, least_bad};
 use crate::model::Scheme;
@@ -70,6 +70,8 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
         x.renew();
     }
     loop {
+        x.start_over();
+        disaggregate::check(x)?;
         let now = Instant::now();
         affinity::read_prompt(x);
         match find(session, x, now) {
@@ -81,13 +83,13 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
                     let now = Instant::now();
                     return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
                 }
-                None if x.fall_back("full") => {}
+                None if x.serve_whole("full") || x.fall_back("full") => {}
                 None if room::is_asleep(x) => return Err(x.refuse(Rejection::NoHealthyUpstream)),
                 None => return Err(x.refuse(Rejection::Overloaded)),
             },
-            Found::Full if x.fall_back("full") => {}
+            Found::Full if x.serve_whole("full") || x.fall_back("full") => {}
             Found::Full => return Err(x.refuse(Rejection::Overloaded)),
-            Found::Nobody if x.fall_back("unavailable") => {}
+            Found::Nobody if x.serve_whole("unavailable") || x.fall_back("unavailable") => {}
             Found::Nobody => {
                 if let Some(wait) = cooling(x).filter(|_| room::may_wait(x, &Found::Full)) {
                     x.retry_after = Some(wait);
@@ -115,7 +117,7 @@ async fn pause(session: &mut Session, x: &Exchange) -> Result<()> {
 }
 
 /// Looks for a target of the exchange's service: one not tried yet, then one that was not asked yet, then any.
-fn find(session: &Session, x: &Exchange, now: Instant) -> Found {
+pub(super) fn find(session: &Session, x: &Exchange, now: Instant) -> Found {
     if room::is_waited_for(x) {
         // Who came first is served first.
         return Found::Full;
@@ -132,7 +134,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
     let mut full = false;
     let rounds: [(bool, bool); 3] = [(false, false), (false, true), (true, true)];
     for (again, unchecked) in rounds {
-        if again && x.tried.is_empty() {
+        if again && (x.tried.is_empty() || !disaggregate::may_ask_again(x)) {
             break;
         }
         let usable = |i: usize| {
@@ -140,7 +142,10 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
                 return Usable::No;
             };
             let reachable = target.url.is_local() || target.state.resolved();
-            if !reachable || (!again && x.tried.contains(&i)) {
+            if !reachable
+                || (!again && x.tried.contains(&i))
+                || !disaggregate::takes(x, upstream, i)
+            {
                 return Usable::No;
             }
             match target.health.standing(now) {
@@ -156,7 +161,8 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
         };
         // A half-open target whose one place was just taken lets nobody in: then the rest is asked.
         for _ in 0..upstream.view.len() {
-            let Some((index, guard)) = upstream.policy.pick(&upstream.view, &ask) else {
+            let Some((index, guard)) = disaggregate::policy(x, upstream).pick(&upstream.view, &ask)
+            else {
                 break;
             };
             let ticket = upstream
@@ -167,7 +173,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
                 return Found::Target(index, guard, ticket);
             }
         }
-        full |= upstream.policy.all_full(&upstream.view, &ask);
+        full |= disaggregate::policy(x, upstream).all_full(&upstream.view, &ask);
     }
     if full { Found::Full } else { Found::Nobody }
 }
@@ -186,7 +192,7 @@ fn cooling(x: &Exchange) -> Option<Duration> {
 }
 
 /// When nobody is to be trusted, somebody is tried all the same: it may be our judgement that is wrong.
-fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
+pub(super) fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
     let offer = x.offer.as_ref()?;
     let upstream = &offer.service.upstream;
     let now = Instant::now().into_std();
@@ -197,7 +203,8 @@ fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
             .enumerate()
             .filter(move |(i, target)| {
                 let reachable = target.url.is_local() || target.state.resolved();
-                reachable && !target.state.at_limit() && (again || !x.tried.contains(i))
+                let wanted = reachable && disaggregate::takes(x, upstream, *i);
+                wanted && !target.state.at_limit() && (again || !x.tried.contains(i))
             })
             .map(move |(i, target)| (i, target.health.standing(now)))
     };
@@ -208,7 +215,7 @@ fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
     Some((index, guard, target.health.enter_anyway(now)))
 }
 
-fn hold(
+pub(super) fn hold(
     session: &Session,
     x: &mut Exchange,
     index: usize,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use crate::control::events::EventKind;
-use crate::health::{Failure, Turn};
+use crate::health::{Failure, Ticket, Turn};
 use crate::model::RetryOn;
 
 /// What to do next.
@@ -70,38 +70,38 @@ pub(super) fn blame(x: &mut Exchange, failure: Failure) {
         .as_mut()
         .and_then(|attempt| attempt.ticket.failed(failure, Instant::now().into_std()));
     if turn == Some(Turn::Opened) {
-        let message = format!(
-            "the breaker of {} opened: {}",
-            x.attempt_label(),
-            reason(failure)
-        );
-        tell(x, Level::Warn, "open", &message);
+        let index = x.attempt.as_ref().map_or(0, |attempt| attempt.target);
+        let how = format!("opened: {}", reason(failure));
+        tell(x, index, Level::Warn, "open", &how);
     }
 }
 
 /// Tells the target's health that it answered, at `now`.
 pub(super) fn praise(x: &mut Exchange, now: Instant) {
-    let turn = x
-        .attempt
-        .as_mut()
-        .and_then(|attempt| attempt.ticket.succeeded(now.into_std()));
-    if turn == Some(Turn::Closed) {
-        let message = format!("the breaker of {} closed", x.attempt_label());
-        tell(x, Level::Info, "closed", &message);
+    if let Some(mut attempt) = x.attempt.take() {
+        praise_for(x, attempt.target, &mut attempt.ticket, now);
+        x.attempt = Some(attempt);
+    }
+}
+
+/// The same of the target at an index, which was asked beside another.
+pub(super) fn praise_for(x: &Exchange, index: usize, ticket: &mut Ticket, now: Instant) {
+    if ticket.succeeded(now.into_std()) == Some(Turn::Closed) {
+        tell(x, index, Level::Info, "closed", "closed");
     }
 }
 
 /// A breaker turned: rare, and told without waiting.
-fn tell(x: &Exchange, level: Level, breaker: &str, message: &str) {
-    let mut names = json!({"breaker": breaker});
-    if let Some((upstream, index)) = super::peer::target(x)
-        && let Some(target) = upstream.targets.get(index)
-    {
-        names = json!({"upstream": &*upstream.name, "target": &*target.label, "breaker": breaker});
-    }
+fn tell(x: &Exchange, index: usize, level: Level, breaker: &str, how: &str) {
+    let upstream = x.offer.as_ref().map(|offer| &offer.service.upstream);
+    let Some((upstream, target)) = upstream.and_then(|u| Some((u, u.targets.get(index)?))) else {
+        return;
+    };
+    let names = json!({"upstream": &*upstream.name, "target": &*target.label, "breaker": breaker});
+    let message = format!("the breaker of {} {how}", target.label);
     x.account
         .events
-        .announce(level, EventKind::Breaker, message, names);
+        .announce(level, EventKind::Breaker, &message, names);
 }
 
 /// The target asked for patience: nobody asks it before that is over.
@@ -130,7 +130,7 @@ fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     Some(wait.clamp(WAIT.0, WAIT.1))
 }
 
-fn is_over(x: &Exchange) -> bool {
+pub(super) fn is_over(x: &Exchange) -> bool {
     x.timeouts
         .total
         .is_some_and(|total| x.started.elapsed() >= total)

@@ -6,6 +6,7 @@
 
 mod chain;
 mod compile;
+mod disaggregation;
 mod gateway;
 mod hosts;
 mod models;
@@ -38,6 +39,7 @@ use crate::tls::{Credentials, Identity};
 
 pub use chain::{Chain, Link};
 pub use compile::compile;
+pub use disaggregation::{Disaggregation, Ranks};
 pub use gateway::list_models;
 pub use hosts::{HostEntry, Hosts, without_port};
 pub use paths::join_target_path;
@@ -249,6 +251,8 @@ pub struct Upstream {
     pub policy: Box<dyn balance::Policy>,
     /// What of a request ties it to others, for policies with affinity.
     pub affinity: Option<model::HashKey>,
+    /// How requests are split between targets, if they are.
+    pub disaggregation: Option<Disaggregation>,
     /// How its targets are probed.
     pub health: Arc<model::Health>,
     /// The targets as probes see them, in the same order.
@@ -289,4 +293,10 @@ pub struct Target {
     pub state: Arc<balance::TargetState>,
     /// How it stands.
     pub health: Arc<TargetHealth>,
+    /// What it does for split requests.
+    pub role: model::Role,
+    /// Where its KV is asked for, if that must be told.
+    pub bootstrap_port: Option<u16>,
+    /// The engines behind it, for protocols that tell them apart.
+    pub ranks: Ranks,
 }

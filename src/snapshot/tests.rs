@@ -34,6 +34,7 @@ pub(super) fn offer(name: &str) -> Arc<Offer> {
             view: Vec::new(),
             policy: Box::new(RoundRobin::default()),
             affinity: None,
+            disaggregation: None,
             health: Arc::default(),
             headers: Vec::new(),
             http2: false,

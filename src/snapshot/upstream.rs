@@ -8,7 +8,7 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
 use super::registry::Known;
-use super::{Registry, Target, Upstream};
+use super::{Disaggregation, Ranks, Registry, Target, Upstream};
 use crate::balance::{
     self, CacheAware, ConsistentHash, LeastConnections, Policy, PowerOfTwo, PrefixHash, Random,
     RoundRobin, SglangCacheAware, stable_hash,
@@ -60,6 +60,7 @@ pub(super) fn compile(
         targets,
         view,
         freed: registry.freed(&name),
+        disaggregation: upstream.disaggregation.on().map(Disaggregation::of),
         health,
         headers: headers(upstream),
         http2: upstream.http2,
@@ -146,6 +147,9 @@ fn compile_target(
         server_name: settings.tls.server_name.clone().unwrap_or(host),
         state,
         health,
+        role: target.role,
+        bootstrap_port: target.bootstrap_port,
+        ranks: Ranks::default(),
     }
 }
 

@@ -62,6 +62,9 @@ pub struct Metrics {
     pub(super) fallen_back: Mutex<FallenBack>,
     pub(super) queue_wait: HistogramVec,
     pub(super) panics: IntCounterVec,
+    pub(super) prefill: HistogramVec,
+    pub(super) decode: HistogramVec,
+    pub(super) undivided: IntCounterVec,
     /// Requests waiting in a service's queue. This one and the others that a [`Page`] shows are declared here and hold nothing.
     pub queue_depth: IntGaugeVec,
     /// How many replicas a service should have.
@@ -230,6 +233,32 @@ impl Metrics {
                     "tollgate_panic_picks_total",
                     "Requests sent to the least bad target because none was to be trusted",
                     &["service"],
+                ),
+            ),
+            prefill: add(
+                r,
+                histograms(
+                    "tollgate_prefill_seconds",
+                    "How long the prefill of split requests took",
+                    offer,
+                    FIRST_TOKEN,
+                ),
+            ),
+            decode: add(
+                r,
+                histograms(
+                    "tollgate_decode_first_byte_seconds",
+                    "How long the first byte of decode took, from when its target was asked",
+                    offer,
+                    FIRST_TOKEN,
+                ),
+            ),
+            undivided: add(
+                r,
+                counters(
+                    "tollgate_undivided_total",
+                    "Requests served by one target although their upstream has prefill and decode apart, by why: `short`, `batch`, `full`, `unavailable`, `failed`, `nothing` (prefill handed nothing over), `copy`",
+                    &["service", "reason"],
                 ),
             ),
             queue_depth: add(

@@ -18,6 +18,7 @@ pub struct OfferMetrics {
     name: Arc<str>,
     service: Owned<ServiceMetrics>,
     handles: OnceLock<Handles>,
+    legs: OnceLock<[Histogram; 2]>,
     /// Those of [`COMMON`], in its order.
     codes: [OnceLock<IntCounter>; COMMON.len()],
     all_codes: Counters<u16>,
@@ -55,6 +56,7 @@ impl OfferMetrics {
             name: service.clone(),
             service: ServiceMetrics::of(metrics, service),
             handles: OnceLock::new(),
+            legs: OnceLock::new(),
             codes: std::array::from_fn(|_| OnceLock::new()),
             all_codes: Counters::new(&metrics.requests, &[gateway, service]),
         })
@@ -106,6 +108,19 @@ impl OfferMetrics {
         self.service.copies.of(result).inc();
     }
 
+    /// How long prefill takes, and decode's first byte; seconds. Resolved at the first call.
+    pub fn legs(&self) -> &[Histogram; 2] {
+        self.legs.get_or_init(|| {
+            let offer = &[&*self.gateway, &*self.name];
+            [&self.metrics.prefill, &self.metrics.decode].map(|legs| legs.with_label_values(offer))
+        })
+    }
+
+    /// Counts a request that is not split although its upstream has prefill and decode apart. `reason` is one of a closed set of words.
+    pub fn undivided(&self, reason: &'static str) {
+        self.service.undivided.of(reason).inc();
+    }
+
     /// Counts a request that went to a target nobody trusts.
     pub fn panicked(&self) {
         let labels = &[&*self.name];
@@ -134,6 +149,12 @@ impl OfferMetrics {
 impl Owner for OfferMetrics {
     fn withdraw(&self) {
         self.all_codes.withdraw();
+        if self.legs.get().is_some() {
+            let offer = &[&*self.gateway, &*self.name];
+            for seconds in [&self.metrics.prefill, &self.metrics.decode] {
+                let _ = seconds.remove_label_values(offer);
+            }
+        }
         if self.handles.get().is_none() {
             return;
         }
@@ -158,6 +179,7 @@ pub(super) struct ServiceMetrics {
     panics: OnceLock<IntCounter>,
     retries: Counters<&'static str>,
     copies: Counters<&'static str>,
+    undivided: Counters<&'static str>,
 }
 
 /// What is counted of fallbacks: from, to and why, by each of the two services.
@@ -173,6 +195,7 @@ impl ServiceMetrics {
             panics: OnceLock::new(),
             retries: Counters::new(&metrics.retries, &[name]),
             copies: Counters::new(&metrics.copies, &[name]),
+            undivided: Counters::new(&metrics.undivided, &[name]),
             metrics: metrics.clone(),
         })
     }
@@ -191,6 +214,7 @@ impl Owner for ServiceMetrics {
         let _ = m.panics.remove_label_values(own);
         self.retries.withdraw();
         self.copies.withdraw();
+        self.undivided.withdraw();
         let mut known = locked(&m.fallen_back);
         for fallback in known.remove(&self.name).unwrap_or_default() {
             let [from, to, why] = &fallback;
@@ -262,6 +286,8 @@ mod tests {
             offer.retried("connect");
             offer.copied("answered");
             offer.panicked();
+            offer.legs()[0].observe(1.0);
+            offer.undivided("short");
             offer.waited(std::time::Duration::from_secs(1));
             offer.fell_back(&other, "429");
             other.answered(200);

@@ -22,6 +22,7 @@ mod credentials;
 mod demanded_keys;
 mod demo;
 mod dialects;
+mod disaggregation;
 mod events;
 mod examples;
 mod external;

@@ -127,6 +127,7 @@ fn what_cannot_join_is_refused() {
     assert_eq!(put("/v1/upstreams/s/targets/a", &json!(two.url())).0, 404);
     let invalid = (422, "invalid".to_owned());
     for body in [
+        json!({"url": two.url(), "role": "prefill"}),
         json!(one.url()),
         json!("nonsense"),
         json!({"url": two.url(), "weight": 0}),

@@ -14,6 +14,7 @@ mod h2_upstream;
 mod issuer;
 mod leaks;
 mod metrics;
+mod pairs;
 mod pebble;
 mod process;
 mod python;
@@ -49,6 +50,7 @@ pub(crate) use issuer::{
 };
 pub(crate) use leaks::learn;
 pub(crate) use metrics::Metrics;
+pub(crate) use pairs::{WAYS, Way, assert_nothing_held, both, calls_of, decode};
 pub(crate) use pebble::{Pebble, Setup};
 pub(crate) use process::{PROGRAM, Process, is_running};
 pub(crate) use python::{assert_done, python};

@@ -2,6 +2,7 @@
 
 mod cache_aware;
 mod chaos;
+mod disaggregation;
 mod fallback;
 mod health;
 mod limits;

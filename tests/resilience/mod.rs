@@ -5,6 +5,7 @@ mod broken_streams;
 mod broken_upstreams;
 mod changes;
 mod client_gone;
+mod disaggregated;
 mod identity_services;
 mod issuers;
 mod killed;

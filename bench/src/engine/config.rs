@@ -7,6 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::transfer::TransferConfig;
+
 /// The settings of one simulated engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -57,6 +59,8 @@ pub struct EngineConfig {
     pub receive_buffer: Option<u32>,
     /// Hold the head of a streamed reply back until the first token. vLLM sends it at once.
     pub late_head: bool,
+    /// Share requests with other engines: some prefill, some decode.
+    pub transfer: Option<TransferConfig>,
 }
 
 impl Default for EngineConfig {
@@ -85,6 +89,7 @@ impl Default for EngineConfig {
             max_body: 256 << 20,
             receive_buffer: None,
             late_head: false,
+            transfer: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Nothing here is counted as a request.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::peer::{End, Peer, ReplyHead, Request};
 use super::plan::read_steps;
@@ -52,11 +52,45 @@ pub(super) async fn serve(
                 None => refuse(peer, 400, "expected {\"keep\": N}").await,
             }
         }
+        ("GET", "/query") => match &shared.transfers {
+            Some(transfers) => {
+                let entry = |rank| {
+                    let engine = json!({"engine_id": transfers.engine_at(rank)});
+                    (rank.to_string(), engine)
+                };
+                let ranks: Map<String, Value> = (0..transfers.config.ranks).map(entry).collect();
+                send(peer, &ranks).await
+            }
+            None => refuse(peer, 404, "no engine shares requests here").await,
+        },
+        ("POST", "/sim/kv") => hand_over(shared, &body, peer).await,
         ("POST", "/sim/reset") => {
             shared.reset();
             send(peer, &shared.state()).await
         }
         _ => refuse(peer, 404, "no such control path").await,
+    }
+}
+
+/// Gives another engine what is held for it.
+async fn hand_over(shared: &Shared, body: &[u8], peer: &mut Peer<'_>) -> Result<(), End> {
+    let Some(transfers) = &shared.transfers else {
+        return refuse(peer, 404, "no engine shares requests here").await;
+    };
+    let asked: Value = serde_json::from_slice(body).unwrap_or_default();
+    let flag = |name: &str| asked.get(name).and_then(Value::as_bool).unwrap_or(false);
+    let text = |name: &str| asked.get(name).and_then(Value::as_str);
+    let id = text("id").unwrap_or_default();
+    let taken = match flag("computes") {
+        true => transfers.compute(id),
+        false => {
+            let taken = transfers.take(id, text("engine"), flag("waits"));
+            peer.until(taken).await?
+        }
+    };
+    match taken {
+        Ok(()) => send(peer, &json!({})).await,
+        Err(why) => refuse(peer, 409, &format!("{why:?}")).await,
     }
 }
 

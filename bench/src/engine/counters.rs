@@ -52,6 +52,8 @@ impl Endpoint {
             "/sim/hash" => Self::Hash,
             path if path.starts_with("/v1/models/") => Self::Models,
             path if path.starts_with("/sim/hash/") => Self::Hash,
+            // Mooncake's bootstrap server, which a real engine has at a port of its own.
+            "/query" => Self::Control,
             path if path.starts_with("/sim/") => Self::Control,
             _ => Self::Unknown,
         }
@@ -147,6 +149,13 @@ impl Counters {
         if let Some(count) = endpoint.index().and_then(|index| self.paths.get(index)) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    /// A number that no other request of any engine has.
+    pub(super) fn next_id(&self) -> u128 {
+        let nth = u128::from(self.started.load(Relaxed));
+        let place = std::ptr::from_ref(self) as usize as u128;
+        (u128::from(clock::unix_nanos()) << 64) ^ (place << 32) ^ nth
     }
 
     /// Everything but the gauges back to zero.

@@ -16,6 +16,7 @@ use super::faults::{Cut, Midway};
 use super::pace;
 use super::peer::{End, Peer, ReplyHead};
 use super::reply::{self, Facts};
+use super::share::Share;
 use super::shared::Lease;
 use super::stream::{self, Events};
 use super::text::Rng;
@@ -34,6 +35,14 @@ impl Exchange<'_> {
                 .refuse(peer, refusal.status, &refusal.message, refusal.param)
                 .await;
         }
+        let shares = match self.share(peer, body).await? {
+            Ok(shares) => shares,
+            Err(refusal) => {
+                return self
+                    .refuse(peer, refusal.status, &refusal.message, refusal.param)
+                    .await;
+            }
+        };
         let mut facts = Facts::new(&shared.config, &shared.pool, &call, clock::unix_seconds());
         if let Some(tokens) = self.faults.tokens {
             let limit = call.max_tokens().unwrap_or(usize::MAX);
@@ -63,6 +72,10 @@ impl Exchange<'_> {
             String::new()
         };
         let mut lease = Lease::take(shared, counters, &prompt);
+        if let Share::Fetched = shares {
+            // Nothing is left to compute.
+            lease.cached = facts.prompt.saturating_sub(1);
+        }
         facts.cached = lease.cached;
         counters
             .prompt_tokens
@@ -70,6 +83,14 @@ impl Exchange<'_> {
         let mut rng = Rng::new(facts.words.fingerprint);
         self.compute_prompt(peer, &mut place, &mut lease, facts.prompt, &mut rng)
             .await?;
+        if let Share::Holds(hold, prefill) = &shares {
+            hold.ready();
+            if prefill.waits && !peer.until(hold.fetched()).await? {
+                return self
+                    .refuse(peer, 500, "Nobody fetched what was computed.", None)
+                    .await;
+            }
+        }
 
         let words = facts.words;
         let tokens = facts.tokens;
@@ -97,6 +118,9 @@ impl Exchange<'_> {
                 .observe_many(rest, tokens.saturating_sub(1));
             let mut answer = Vec::with_capacity(1024);
             reply::render(self.endpoint, &facts, &mut answer);
+            if let Share::Holds(hold, prefill) = &shares {
+                self.tell_place(hold, prefill, &mut answer);
+            }
             self.send_whole(peer, &self.head(ReplyHead::json(200), body), answer)
                 .await?;
         }
@@ -106,6 +130,9 @@ impl Exchange<'_> {
             words.append_all(tokens, &mut conversation);
             conversation.push(b'\n');
             lease.remember(&String::from_utf8_lossy(&conversation));
+        }
+        if let Share::Holds(hold, _) = shares {
+            hold.stay();
         }
         drop(place);
         Ok(())

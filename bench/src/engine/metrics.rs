@@ -102,6 +102,24 @@ impl Page<'_> {
             )?;
         }
 
+        if shared.transfers.is_some() {
+            let kv = shared.state().transfers;
+            writeln!(
+                self.text,
+                "# TYPE sim:kv_transfers_held gauge\nsim:kv_transfers_held {}",
+                kv.held
+            )?;
+            writeln!(self.text, "# TYPE sim:kv_transfers_total counter")?;
+            for (end, count) in [
+                ("fetched", kv.fetched),
+                ("freed", kv.freed),
+                ("expired", kv.expired),
+                ("refused", kv.refused),
+                ("duplicate", kv.duplicates),
+            ] {
+                writeln!(self.text, "sim:kv_transfers_total{{end=\"{end}\"}} {count}")?;
+            }
+        }
         let first = "From arrival to the first token.";
         self.histogram("time_to_first_token_seconds", first, |c| &c.first_token)?;
         self.histogram("inter_token_latency_seconds", "Between tokens.", |c| {

@@ -17,7 +17,9 @@ mod control;
 mod counters;
 mod exchange;
 mod faults;
+mod fetch;
 mod generate;
+mod handover;
 mod head;
 mod http1;
 mod http2;
@@ -28,9 +30,11 @@ mod peer;
 mod plan;
 mod prefill;
 mod reply;
+mod share;
 mod shared;
 mod stream;
 mod text;
+mod transfer;
 mod worker;
 
 #[cfg(test)]
@@ -51,6 +55,7 @@ pub use config::{EngineConfig, TlsIdentity, parse_duration, parse_size};
 pub use faults::{After, Cut, Faults, Midway, RetryAfter};
 pub use plan::FaultStep;
 pub use shared::{EngineState, RecordedRequest};
+pub use transfer::{EngineRole, TransferConfig, TransferProtocol, TransferState};
 
 use shared::{Shared, lock};
 
@@ -71,6 +76,8 @@ impl Engine {
         let (stop, stopped) = watch::channel(());
         let mut threads = Vec::new();
         let address = worker::start(&shared, tls, &stopped, &mut threads)?;
+        // Nobody can have asked before: its address is not known yet.
+        let _ = shared.address.set(address);
         let (stop, threads) = (Mutex::new(Some(stop)), Mutex::new(threads));
         Ok(Self {
             address,

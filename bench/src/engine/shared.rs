@@ -4,8 +4,9 @@
 //! worker, and adds the counters up. The plain fast path touches none of the locks here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,6 +18,7 @@ use super::config::EngineConfig;
 use super::counters::{Counters, PATHS};
 use super::plan::FaultPlan;
 use super::text::Pool;
+use super::transfer::{TransferState, Transfers};
 
 /// The common state of one engine.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub(super) struct Shared {
     record: AtomicUsize,
     instant_replies: bool,
     started_at: u64,
+    /// What it holds for others, if it shares requests.
+    pub(super) transfers: Option<Arc<Transfers>>,
+    /// Where it listens.
+    pub(super) address: OnceLock<SocketAddr>,
 }
 
 /// A request as it arrived.
@@ -93,6 +99,8 @@ pub struct EngineState {
     pub uptime: f64,
     /// Requests by path.
     pub paths: BTreeMap<&'static str, u64>,
+    /// What it computed for others, and fetched from them.
+    pub transfers: TransferState,
 }
 
 impl Shared {
@@ -100,7 +108,9 @@ impl Shared {
         let instant_replies = config.ttft.is_zero()
             && config.itl.is_zero()
             && config.cache_blocks == 0
-            && config.prefill_rate == 0;
+            && config.prefill_rate == 0
+            && config.transfer.is_none();
+        let engine = format!("engine-{:x}", clock::unix_nanos());
         Self {
             pool: Pool::new(config.seed),
             slots: (config.max_running > 0).then(|| Arc::new(Semaphore::new(config.max_running))),
@@ -113,6 +123,8 @@ impl Shared {
             record: AtomicUsize::new(config.record),
             instant_replies,
             started_at: clock::unix_nanos(),
+            transfers: { config.transfer.clone() }.map(|config| Transfers::new(config, engine)),
+            address: OnceLock::new(),
             config,
         }
     }
@@ -154,6 +166,11 @@ impl Shared {
     /// Adds up one count of all workers.
     pub(super) fn sum(&self, read: impl Fn(&Counters) -> u64) -> u64 {
         self.counters.iter().map(|counters| read(counters)).sum()
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address.get().copied().unwrap_or(self.config.address)
     }
 
     pub(super) fn running(&self) -> i64 {
@@ -204,6 +221,9 @@ impl Shared {
             late_max: seconds(latest.unwrap_or_default()),
             uptime: seconds(uptime),
             paths: paths.filter(|(_, count)| *count > 0).collect(),
+            transfers: { self.transfers.as_ref() }
+                .map(|transfers| transfers.state())
+                .unwrap_or_default(),
         }
     }
 

@@ -27,7 +27,7 @@ impl Road {
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
             upstream.set_write_timeout(peer.options.write_timeout);
             let head = dressed(x, head, tls, &upstream, peer)?;
-            let asked = send(&mut upstream, head, x.body.outgoing());
+            let asked = send(&mut upstream, head, x.outgoing());
             let answer = match in_time(x, Deadline::FirstByte, asked).await {
                 Ok(answer) => answer,
                 Err(error) if reused && is_stale(&error) => continue,

@@ -8,12 +8,15 @@ mod alone;
 mod gather;
 mod hop;
 mod last;
+mod pair;
 mod pool;
+mod present;
 mod queue;
 pub(super) mod room;
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,23 +28,27 @@ use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
 use self::gather::Gathering;
+use self::pair::Asked;
 use self::pool::{Pool, Upstream};
+use self::present::look_for;
 use super::body::at_once;
 use super::connection::Deadline;
 use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
 use super::verdict::{self, Verdict};
-use super::{failure, forward, peer, plugins, response, stream};
+use super::{disaggregate, failure, forward, peer, plugins, response, stream};
 use crate::health::Failure;
 
 pub(super) use last::{LastAnswer, give_up};
+pub(super) use pair::Prefilling;
+pub(super) use present::while_present;
 
 /// A request that is sent this soon after it came is sent without another look at its client.
 const HASTE: Duration = Duration::from_millis(1);
 
 /// The road, with its connections.
 pub(super) struct Road {
-    pool: Pool,
+    pool: Arc<Pool>,
 }
 
 /// What a service came to.
@@ -61,12 +68,14 @@ struct Answer {
     head: Box<ResponseHeader>,
     /// When it came.
     at: Instant,
+    /// The first part of its body, or its end, where that was waited for.
+    first: Option<Option<Bytes>>,
 }
 
 impl Road {
     pub(super) fn new(threads: usize) -> Road {
         Road {
-            pool: Pool::new(threads),
+            pool: Arc::new(Pool::new(threads)),
         }
     }
 
@@ -119,23 +128,18 @@ impl Road {
         loop {
             let peer = match peer::next(session, x).await {
                 Ok(peer) => peer,
-                Err(_) if x.refusal == Some(Rejection::RateLimited) => {
-                    x.failure = Some(Failure::Status(429));
-                    return Ok(Service::TooMany);
-                }
-                Err(_) if x.refusal.as_ref().is_some_and(|r| !r.is_final()) => {
-                    return Ok(Service::Failed);
-                }
-                Err(error) => return Err(error),
+                Err(error) => return without_target(x, error),
             };
             x.refusal = None;
             // Boxed, so that who waits for a turn or for room does not carry what sending takes.
-            let failure = match Box::pin(self.ask(session, x, peer)).await {
-                Ok(mut answer) => match failure_of(&answer.head) {
+            let failure = match Box::pin(self.ask_part(session, x, peer)).await {
+                Ok(Asked::Came(came)) => return Ok(came),
+                Ok(Asked::Answer(mut answer)) => match failure_of(&answer.head) {
                     None => {
                         verdict::praise(x, answer.at);
                         x.turn = None;
                         Box::pin(self.relay(session, x, answer)).await?;
+                        pair::settle(x);
                         return Ok(Service::Served);
                     }
                     Some(failure) => {
@@ -157,8 +161,10 @@ impl Road {
                 }
             };
             let verdict = verdict::judge(x, failure);
+            let whole = verdict != Verdict::Retry && disaggregate::degrade(x, failure);
             x.attempt = None;
             match verdict {
+                _ if whole => {}
                 Verdict::Retry => {}
                 _ if failure == Failure::Status(429) => return Ok(Service::TooMany),
                 _ => return Ok(Service::Failed),
@@ -201,10 +207,15 @@ impl Road {
                         peer,
                         head,
                         at: Instant::now(),
+                        first: None,
                     });
                 }
                 // The upstream closed a pooled connection between two requests. That is no attempt.
-                Err(error) if reused && is_stale(&error) => now = Instant::now(),
+                Err(error)
+                    if reused && !x.leg().is_some_and(|leg| leg.once) && is_stale(&error) =>
+                {
+                    now = Instant::now()
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -217,6 +228,7 @@ impl Road {
             peer,
             mut head,
             mut at,
+            first,
         } = answer;
         response::head(session, x, &mut head, at)?;
         let bodiless = bodiless(session, &head);
@@ -226,12 +238,24 @@ impl Road {
             .await
             .map_err(|e| e.into_down())?;
         if !bodiless {
-            at = relay_body(session, x, &mut upstream, at).await?;
+            at = relay_body(session, x, &mut upstream, first, at).await?;
         }
         if upstream.response_done() {
             self.pool.keep(upstream, &peer, at).await;
         }
         Ok(())
+    }
+}
+
+/// What a service comes to for which there is no target.
+fn without_target(x: &mut Exchange, error: Box<Error>) -> Result<Service> {
+    match &x.refusal {
+        Some(Rejection::RateLimited) => {
+            x.failure = Some(Failure::Status(429));
+            Ok(Service::TooMany)
+        }
+        Some(rejection) if !rejection.is_final() => Ok(Service::Failed),
+        _ => Err(error),
     }
 }
 
@@ -244,7 +268,7 @@ async fn ask_over(
 ) -> Result<Box<ResponseHeader>> {
     let tls = x.handshake.is_some();
     let head = dressed(x, session.req_header(), tls, upstream, peer)?;
-    let body = x.body.outgoing();
+    let body = x.outgoing();
     upstream.set_write_timeout(peer.options.write_timeout);
     let answer = pin!(send(upstream, head, body));
     let head = in_time(session, x, now, Deadline::FirstByte, answer).await?;
@@ -300,11 +324,21 @@ fn dressed(
     upstream: &Upstream,
     peer: &HttpPeer,
 ) -> Result<Box<RequestHeader>> {
+    fitted(head_for(x, asked, tls)?, upstream, peer)
+}
+
+/// The client's head as the target of the attempt under way gets it.
+fn head_for(x: &Exchange, asked: &RequestHeader, tls: bool) -> Result<RequestHeader> {
     // Without the case in which each name was typed: a map fewer to copy.
     let mut parts = asked.as_owned_parts();
     hop::strip(&mut parts.headers);
     let odd_path = (!asked.raw_path_is_utf8()).then(|| asked.raw_path());
-    let mut head = Box::new(forward::dress(x, parts, odd_path, tls)?);
+    forward::dress(x, parts, odd_path, tls)
+}
+
+/// A head in the version that is spoken on a connection.
+fn fitted(head: RequestHeader, upstream: &Upstream, peer: &HttpPeer) -> Result<Box<RequestHeader>> {
+    let mut head = Box::new(head);
     if upstream.as_http2().is_some() {
         hop::to_h2(&mut head, peer.is_tls())?;
     } else {
@@ -358,16 +392,19 @@ fn owned(head: &ResponseHeader) -> Result<Box<ResponseHeader>> {
     Ok(own)
 }
 
-/// Passes the answer's body on as it comes. Its head came at `now`. Returns when it ended.
+/// Passes the answer's body on as it comes, from what came `first`. Its head came at `now`. Returns when it ended.
 async fn relay_body(
     session: &mut Session,
     x: &mut Exchange,
     upstream: &mut Upstream,
+    mut first: Option<Option<Bytes>>,
     mut now: Instant,
 ) -> Result<Instant> {
     let mut last = None;
     loop {
-        let chunk = {
+        let chunk = if let Some(first) = first.take() {
+            Ok(first)
+        } else {
             let mut read = pin!(upstream.read_response_body());
             match at_once(read.as_mut()).await {
                 Some(chunk) => chunk,
@@ -440,34 +477,4 @@ pub(super) fn bodiless(session: &Session, head: &ResponseHeader) -> bool {
             head.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         )
-}
-
-/// Whether the client is still there: who has left while its request was looked at is not sent.
-async fn look_for(session: &mut Session) -> Result<()> {
-    let left = pin!(session.as_downstream_mut().read_body_or_idle(true));
-    match at_once(left).await {
-        None => Ok(()),
-        Some(left) => Err(gone(left)),
-    }
-}
-
-fn gone(left: Result<Option<Bytes>>) -> Box<Error> {
-    match left {
-        Err(error) => error.into_down(),
-        Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
-    }
-}
-
-/// Awaits `work`, pinned where it stands, for as long as the client is there. Its request is read to the end, so that it
-/// closes is all it can do, and ends the exchange.
-pub(super) async fn while_present<F: Future + Unpin>(
-    session: &mut Session,
-    work: F,
-) -> Result<F::Output> {
-    let left = pin!(session.as_downstream_mut().read_body_or_idle(true));
-    tokio::select! {
-        biased;
-        done = work => Ok(done),
-        left = left => Err(gone(left)),
-    }
 }

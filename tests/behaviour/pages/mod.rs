@@ -40,6 +40,7 @@ pages! {
     keys_and_limits
     fallback
     canary
+    disaggregation
     observability
     operations
     migrate_from_dstack

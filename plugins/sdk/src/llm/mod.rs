@@ -1,5 +1,5 @@
 //! What the gateway knows about the wire formats of language models: the few fields it reads from a
-//! request ([`peek`]), the two edits it makes ([`splice`]), server-sent events ([`sse`]), the tokens an
+//! request ([`peek`]), the edits it makes ([`splice`], [`members`]), server-sent events ([`sse`]), the tokens an
 //! answer reports ([`usage`], [`stream`]), the shape of an error ([`dialect`]) and how models are named ([`ModelPattern`]).
 //!
 //! It owns no I/O and no policy: bytes go in, facts and bytes come out. Everything here that sees a body
@@ -7,6 +7,7 @@
 //! its memory is bounded whatever is sent. Nothing is changed that the caller did not ask to change.
 
 pub mod dialect;
+pub mod members;
 pub mod peek;
 pub mod prompt;
 pub mod splice;

@@ -1,4 +1,4 @@
-//! The only two edits ever made to a body: the model's name, and the request for usage in a stream.
+//! The only two edits ever made to a body that a client sent: the model's name, and the request for usage in a stream.
 //!
 //! [`Edits::plan`] decides from a [`Peek`]; applying them knows nothing of JSON. Every byte outside the
 //! edited ranges stays as it was sent, and no byte is copied that [`Edits::pieces`] can share.

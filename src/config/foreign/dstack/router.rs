@@ -47,7 +47,7 @@ pub(super) fn read(mut table: Fields<'_>, notes: &mut Notes) -> Router {
         match disaggregated {
             true => notes.refused(
                 path,
-                "requests are not yet split between prefill and decode by this version",
+                "it does not say which engines prefill: take it out, and give the converted upstream `disaggregation` and its targets a `role`",
             ),
             false => notes.taken(path, "as it is here"),
         }

@@ -190,7 +190,7 @@ pub(super) fn read(options: &Options, notes: &mut Notes) -> Flags {
         .get("pd-disagg-protocol")
         .is_some_and(|protocol| !protocol.is_empty())
     {
-        let message = "requests are not yet split between prefill and decode by this version";
+        let message = "it does not say which engines prefill: take it out, and give the converted upstream `disaggregation` and its targets a `role`";
         notes.refused("--pd-disagg-protocol", message);
     }
     flags.attempts = attempts(&given, notes);
