@@ -20,7 +20,7 @@ fn ready(count: u64) -> impl Fn(&Value) -> bool {
 
 fn stream(gateway: &Gateway, tokens: usize) -> Client {
     let mut client = gateway.client();
-    client.send(post(CHAT, "", streamed("qwen", tokens)));
+    client.send(post(CHAT, "x-sim: itl=25ms\r\n", streamed("qwen", tokens)));
     assert_eq!(client.head().unwrap().status, 200);
     client
 }
@@ -71,7 +71,7 @@ fn fifty_who_come_to_a_sleeping_service_are_all_served() {
 fn replicas_follow_demand_and_go_again() {
     let gateway = Gateway::start(&scaled(
         &quick("max = 3\ntarget = 1.0"),
-        &engines(3, "0", "--itl 20ms"),
+        &engines(3, "0", "--tokens 1000"),
         "",
     ));
     let api = gateway.api();
@@ -97,7 +97,7 @@ fn replicas_follow_demand_and_go_again() {
 fn a_replica_with_a_stream_is_not_cut() {
     let gateway = Gateway::start(&scaled(
         &quick("max = 2\ntarget = 2.0\nmetric = \"rps\""),
-        &engines(2, "0", "--itl 30ms"),
+        &engines(2, "0", "--tokens 1000"),
         "",
     ));
     let api = gateway.api();
@@ -123,7 +123,7 @@ fn a_replica_with_a_stream_is_not_cut() {
 fn a_replica_that_drains_for_too_long_ends() {
     let gateway = Gateway::start(&scaled(
         &quick("max = 2\ntarget = 2.0\nmetric = \"rps\"\ngrace = \"1s\""),
-        &engines(2, "0", "--itl 100ms"),
+        &engines(2, "0", "--tokens 1000"),
         "",
     ));
     let api = gateway.api();

@@ -15,7 +15,7 @@ fn one(told: &Value) -> bool {
 fn a_reload_keeps_replicas_and_takes_new_bounds() {
     let text = scaled(
         "min = 1\nmax = 3\ntarget = 9.0",
-        &engines(3, "0", "--itl 20ms"),
+        &engines(3, "0", "--tokens 1000"),
         "",
     );
     let process = Process::start(&text);
@@ -23,7 +23,7 @@ fn a_reload_keeps_replicas_and_takes_new_bounds() {
     stands(&api, "a replica", one);
     let before = processes(&api);
     let mut stream = process.client();
-    stream.send(post(CHAT, "", streamed("qwen", 150)));
+    stream.send(post(CHAT, "x-sim: itl=20ms\r\n", streamed("qwen", 200)));
     assert_eq!(stream.head().unwrap().status, 200);
     let file = process.path("tollgate.toml");
     let text = std::fs::read_to_string(&file).unwrap();

@@ -165,7 +165,7 @@ impl Exec {
     fn ended(&mut self, replica: &Replica, how: &str, now: Instant) {
         let id = &replica.id;
         match replica.state {
-            State::Ending { .. } => return log::info!("replica {id} has ended"),
+            State::Ending { .. } => log::info!("replica {id} has ended"),
             State::Draining { .. } => log::warn!("replica {id} ended while it drained ({how})"),
             State::Ready { since } => {
                 if now - since > SOUND {

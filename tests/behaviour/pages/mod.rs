@@ -49,6 +49,7 @@ pages! {
     migrate_from_llumnix
     from_demo_to_production
     admin_api
+    scaling
     tls
 }
 
