@@ -8,6 +8,7 @@ mod budget;
 mod cache_aware;
 mod consistent_hash;
 mod demand;
+mod free_kv;
 mod freed;
 mod least_connections;
 mod power_of_two;
@@ -34,6 +35,7 @@ pub use cache_aware::{
 };
 pub use consistent_hash::{ConsistentHash, stable_hash};
 pub use demand::{Asked, Demand};
+pub use free_kv::FreeKv;
 pub use freed::{Freed, Waiting};
 pub use least_connections::LeastConnections;
 pub use power_of_two::PowerOfTwo;

@@ -12,7 +12,7 @@ use super::{Breaker, Disaggregation, FilePath, Health, Name, Policy, Switch, Tar
 
 document! {
     /// A pool of interchangeable targets.
-    pub struct Upstream {
+    pub struct Upstream (checked) {
         /// Its name.
         #[example = "pool"]
         name: Name,

@@ -69,7 +69,9 @@ impl Exchange {
             return;
         };
         let (old, new) = (&offer.service.upstream, &present.service.upstream);
-        if Arc::ptr_eq(old, new) {
+        // A pair of targets is known by its places among those that it was chosen from.
+        let is_pair = old.disaggregation.is_some() && !old.targets.is_empty();
+        if is_pair || Arc::ptr_eq(old, new) {
             return;
         }
         let tried = self.tried.iter().filter_map(|index| {

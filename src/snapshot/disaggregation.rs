@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 
 use super::Target;
-use crate::balance::{LeastConnections, Policy};
+use crate::balance::{FreeKv, Policy};
 use crate::model::{self, Role};
 
 /// How an upstream splits requests.
@@ -23,7 +23,7 @@ impl Disaggregation {
     pub(super) fn of(settings: &model::Disaggregation) -> Disaggregation {
         Disaggregation {
             settings: settings.clone(),
-            decode: Box::new(LeastConnections::default()),
+            decode: Box::new(FreeKv),
         }
     }
 

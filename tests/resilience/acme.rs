@@ -99,34 +99,28 @@ fn a_host_that_cannot_be_seen_is_tried_again() {
     let mut client = Client::connect(gateway.address());
     assert_eq!(ask(&mut client, "n.example"), 200);
     // Something forwards to us what the authority asks.
-    let forward = Forward::start(pebble.plain(), gateway.address());
+    forward(pebble.plain(), gateway.address());
     handshake(&pebble, "n.example");
     until("the order to be over", || {
         (order(&gateway, "n")["state"] == "issued").then_some(())
     });
     assert_eq!(order(&gateway, "n")["reason"], serde_json::Value::Null);
-    drop(forward);
 }
 
 /// Forwards connections, until the process ends.
-struct Forward;
-
-impl Forward {
-    fn start(from: std::net::SocketAddr, to: std::net::SocketAddr) -> Forward {
-        let listener = std::net::TcpListener::bind(from).unwrap();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = std::net::TcpStream::connect(to) else {
-                    continue;
-                };
-                let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let (mut client, mut server) = (client, server);
-                std::thread::spawn(move || std::io::copy(&mut a, &mut server));
-                std::thread::spawn(move || std::io::copy(&mut b, &mut client));
-            }
-        });
-        Forward
-    }
+fn forward(from: std::net::SocketAddr, to: std::net::SocketAddr) {
+    let listener = std::net::TcpListener::bind(from).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = std::net::TcpStream::connect(to) else {
+                continue;
+            };
+            let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (mut client, mut server) = (client, server);
+            std::thread::spawn(move || std::io::copy(&mut a, &mut server));
+            std::thread::spawn(move || std::io::copy(&mut b, &mut client));
+        }
+    });
 }
 
 #[test]

@@ -77,7 +77,8 @@ pub(super) fn costs(question: &Question<'_>) -> (AllTerms, f64) {
     let pending: f64 = usable().map(|target| target.pending).sum();
     let mean = pending / usable().count().max(1) as f64;
     let (least, most) = (settings.duplication, settings.max_duplication);
-    let price = (least.max(0.0) + mean).min(most.max(least).max(0.0));
+    let rise = settings.duplication_rise.max(0.0) * mean;
+    let price = (least.max(0.0) + rise).min(most.max(least).max(0.0));
     let terms = targets.iter().map(|target| {
         let own = (tokens - target.matched).max(1.0);
         let own = prefill(settings, target.rate, own, tokens.max(1.0));

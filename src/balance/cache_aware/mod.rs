@@ -15,7 +15,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tollgate_sdk::llm::prompt::Prompt;
 

@@ -22,7 +22,9 @@ document! {
         cache_tokens: Option<u64>,
         /// What it costs that a second of work is done again which another target has cached, while nobody waits.
         duplication: f64 = 0.5,
-        /// The most that may cost: it rises by one for every second that targets have before them.
+        /// How much that rises with every second of work that targets have before them, on average.
+        duplication_rise: f64 = 1.0,
+        /// The most that it may cost.
         max_duplication: f64 = 16.0,
         /// What each request at a target costs beside the work it brings.
         load: Duration = Duration::from_millis(50),

@@ -39,7 +39,8 @@ fn sent(way: &Way) -> (Vec<Request>, Request, u16) {
         while connection.request().is_some() {
             // No engine produces tokens before its prompt is computed somewhere.
             until("the prefill", || {
-                let asked = { theirs.requests().iter() }.any(|request| request.path() != "/query");
+                let asked = theirs.requests();
+                let asked = asked.iter().any(|request| request.path() != "/query");
                 (asked || !waits).then_some(())
             });
             connection.send(answer(USAGE));

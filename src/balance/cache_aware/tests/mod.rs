@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::*;
 use crate::balance::tests::{any, targets};
@@ -104,7 +105,7 @@ fn a_target_that_becomes_slow_loses_its_share_within_twenty_requests() {
             cached: 0,
             first_token: Some(Duration::from_secs_f64(8_000.0 / rate + 0.08)),
         });
-        if round < 40 || round >= 60 {
+        if !(40..60).contains(&round) {
             counts[usize::from(slow)][chosen] += 1;
         }
     }
