@@ -9,10 +9,9 @@ from system import Failure
 
 
 def cache_aware(speed):
-    """Its defaults are in seconds of an engine, and here a second of the model is a `speed`th of one. (What cannot be told: that the
-    price of doing work twice rises by one for every second that is waited. It rises too slowly here, to the policy's harm.)"""
+    """Its defaults are in seconds of an engine, and here a second of the model is a `speed`th of one."""
     return (f'policy = {{ name = "cache_aware", prefill_rate = {8000 * speed:.0f}, attention = {2.5e-9 / speed:.4g}, '
-            f'load = "{max(1, round(50 / speed))}ms", warm_up = "{max(1, round(60_000 / speed))}ms" }}')
+            f'duplication_rise = {speed:.1f}, load = "{max(1, round(50 / speed))}ms", warm_up = "{max(1, round(60_000 / speed))}ms" }}')
 
 
 # What each adds to the upstream's configuration when the model is played so many times as fast.

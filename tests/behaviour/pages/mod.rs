@@ -37,6 +37,7 @@ macro_rules! pages {
 
 pages! {
     first_model
+    cache_aware
     keys_and_limits
     fallback
     canary
