@@ -135,7 +135,6 @@ impl TargetState {
 #[derive(Debug)]
 pub struct Guard {
     state: Arc<TargetState>,
-    // Goes first: its blocks are taken back while the request still counts.
     charge: Option<Box<Charge>>,
 }
 
@@ -176,6 +175,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // Before anybody is told that there is room.
+        self.charge = None;
         self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.state.freed.tell();
     }

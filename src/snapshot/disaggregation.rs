@@ -23,7 +23,7 @@ impl Disaggregation {
     pub(super) fn of(settings: &model::Disaggregation) -> Disaggregation {
         Disaggregation {
             settings: settings.clone(),
-            decode: Box::new(FreeKv),
+            decode: Box::new(FreeKv::default()),
         }
     }
 

@@ -4,14 +4,12 @@
 //! [`OfferMetrics`] (one service as one gateway offers it) resolves its handles on first use and keeps them. What bears names of gateways and services is
 //! counted only through its owner in `offer.rs`, which takes it away again.
 
+mod shown;
+
 use std::sync::{Arc, Mutex};
 
-use std::collections::HashMap;
-
-use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use super::declare::{
@@ -20,7 +18,6 @@ use super::declare::{
 use super::engines::EngineMetrics;
 use super::offer::{FallenBack, GatewayMetrics, OfferMetrics, ServiceMetrics};
 use super::owned::Owners;
-use super::page::Page;
 
 /// Statuses that have a slot of their own; others are looked up when they occur.
 pub(super) const COMMON: [u16; 24] = [
@@ -475,60 +472,11 @@ impl Metrics {
         &self.declared
     }
 
-    /// Prometheus' text format, version 0.0.4.
-    pub fn render(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default()
-    }
-
     /// Counts a copy for a service that the request's gateway does not offer.
     pub fn copy_without_service(&self) {
         self.copies.with_label_values(&["", "skipped"]).inc();
     }
-
-    /// The same, to go on with gauges of what is live.
-    pub fn page(&self) -> Page {
-        Page::after(self.render())
-    }
-
-    /// Requests being served, by service; only of services that were ever asked.
-    pub fn in_flight_by_service(&self) -> HashMap<String, i64> {
-        let families = self.in_flight.collect();
-        let series = families.iter().flat_map(|family| family.get_metric());
-        let shown = series.filter_map(|series| {
-            let service = series.get_label().first()?.value().to_owned();
-            Some((service, series.get_gauge().get_value() as i64))
-        });
-        shown.collect()
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_metric_registers_and_renders() {
-        let metrics = Arc::new(Metrics::new());
-        let gateway = Arc::from("main");
-        let offer = OfferMetrics::of(&metrics, &gateway, &"qwen".into());
-        let own = GatewayMetrics::of(&metrics, &gateway);
-        offer.answered(200);
-        offer.answered(418);
-        offer.handles().input.inc_by(7);
-        offer.handles().duration.observe(0.2);
-        own.rejected("model_not_found");
-        let text = metrics.render();
-        for line in [
-            "tollgate_requests_total{code=\"200\",gateway=\"main\",service=\"qwen\"} 1",
-            "tollgate_requests_total{code=\"418\",gateway=\"main\",service=\"qwen\"} 1",
-            "tollgate_tokens_total{direction=\"input\",gateway=\"main\",service=\"qwen\"} 7",
-            "tollgate_rejections_total{code=\"model_not_found\",gateway=\"main\"} 1",
-            "tollgate_client_disconnects_total 0",
-            "tollgate_request_duration_seconds_count{gateway=\"main\",service=\"qwen\"} 1",
-        ] {
-            assert!(text.contains(line), "{line} is not in:\n{text}");
-        }
-    }
-}
+mod tests;

@@ -9,8 +9,12 @@ use super::offer;
 use crate::harness::{CHAT, Client, Gateway, Reply, Upstream, engine_with, post, until};
 
 fn engines(count: usize) -> Vec<Engine> {
-    let quick = |_| engine_with(|config| config.ttft = Duration::from_millis(2));
-    (0..count).map(quick).collect()
+    (0..count).map(|_| engine_with(caching)).collect()
+}
+
+fn caching(config: &mut EngineConfig) {
+    config.ttft = Duration::from_millis(2);
+    config.cache_blocks = 10_000;
 }
 
 fn start(policy: &str, more: &str, urls: &[String]) -> Gateway {
@@ -69,7 +73,7 @@ fn matched(gateway: &Gateway, body: &str) -> Vec<f64> {
 #[test]
 fn a_family_stays_where_its_beginning_is() {
     let engines = engines(3);
-    let gateway = start("\"cache_aware\"", "engine = \"vllm\"\n", &urls(&engines));
+    let gateway = start("\"cache_aware\"", "", &urls(&engines));
     let mut client = gateway.client();
     let mut homes = Vec::new();
     for family in 0..6 {
@@ -122,16 +126,19 @@ fn a_request_is_explained_before_it_is_sent() {
     }
     // Nothing of it was sent anywhere.
     assert_eq!(shares(&engines).iter().sum::<u64>(), 1);
-    let api = gateway.api();
-    api.send("POST", "/v1/upstreams/nobody/explain", "", body.as_bytes())
-        .assert_refused(404, "not_found");
-    api.send("POST", "/v1/upstreams/m/explain", "", b"{\"model\":")
-        .assert_refused(400, "invalid_request");
+    let refused = |gateway: &Gateway, name: &str, body: &str| {
+        let path = format!("/v1/upstreams/{name}/explain");
+        let reply = gateway.api().send("POST", &path, "", body.as_bytes());
+        (reply.status, reply.json()["error"]["code"].clone())
+    };
+    assert_eq!(
+        refused(&gateway, "nobody", &body),
+        (404, json!("not_found"))
+    );
+    let broken = refused(&gateway, "m", "{\"model\":");
+    assert_eq!(broken, (400, json!("malformed")));
     let plain = start("\"round_robin\"", "", &urls(&engines));
-    plain
-        .api()
-        .send("POST", "/v1/upstreams/m/explain", "", body.as_bytes())
-        .assert_refused(409, "other_policy");
+    assert_eq!(refused(&plain, "m", &body), (409, json!("other_policy")));
 }
 
 #[test]
@@ -165,7 +172,7 @@ fn who_leaves_leaves_no_work_behind() {
 
 #[test]
 fn an_engine_that_begins_anew_has_nothing_cached() {
-    let first = engine_with(|config| config.ttft = Duration::from_millis(2));
+    let first = engine_with(caching);
     let address = first.address();
     let gateway = start("\"cache_aware\"", "engine = \"vllm\"\n", &[first.url()]);
     let mut client = gateway.client();

@@ -88,7 +88,9 @@ fn what_belongs_together_stays_together() {
         let mut engines = engines(3);
         let urls: Vec<String> = engines.iter().map(|e| e.url()).collect();
         let policy = format!("policy = {{ name = \"consistent_hash\", key = \"{key}\" }}\n");
-        let gateway = Gateway::start(&offer("m", "", &policy, &urls));
+        // Each that finds its home dead is tried again, however many come in a second.
+        let retry = "retry = { budget = 1.0 }\n";
+        let gateway = Gateway::start(&offer("m", retry, &policy, &urls));
         let before = homes(&gateway, field);
         for i in 0..3 {
             let at_home = before

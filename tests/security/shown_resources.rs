@@ -104,7 +104,7 @@ fn secrets_are_masked_everywhere_and_kept() {
     assert_eq!(ask("POST", "/v1/upstreams", &starred).status, 201);
     // A mistake beside a secret, or in it, does not show it.
     for body in [
-        json!({"name": "other", "targets": [], "api_key": API_KEY}),
+        json!({"name": "other", "targets": [upstream.url()], "policy": "nope", "api_key": API_KEY}),
         json!({"name": "other", "targets": [upstream.url()], "api_keys": API_KEY, "headers": {"x y": HEADER}}),
         json!({"name": "other", "targets": [upstream.url()], "headers": {"x-team": format!("{HEADER}\u{1}")}}),
         json!({"name": "other", "targets": [upstream.url()], "headers": [HEADER], "api_key": [API_KEY]}),

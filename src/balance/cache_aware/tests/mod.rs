@@ -1,3 +1,5 @@
+//! What a pick comes to, and what it leaves behind.
+
 use std::collections::HashSet;
 use std::time::Duration;
 
