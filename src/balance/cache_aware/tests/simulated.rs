@@ -117,6 +117,7 @@ fn run(
     }
 }
 
+#[derive(Debug)]
 struct All {
     ours: Outcome,
     sglang: Outcome,
@@ -172,8 +173,8 @@ impl Seeded {
 }
 
 /// Conversations of several turns, each prompt the one before it and more.
-fn conversations(count: u64, rate: f64) -> Vec<Request> {
-    let mut seeded = Seeded(7);
+fn conversations(seed: u64, count: u64, rate: f64) -> Vec<Request> {
+    let mut seeded = Seeded(seed);
     let mut requests = Vec::new();
     for family in 0..count {
         let (mut at, mut tokens) = (
@@ -208,20 +209,21 @@ fn unique(count: u64, rate: f64) -> Vec<Request> {
     (0..count).map(&mut one).collect()
 }
 
+/// Near saturation, where a tie that falls otherwise moves a mean by a tenth: so of several runs together.
 #[test]
 fn conversations_are_answered_sooner_than_by_any_other_rule() {
+    const RUNS: u64 = 6;
     for rate in [16.0, 17.0] {
-        let all = side_by_side(&conversations(700, rate), 8, 6_000);
-        let (ours, sglang, least) = (&all.ours, &all.sglang, &all.least);
-        assert!(
-            ours.mean < sglang.mean * 0.95,
-            "{rate}: {ours:?} {sglang:?}"
-        );
-        assert!(ours.mean < least.mean * 0.7, "{rate}: {ours:?} {least:?}");
-        assert!(
-            ours.hits > sglang.hits - 0.04,
-            "{rate}: {ours:?} {sglang:?}"
-        );
+        let runs: Vec<All> = (0..RUNS)
+            .map(|seed| side_by_side(&conversations(seed, 700, rate), 8, 6_000))
+            .collect();
+        let mean = |of: fn(&All) -> f64| runs.iter().map(of).sum::<f64>() / RUNS as f64;
+        let (ours, sglang) = (mean(|all| all.ours.mean), mean(|all| all.sglang.mean));
+        let least = mean(|all| all.least.mean);
+        let hits = mean(|all| all.ours.hits - all.sglang.hits);
+        assert!(ours < sglang * 0.9, "{rate}: {ours} {sglang} {runs:?}");
+        assert!(ours < least * 0.15, "{rate}: {ours} {least} {runs:?}");
+        assert!(hits > -0.04, "{rate}: {hits} {runs:?}");
     }
 }
 
@@ -240,7 +242,7 @@ fn where_nothing_repeats_it_is_no_worse_than_the_fewest_connections() {
 fn mooncake() {
     let path = std::env::var("MOONCAKE").expect("MOONCAKE names the trace");
     let text = std::fs::read_to_string(path).unwrap();
-    for rate in [1.0, 1.3] {
+    for rate in [0.1, 0.3, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0] {
         let mut seeded = Seeded(1);
         let mut requests: Vec<Request> = text
             .lines()
@@ -264,13 +266,15 @@ fn mooncake() {
             })
             .collect();
         requests.sort_by(|a, b| a.at.total_cmp(&b.at));
-        let all = side_by_side(&requests, 8, 4_000 * 8);
-        assert!(
-            all.ours.mean <= 0.45 * all.sglang.mean && all.ours.hits > all.sglang.hits - 0.04,
-            "{rate}: {:?} {:?} {:?}",
-            all.ours,
-            all.sglang,
-            all.least
-        );
+        let All {
+            ours,
+            sglang,
+            least,
+        } = side_by_side(&requests, 8, 4_000 * 8);
+        println!("{rate}: {ours:?}, SGLang's rule {sglang:?}, fewest connections {least:?}");
+        assert!(ours.mean <= least.mean && ours.hits > sglang.hits - 0.04);
+        if (1.0..1.5).contains(&rate) {
+            assert!(ours.mean <= 0.45 * sglang.mean);
+        }
     }
 }
