@@ -236,6 +236,41 @@ fn where_nothing_repeats_it_is_no_worse_than_the_fewest_connections() {
     }
 }
 
+/// Many at one moment that begin alike, with what nobody has.
+fn bursts(count: u64, rate: f64) -> Vec<Request> {
+    let mut seeded = Seeded(5);
+    let mut requests = Vec::new();
+    let mut at = 0.0;
+    for family in 0..count {
+        at += seeded.below(2_000) as f64 / 1_000.0 / rate;
+        let shared = 4_096 + seeded.below(8_192) as usize;
+        for own in 0..16 + seeded.below(32) {
+            let tokens = shared + 100 + seeded.below(1_900) as usize;
+            requests.push(Request {
+                at,
+                prompt: prompt(family, shared, own, tokens),
+                output: 50.0 + seeded.below(400) as f64,
+            });
+        }
+    }
+    requests
+}
+
+/// While engines stand idle it would be quicker to compute the same beginning on all of them: what that would drive out of
+/// their caches, and who comes next, is what the price of duplication weighs. Under load it pays.
+#[test]
+fn bursts_keep_together_for_little_and_gain_much_under_load() {
+    let ratio = |rate| {
+        let all = side_by_side(&bursts(80, rate), 8, 6_000);
+        assert!(all.ours.hits > all.least.hits, "{rate}: {all:?}");
+        all.ours.mean / all.least.mean
+    };
+    for (rate, at_most) in [(0.01, 1.3), (0.1, 1.3), (0.4, 0.95), (0.6, 0.4)] {
+        let ratio = ratio(rate);
+        assert!(ratio < at_most, "{rate}: {ratio}");
+    }
+}
+
 /// The trace that is not ours to keep here: `MOONCAKE=path cargo test mooncake -- --ignored --nocapture`.
 #[test]
 #[ignore = "needs the Mooncake trace"]
