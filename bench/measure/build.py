@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import sys
 
+import system
 from system import Failure
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -29,3 +31,18 @@ def scratch():
     path = os.path.join(target(), "bench", "run")
     os.makedirs(path, exist_ok=True)
     return path
+
+
+def program(name, options, work):
+    """A whole program: builds unless told not to, does the work, and ends in words and with what it started. Returns its exit status."""
+    system.end_on_signals()
+    try:
+        if options.build:
+            build(options.profile)
+        return work(options)
+    except Failure as failure:
+        print(f"{name}: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130

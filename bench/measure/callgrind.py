@@ -20,23 +20,13 @@ import system
 from system import Failure
 
 
-def main():
-    options = arguments()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        for program in ("valgrind", "callgrind_control", "callgrind_annotate"):
-            if system.find(program) is None:
-                raise Failure(f"{program} is missing: install valgrind")
-        for case in options.cases:
-            compare(options, case)
-        return 0
-    except Failure as failure:
-        print(f"callgrind: {failure}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+def main(options):
+    for program in ("valgrind", "callgrind_control", "callgrind_annotate"):
+        if system.find(program) is None:
+            raise Failure(f"{program} is missing: install valgrind")
+    for case in options.cases:
+        compare(options, case)
+    return 0
 
 
 def arguments():
@@ -139,4 +129,4 @@ def annotate(path, inclusive):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("callgrind", arguments(), main))

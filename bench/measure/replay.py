@@ -33,19 +33,8 @@ MODEL = ["--block-size", "512", "--prefill-rate", "8000", "--prefill-quadratic",
 LATE = 3.0
 
 
-def main():
-    options = arguments()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        runs, others = replay(options)
-    except Failure as failure:
-        print(f"replay: {failure}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("replay: interrupted", file=sys.stderr)
-        return 130
+def main(options):
+    runs, others = replay(options)
     tell(options, runs, others)
     keep(options, runs, others)
     return 0
@@ -209,4 +198,4 @@ def keep(options, runs, others):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("replay", arguments(), main))

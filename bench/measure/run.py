@@ -22,21 +22,6 @@ import system
 from system import Failure
 
 
-def main():
-    options = arguments()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        return measure(options)
-    except Failure as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bench: interrupted", file=sys.stderr)
-        return 130
-
-
 def arguments():
     names = [case.name for case in cases.all_cases()]
     parser = argparse.ArgumentParser(description="Measures Tollgate beside bare Pingora, nginx, HAProxy and Envoy.")
@@ -143,4 +128,4 @@ def one_round(number, chosen, measured, load):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("bench", arguments(), measure))

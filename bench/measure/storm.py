@@ -31,21 +31,6 @@ STREAM = "tokens=400, itl=25ms"
 GAUGES = ["tollgate_in_flight", "tollgate_target_in_flight", "tollgate_queue_depth", "tollgate_body_memory_bytes"]
 
 
-def main():
-    options = arguments()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        return storm(options)
-    except Failure as failure:
-        print(f"storm: {failure}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("storm: interrupted", file=sys.stderr)
-        return 130
-
-
 def arguments():
     parser = argparse.ArgumentParser(description="Changes a configuration under load, and tells what anybody noticed.")
     parser.add_argument("--seconds", type=int, default=60, help="how long (default: 60)")
@@ -204,4 +189,4 @@ def tell(options, records, results, memory, others):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("storm", arguments(), storm))

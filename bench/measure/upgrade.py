@@ -107,22 +107,14 @@ class Clients:
             thread.join(90)
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upgrades", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=120, help="how long the load lasts")
     parser.add_argument("--connections", type=int, default=32, help="that wrk keeps")
     parser.add_argument("--profile", default="release")
     parser.add_argument("--no-build", dest="build", action="store_false")
-    options = parser.parse_args()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        return measure(options)
-    except Failure as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 1
+    return parser.parse_args()
 
 
 def measure(options):
@@ -214,4 +206,4 @@ def alive(pid):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("upgrade", arguments(), measure))

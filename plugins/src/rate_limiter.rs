@@ -14,7 +14,7 @@ use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule, Standing};
 
 use crate::subject::{By, at_least_one};
 
@@ -190,7 +190,7 @@ impl Limiter {
         let wait = denied.retry_after.unwrap_or(denied.standing.reset);
         let wait = wait.max(Duration::from_secs(self.least.unwrap_or(0)));
         let refusal = Refusal::too_many(format!("{} rate limit exceeded", by.name()), wait);
-        let headers = denied.standing.headers().into_iter();
+        let headers = denied.standing.headers(Standing::REQUESTS).into_iter();
         headers.fold(refusal, |refusal, (name, value)| refusal.with(name, value))
     }
 }

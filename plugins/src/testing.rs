@@ -459,7 +459,9 @@ impl Call {
 
     /// The headers of an answer that had these, as the client gets them.
     pub(crate) fn answered_headers(&self, mut headers: HeaderMap) -> HeaderMap {
-        headers.extend(self.edits.standing_headers());
+        self.edits.put_standings(|name, value| {
+            headers.insert(name, value);
+        });
         for (name, edit) in self.edits.response_headers.clone() {
             edit.apply(name, &mut headers);
         }

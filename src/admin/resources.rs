@@ -83,19 +83,11 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let node = match table(&headers, body) {
-        Ok(node) => node,
-        Err(refused) => return *refused,
-    };
-    let what = What::Put {
-        name: Some(name.clone()),
+    let made = |name: &str, node| What::Put {
+        name: Some(name.to_owned()),
         node,
     };
-    put(
-        change(&control, kind, what, expected(&headers)).await,
-        kind,
-        &name,
-    )
+    write(control, kind, name, headers, body, made).await
 }
 
 /// Some fields of a resource.
@@ -106,19 +98,28 @@ pub(super) async fn patch(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let node = match table(&headers, body) {
-        Ok(node) => node,
-        Err(refused) => return *refused,
-    };
-    let what = What::Patch {
-        name: name.clone(),
+    let made = |name: &str, node: Node| What::Patch {
+        name: name.to_owned(),
         patch: node.json(),
     };
-    put(
-        change(&control, kind, what, expected(&headers)).await,
-        kind,
-        &name,
-    )
+    write(control, kind, name, headers, body, made).await
+}
+
+/// Makes the change that a body means for the resource of this name.
+async fn write(
+    control: Arc<Control>,
+    kind: ResourceKind,
+    name: String,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    made: impl FnOnce(&str, Node) -> What,
+) -> Response {
+    let what = match table(&headers, body) {
+        Ok(node) => made(&name, node),
+        Err(refused) => return *refused,
+    };
+    let changed = change(&control, kind, what, expected(&headers)).await;
+    put(changed, kind, &name)
 }
 
 /// The end of a resource.

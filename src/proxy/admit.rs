@@ -11,6 +11,7 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tollgate_sdk::plugin::Refusal;
+use tollgate_sdk::quota::Standing;
 
 use super::authenticate::{authenticate, authorize};
 use super::body::{self, BodyMemory, Length, Stop};
@@ -190,7 +191,9 @@ fn count_rate(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
         Err(denied) => {
             let wait = denied.retry_after.unwrap_or(denied.standing.reset);
             let mut refusal = Refusal::too_many("Too many requests. Try again later.", wait);
-            refusal.headers.extend(denied.standing.headers());
+            refusal
+                .headers
+                .extend(denied.standing.headers(Standing::REQUESTS));
             Err(Rejection::Plugin(Box::new(refusal)))
         }
     }

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 use tollgate_sdk::codes::{self, Code};
 use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
@@ -293,7 +294,10 @@ pub(super) async fn send(
     if let Some(hsts) = insists(x) {
         head.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
     }
-    for (name, value) in x.edits.standing_headers() {
+    let mut standings = SmallVec::<[_; 6]>::new();
+    x.edits
+        .put_standings(|name, value| standings.push((name, value)));
+    for (name, value) in standings {
         // What a refusal says of its own limit counts more.
         if !head.headers.contains_key(&name) {
             head.insert_header(name, value)?;

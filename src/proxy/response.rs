@@ -82,9 +82,9 @@ pub(super) fn head(
     {
         parts.headers.insert(KEY_EXPIRES, end);
     }
-    for (name, value) in x.edits.standing_headers() {
+    x.edits.put_standings(|name, value| {
         parts.headers.insert(name, value);
-    }
+    });
     for (name, edit) in plugins::response_edits(x) {
         edit.clone().apply(name.clone(), &mut parts.headers);
     }

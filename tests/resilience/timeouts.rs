@@ -230,13 +230,13 @@ fn a_connection_that_does_not_come_about_gets_504_or_502() {
 #[test]
 fn a_quiet_client_connection_is_kept() {
     let engine = engine();
-    let toml = "[server]\nheader_timeout = \"300ms\"\n".to_owned()
+    let toml = "[server]\nheader_timeout = \"1s\"\n".to_owned()
         + &service("m", "m", &engine.url())
-        + "timeouts = { first_byte = \"300ms\", idle = \"300ms\", total = \"300ms\" }\n";
+        + "timeouts = { first_byte = \"1s\", idle = \"1s\", total = \"1s\" }\n";
     let gateway = Gateway::start(&toml);
     let mut client = gateway.client();
     client.chat("m", "").assert_ok();
     // Longer than any of them: between requests none applies.
-    std::thread::sleep(Duration::from_millis(800));
+    std::thread::sleep(Duration::from_millis(2_500));
     client.chat("m", "").assert_ok();
 }

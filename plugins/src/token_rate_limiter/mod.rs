@@ -67,11 +67,11 @@ impl Takes {
         }
     }
 
-    fn headers(self, standing: &Standing) -> [(http::HeaderName, http::HeaderValue); 3] {
-        match self {
-            Self::Request => standing.headers(),
-            Self::Estimate(_) | Self::Fixed(_) => standing.token_headers(),
-        }
+    fn headers(self, standing: &Standing) -> Vec<(http::HeaderName, http::HeaderValue)> {
+        standing.headers(match self {
+            Self::Request => Standing::REQUESTS,
+            Self::Estimate(_) | Self::Fixed(_) => Standing::TOKENS,
+        })
     }
 }
 

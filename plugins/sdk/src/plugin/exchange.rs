@@ -147,12 +147,15 @@ impl Edits {
         }
     }
 
-    /// How limits stand, as headers of the answer.
-    pub fn standing_headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        let [requests, tokens] = self.standings;
-        let requests = requests.into_iter().flat_map(|standing| standing.headers());
-        let tokens = { tokens.into_iter() }.flat_map(|standing| standing.token_headers());
-        requests.chain(tokens)
+    /// How limits stand, as headers of the answer: each is put by itself, since to hand on lists of them costs more than to make them.
+    pub fn put_standings(&self, mut put: impl FnMut(HeaderName, HeaderValue)) {
+        let [requests, tokens] = &self.standings;
+        if let Some(requests) = requests {
+            requests.put(Standing::REQUESTS, &mut put);
+        }
+        if let Some(tokens) = tokens {
+            tokens.put(Standing::TOKENS, &mut put);
+        }
     }
 
     /// Adds a header to the answer, beside those of the same name.

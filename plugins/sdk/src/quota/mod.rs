@@ -118,37 +118,33 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// For the client, by the names OpenAI uses for requests: the reset in whole seconds, not too early.
-    pub fn headers(&self) -> [(HeaderName, HeaderValue); 3] {
-        const NAMES: [HeaderName; 3] = [
-            HeaderName::from_static("x-ratelimit-limit-requests"),
-            HeaderName::from_static("x-ratelimit-remaining-requests"),
-            HeaderName::from_static("x-ratelimit-reset-requests"),
-        ];
-        self.named(NAMES)
+    /// The names that OpenAI uses for requests: the limit, what remains, and the reset.
+    pub const REQUESTS: [HeaderName; 3] = [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ];
+    /// Its names for tokens.
+    pub const TOKENS: [HeaderName; 3] = [
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ];
+
+    /// For the client, by these names: the reset in whole seconds, not too early.
+    pub fn put(&self, names: [HeaderName; 3], put: &mut impl FnMut(HeaderName, HeaderValue)) {
+        let begun = u64::from(self.reset.subsec_nanos() > 0);
+        let [limit, remaining, reset] = names;
+        put(limit, number(self.limit));
+        put(remaining, number(self.remaining));
+        put(reset, number(self.reset.as_secs().saturating_add(begun)));
     }
 
-    /// The same of a limit that counts tokens.
-    pub fn token_headers(&self) -> [(HeaderName, HeaderValue); 3] {
-        const NAMES: [HeaderName; 3] = [
-            HeaderName::from_static("x-ratelimit-limit-tokens"),
-            HeaderName::from_static("x-ratelimit-remaining-tokens"),
-            HeaderName::from_static("x-ratelimit-reset-tokens"),
-        ];
-        self.named(NAMES)
-    }
-
-    fn named(&self, names: [HeaderName; 3]) -> [(HeaderName, HeaderValue); 3] {
-        let reset = self
-            .reset
-            .as_secs()
-            .saturating_add(u64::from(self.reset.subsec_nanos() > 0));
-        let [limit, remaining, ends] = names;
-        [
-            (limit, number(self.limit)),
-            (remaining, number(self.remaining)),
-            (ends, number(reset)),
-        ]
+    /// The same as a list.
+    pub fn headers(&self, names: [HeaderName; 3]) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::with_capacity(names.len());
+        self.put(names, &mut |name, value| headers.push((name, value)));
+        headers
     }
 }
 
