@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build install deb test check fmt bench bench-replay bench-upgrade storm fuzz schema docs
+.PHONY: help setup demo build install deb test check fmt bench bench-replay bench-upgrade bench-idle storm soak fuzz schema docs
 
 CARGO ?= cargo
 
@@ -83,8 +83,14 @@ bench-replay: setup ## a trace of requests onto engines with prefix caches, poli
 bench-upgrade: setup ## 20 upgrades under load; ARGS="--upgrades 5 --seconds 30"
 	python3 bench/measure/upgrade.py $(ARGS)
 
+bench-idle: setup ## what 10,000 connections cost that wait for a request; ARGS="--connections 2000"
+	python3 bench/measure/idle.py $(ARGS)
+
 storm: setup ## 500 changes by the admin API under 2,000 requests/s and open streams; ARGS="--profile quick"
 	python3 bench/measure/storm.py $(ARGS)
+
+soak: setup ## half an hour of load, faults and changes: memory, files and threads stay flat; ARGS="--minutes 5"
+	python3 bench/measure/soak.py $(ARGS)
 
 fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
 	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done

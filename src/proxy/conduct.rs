@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::time::Instant;
 
-use super::connection::{Alarm, Deadline};
+use super::alarm::{Alarm, Deadline};
 
 /// Requests a client may have left unanswered beyond those that it waited for.
 const DEBT: u32 = 100;

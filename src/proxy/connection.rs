@@ -7,13 +7,16 @@
 //! pending it also looks at the connection's [`Alarm`]. When the alarm rings, the pending read fails, Pingora ends
 //! the exchange, and `error_while_proxy` tells a rung alarm from a client that left.
 //!
+//! Between requests there is no exchange, and nothing of Pingora's either: [`Watched::poll_begins`] reads what comes first.
+//!
 //! HTTP/2 streams share one connection, so their alarm is raced against the whole exchange instead (see `front.rs`).
 //! Cost: two relaxed loads when a read is pending; a timer is armed at most once per exchange, and seldom that.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,10 +28,10 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::conduct::Conduct;
+use super::alarm::{Alarm, Deadline};
 use crate::tls::Handshake;
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
@@ -38,142 +41,10 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PROBE: usize = 1;
 /// Bytes of following requests that are kept while one is served.
 const STASH: usize = 16 * 1024;
-
-/// Why a deadline was set; tells the answer when it rings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Deadline {
-    /// The response head did not come in time.
-    FirstByte = 1,
-    /// The upstream went silent inside a body.
-    Idle = 2,
-    /// The exchange as a whole took too long.
-    Total = 3,
-}
-
-/// A deadline that can be moved from anywhere, and remembers that it rang.
-#[derive(Debug)]
-pub(super) struct Alarm {
-    base: Instant,
-    /// Microseconds after `base`; 0: none.
-    at: AtomicU64,
-    cause: AtomicU8,
-    rang: AtomicBool,
-    /// The request has been read to its end: what else comes is the next.
-    request_read: AtomicBool,
-    /// Nothing that was written stays in a buffer while the exchange waits.
-    eager: AtomicBool,
-    /// An exchange owns the deadline; otherwise the connection waits for a request.
-    owned: AtomicBool,
-    header_timeout: Duration,
-    /// How the client of a stream's connection behaves.
-    conduct: Option<Arc<Conduct>>,
-}
-
-impl Alarm {
-    pub(super) fn new(header_timeout: Duration) -> Arc<Alarm> {
-        Arc::new(Self::with(header_timeout, None))
-    }
-
-    fn with(header_timeout: Duration, conduct: Option<Arc<Conduct>>) -> Alarm {
-        Alarm {
-            base: Instant::now(),
-            at: AtomicU64::new(0),
-            cause: AtomicU8::new(0),
-            rang: AtomicBool::new(false),
-            request_read: AtomicBool::new(false),
-            eager: AtomicBool::new(false),
-            owned: AtomicBool::new(false),
-            header_timeout,
-            conduct,
-        }
-    }
-
-    /// An alarm without a connection, for an HTTP/2 stream: somebody must await [`Alarm::rung`].
-    pub(super) fn of_stream(conduct: Option<Arc<Conduct>>) -> Arc<Alarm> {
-        Arc::new(Self::with(Duration::ZERO, conduct))
-    }
-
-    /// The request's head is complete: its deadline is over, the exchange sets its own.
-    pub(super) fn begin(&self) {
-        self.clear();
-        self.owned.store(true, Ordering::Relaxed);
-    }
-
-    /// The request has been read to its end, or, with `false`, the connection has become a tunnel.
-    pub(super) fn set_request_read(&self, read: bool) {
-        self.request_read.store(read, Ordering::Relaxed);
-    }
-
-    /// From here on the answer is flushed whenever the exchange waits. Pingora flushes bodies of known length only
-    /// at their end, which is right for documents and wrong for what is streamed.
-    pub(super) fn flush_eagerly(&self) {
-        self.eager.store(true, Ordering::Relaxed);
-    }
-
-    /// The exchange is over; the connection waits for the next. `left`: its client did not wait for the answer to begin.
-    pub(super) fn end(&self, left: bool) {
-        if let Some(conduct) = &self.conduct {
-            conduct.ended(left);
-        }
-        self.clear();
-        self.eager.store(false, Ordering::Relaxed);
-        self.request_read.store(false, Ordering::Relaxed);
-        self.owned.store(false, Ordering::Relaxed);
-    }
-
-    /// Moves the deadline. It is seen at the latest when the connection is polled next.
-    pub(super) fn set(&self, at: Instant, cause: Deadline) {
-        let micros = at.saturating_duration_since(self.base).as_micros() as u64;
-        self.cause.store(cause as u8, Ordering::Relaxed);
-        self.at.store(micros.max(1), Ordering::Relaxed);
-    }
-
-    pub(super) fn clear(&self) {
-        self.at.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether it rang since the last call, and for which deadline.
-    pub(super) fn take(&self) -> Option<Deadline> {
-        if !self.rang.swap(false, Ordering::Relaxed) {
-            return None;
-        }
-        Some(match self.cause.load(Ordering::Relaxed) {
-            1 => Deadline::FirstByte,
-            2 => Deadline::Idle,
-            _ => Deadline::Total,
-        })
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match self.at.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(self.base + Duration::from_micros(micros)),
-        }
-    }
-
-    fn ring(&self) {
-        self.at.store(0, Ordering::Relaxed);
-        self.rang.store(true, Ordering::Relaxed);
-    }
-
-    /// Waits until the alarm rings, whoever moves it meanwhile: for an HTTP/2 stream, which has no
-    /// connection of its own. Moves are noticed within `GRAIN`.
-    pub(super) async fn rung(&self) {
-        const GRAIN: Duration = Duration::from_millis(250);
-        loop {
-            let now = Instant::now();
-            match self.deadline() {
-                Some(at) if at <= now => {
-                    self.ring();
-                    return;
-                }
-                Some(at) => tokio::time::sleep_until(at.min(now + GRAIN)).await,
-                None => tokio::time::sleep(GRAIN).await,
-            }
-        }
-    }
-}
+/// How long a connection is kept on which no request begins.
+pub(super) const KEPT: Duration = Duration::from_secs(60);
+/// Bytes that are read at once of a request that begins, as many as Pingora takes at first.
+const BEGINNING: usize = 4096;
 
 /// What the connection is doing, as far as deadlines care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,24 +133,55 @@ impl Watched {
         }
     }
 
-    /// The first bytes of a request are a head's. Its clock starts when more has to be waited for, which is seldom.
-    fn arrived(&mut self, bytes: &[u8]) {
-        if self.phase == Phase::Quiet && !bytes.is_empty() {
-            self.phase = Phase::Head;
+    /// The next request begins (`true`), or there will be none: the client has gone, or took longer than [`KEPT`].
+    pub(super) fn poll_begins(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.peeked.is_empty() {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => {
+                    if self.alarm.deadline().is_none() {
+                        self.alarm.set(Instant::now() + KEPT, Deadline::Idle);
+                    }
+                    return self.poll_alarm(cx).map(|_| false);
+                }
+            }
         }
+        self.alarm.clear();
+        self.phase = Phase::Head;
+        Poll::Ready(true)
+    }
+
+    /// No request is being served any more.
+    pub(super) fn rest(&mut self) {
+        self.alarm.clear();
+        self.phase = Phase::Quiet;
+    }
+
+    /// More of what has begun; who is slow hears of it.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.poll_fill(cx) {
+            Poll::Pending => self.poll_waiting(cx).map_ok(|()| 0),
+            read => read,
+        }
+    }
+
+    /// Reads into what is kept here, which takes memory only once something has come; how many bytes.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [const { MaybeUninit::uninit() }; BEGINNING];
+        let mut buf = ReadBuf::uninit(&mut bytes);
+        let read = Pin::new(&mut self.inner).poll_read(cx, &mut buf);
+        self.peeked.extend_from_slice(buf.filled());
+        read.map_ok(|()| buf.filled().len())
     }
 
     /// Pingora asks whether the client is still there. Bytes are no answer to that: they are its next request, and wait
     /// here for their turn.
     fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.peeked.len() < STASH {
-            let mut bytes = [0; 2048];
-            let mut buf = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.inner).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    self.peeked.extend_from_slice(buf.filled());
-                }
-                Poll::Ready(gone) => return Poll::Ready(gone),
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(gone) => return Poll::Ready(gone.map(drop)),
                 Poll::Pending => break,
             }
         }
@@ -354,15 +256,24 @@ impl AsyncRead for Watched {
         }
         if !self.peeked.is_empty() {
             let n = self.peeked.len().min(buf.remaining());
-            let bytes = self.peeked.split_to(n);
-            buf.put_slice(&bytes);
+            let (now, later) = self.peeked.split_at(n);
+            buf.put_slice(now);
+            self.alarm.give(n);
+            match later.is_empty() {
+                // A connection that waits keeps no memory for what has been read.
+                true => self.peeked = BytesMut::new(),
+                false => self.peeked.advance(n),
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                if self.phase == Phase::Quiet {
-                    self.arrived(buf.filled().get(before..).unwrap_or_default());
+                let read = buf.filled().len().saturating_sub(before);
+                self.alarm.give(read);
+                if self.phase == Phase::Quiet && read > 0 {
+                    // Its clock starts when more has to be waited for, which is seldom.
+                    self.phase = Phase::Head;
                 }
                 Poll::Ready(result)
             }
@@ -459,14 +370,9 @@ impl Peek for Watched {
                     .unwrap_or_default(),
             )
         {
-            let mut buf = BytesMut::with_capacity(4096);
-            let held = std::mem::take(&mut self.peeked);
-            let read = self.read_buf(&mut buf).await?;
-            self.peeked = held;
-            if read == 0 {
+            if std::future::poll_fn(|cx| self.poll_more(cx)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.peeked.extend_from_slice(buf.chunk());
         }
         for (to, from) in out.iter_mut().zip(self.peeked.iter()) {
             *to = *from;

@@ -17,8 +17,8 @@ use tollgate_sdk::llm::splice::{Edits, splice};
 use tollgate_sdk::plugin;
 
 use super::account::Account;
+use super::alarm::{Alarm, Deadline};
 use super::body::BodyPermit;
-use super::connection::{Alarm, Deadline};
 use super::disaggregate::Split;
 use super::plugins::Running;
 use super::recover::LastAnswer;

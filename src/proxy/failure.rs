@@ -9,7 +9,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use super::connection::Deadline;
+use super::alarm::Deadline;
 use super::disaggregate;
 use super::exchange::{Exchange, Rescue};
 use super::recover::{self, LastAnswer, Road, failure_of};

@@ -4,6 +4,7 @@
 //! against an alarm of its own: when that rings, the exchange is dropped and its stream reset.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,12 @@ use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::Proxy;
+use super::alarm::Alarm;
 use super::conduct::Conduct;
-use super::connection::{Alarm, Watched};
+use super::connection::Watched;
 use super::doorway::Doorway;
 use super::secure::{Secure, SecureListener};
+use super::waiting::{self, Closing, Waiting};
 use crate::tls::Handshake;
 
 tokio::task_local! {
@@ -45,19 +48,20 @@ pub(super) fn stream() -> Option<Streamed> {
 /// Wraps client connections and hands them on.
 pub struct Connections {
     doorway: Doorway,
-    front: Arc<Front>,
+    proxy: Arc<HttpProxy<Proxy>>,
+    closing: Closing,
     http2: bool,
     /// Those that speak TLS; without any, all is plain.
     secure: Option<Secure>,
     header_timeout: Duration,
 }
 
-/// Pingora's proxy, with HTTP/2 streams watched.
+/// Pingora's proxy for one HTTP/2 connection, with its streams watched.
 struct Front {
     proxy: Arc<HttpProxy<Proxy>>,
-    /// How the client of an HTTP/2 connection behaves.
-    conduct: Option<Arc<Conduct>>,
-    /// Of one connection that speaks TLS.
+    /// How the client behaves.
+    conduct: Arc<Conduct>,
+    /// If it speaks TLS.
     handshake: Option<Arc<Handshake>>,
 }
 
@@ -100,16 +104,12 @@ pub fn serve(
     h2.max_concurrent_streams(256);
     h2.max_header_list_size(64 * 1024);
     proxy.h2_options = Some(h2);
-    let front = Arc::new(Front {
-        proxy: Arc::new(proxy),
-        conduct: None,
-        handshake: None,
-    });
     Service::new(
         "clients".into(),
         Connections {
             doorway,
-            front,
+            proxy: Arc::new(proxy),
+            closing: Closing::default(),
             http2,
             secure,
             header_timeout,
@@ -124,27 +124,9 @@ impl ServerApp for Connections {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        // Held until the connection ends.
-        let (stream, _place) = self.doorway.enter(stream).await?;
-        let (stream, handshake) = match &self.secure {
-            None => (stream, None),
-            // Boxed, so that plain connections do not carry it about.
-            Some(secure) => Box::pin(secure.accept(stream)).await?,
-        };
-        let mut watched = Watched::new(stream, self.header_timeout, handshake.clone());
-        let h2 = watched.speaks_h2(self.http2).await.ok()?;
-        let alarm = watched.alarm().clone();
-        let watched: Stream = Box::new(watched);
-        if h2 {
-            let front = Arc::new(Front {
-                proxy: self.front.proxy.clone(),
-                conduct: Some(Conduct::new(alarm)),
-                handshake,
-            });
-            return ServerApp::process_new(&front, watched, shutdown).await;
-        }
-        // One future less for every request on the connection.
-        ServerApp::process_new(&self.front.proxy, watched, shutdown).await
+        // A task of its own: Pingora's has room for all that its listeners can do, and would keep it as long as the connection lives.
+        tokio::spawn(self.clone().receive(stream, shutdown.clone()));
+        None
     }
 
     /// Nothing yet: Pingora would cut connections whose request is on its way. They end by [`Waiting::close`].
@@ -152,19 +134,38 @@ impl ServerApp for Connections {
 }
 
 impl Connections {
+    /// Serves a connection to its end; the option means nothing.
+    async fn receive(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) -> Option<()> {
+        // Held until the connection ends.
+        let (stream, _place) = self.doorway.enter(stream).await?;
+        let (stream, handshake) = match &self.secure {
+            None => (stream, None),
+            // Boxed, so that plain connections do not carry it about.
+            Some(secure) => Box::pin(secure.accept(stream)).await?,
+        };
+        let mut watched = Box::new(Watched::new(stream, self.header_timeout, handshake.clone()));
+        let mut closed = pin!(self.closing.closed());
+        if !waiting::begins(&mut watched, closed.as_mut()).await {
+            return None;
+        }
+        let h2 = watched.speaks_h2(self.http2).await.ok()?;
+        if !h2 {
+            waiting::serve(&self.proxy, closed, watched, &shutdown).await;
+            return None;
+        }
+        let front = Arc::new(Front {
+            proxy: self.proxy.clone(),
+            conduct: Conduct::new(watched.alarm().clone()),
+            handshake,
+        });
+        ServerApp::process_new(&front, watched, &shutdown)
+            .await
+            .map(drop)
+    }
+
     /// Those that wait for a request.
     pub fn waiting(&self) -> Waiting {
-        Waiting(self.front.clone())
-    }
-}
-
-/// A service's connections that wait for a request.
-pub struct Waiting(Arc<Front>);
-
-impl Waiting {
-    /// Closes them, and whatever comes to wait from now on. What has already come of a request is still served.
-    pub async fn close(&self) {
-        self.0.proxy.http_cleanup().await;
+        Waiting::new(self.closing.clone(), self.proxy.clone())
     }
 }
 
@@ -175,10 +176,7 @@ impl HttpServerApp for Front {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if !session.is_http2() {
-            return self.proxy.process_new_http(session, shutdown).await;
-        }
-        let alarm = Alarm::of_stream(self.conduct.clone());
+        let alarm = Alarm::of_stream(Some(self.conduct.clone()));
         let stream = Streamed {
             alarm: alarm.clone(),
             handshake: self.handshake.clone(),

@@ -25,6 +25,7 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snaps
     forget_other_upgrades(session);
     if let Some(alarm) = &x.alarm {
         alarm.begin();
+        alarm.claim(length(session));
         alarm.set_request_read(session.is_body_done());
     }
     let peer = peer_address(session);
@@ -49,6 +50,21 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snaps
         session.set_keepalive(None);
         x.refusal = Some(rejection);
     }
+}
+
+/// How many bytes of an HTTP/1 connection the request takes, if its head tells.
+fn length(session: &Session) -> Option<u64> {
+    let http1 = session.as_downstream().as_http1()?;
+    let headers = &session.req_header().headers;
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    let body = match headers.get(CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok()?,
+        None => 0,
+    };
+    let head = http1.get_headers_raw_bytes().len() as u64;
+    head.checked_add(body)
 }
 
 /// Only a WebSocket's handshake is an upgrade here. Other offers (`h2c`, which some clients make with every first

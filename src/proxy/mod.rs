@@ -6,6 +6,7 @@
 mod account;
 mod admit;
 mod affinity;
+mod alarm;
 mod authenticate;
 mod body;
 mod chain;
@@ -31,6 +32,7 @@ mod secure;
 mod stream;
 mod tokens;
 mod verdict;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -46,8 +48,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
 use self::account::Account;
+use self::alarm::Deadline;
 use self::body::BodyMemory;
-use self::connection::Deadline;
 use self::copy::Copies;
 use self::doorway::Places;
 use self::exchange::Exchange;
@@ -56,8 +58,9 @@ use crate::control::Control;
 use crate::telemetry::AccessLog;
 
 pub use doorway::Most;
-pub use front::{Connections, Spoken, Waiting, serve};
+pub use front::{Connections, Spoken, serve};
 pub use secure::SecureListener;
+pub use waiting::Waiting;
 
 /// Tollgate as Pingora sees it. Clones share everything.
 #[derive(Clone)]

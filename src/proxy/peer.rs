@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use super::affinity;
-use super::connection::Deadline;
+use super::alarm::Deadline;
 use super::exchange::{Attempt, Exchange};
 use super::recover::{room, while_present};
 use super::reply::Rejection;

@@ -10,7 +10,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use super::connection::Deadline;
+use super::alarm::Deadline;
 use super::exchange::Exchange;
 use super::forward::REQUEST_ID;
 use super::plugins;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tollgate_sdk::llm::stream::{StreamMode, StreamUsage};
 use tollgate_sdk::llm::usage::{JsonUsage, Usage};
 
-use super::connection::Deadline;
+use super::alarm::Deadline;
 use super::exchange::Exchange;
 use super::plugins;
 

@@ -32,6 +32,10 @@ impl AsyncRead for Wire {
         if self.begun.has_remaining() {
             let length = self.begun.len().min(buf.remaining());
             buf.put_slice(&self.begun.split_to(length));
+            if self.begun.is_empty() {
+                // The last part still holds all of its memory.
+                self.begun = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)

@@ -7,6 +7,7 @@ mod changes;
 mod client_gone;
 mod disaggregated;
 mod identity_services;
+mod idle_connections;
 mod issuers;
 mod killed;
 mod killed_in_a_storm;

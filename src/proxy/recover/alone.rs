@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Road, dressed, failure_of, is_stale, send};
 use crate::health::Failure;
-use crate::proxy::connection::Deadline;
+use crate::proxy::alarm::Deadline;
 use crate::proxy::exchange::Exchange;
 
 impl Road {

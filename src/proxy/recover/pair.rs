@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::pool::{Pool, Upstream};
 use super::{Answer, Road, Service, fitted, head_for, in_time, send, while_present};
 use crate::health::Ticket;
-use crate::proxy::connection::Deadline;
+use crate::proxy::alarm::Deadline;
 use crate::proxy::disaggregate::{self, BAD_ANSWER, Part};
 use crate::proxy::exchange::{Attempt, Exchange};
 use crate::proxy::reply::Rejection;
