@@ -1,12 +1,13 @@
 //! What is asked of a service, counted as it comes: what scaling goes by, beside the metrics.
 //!
-//! A request costs one atomic addition. Who reads the counts remembers the last ones; nothing is reset.
+//! A request costs one atomic addition. The counts are of what came while the service is scaled: whoever begins to scale it begins at zero, so that
+//! what came before its first look is seen, and whoever ends leaves zero behind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// One service's demand since it is configured.
+/// One service's demand since it is scaled.
 #[derive(Debug, Default)]
 pub struct Demand {
     came: AtomicU64,
@@ -42,6 +43,12 @@ impl Demand {
     /// Returns once it was called since this last returned.
     pub async fn woken(&self) {
         self.woken.notified().await;
+    }
+
+    /// Forgets what was counted: the service is scaled no longer.
+    pub fn clear(&self) {
+        self.came.store(0, Ordering::Relaxed);
+        self.refused.store(0, Ordering::Relaxed);
     }
 
     /// What was counted.

@@ -14,10 +14,11 @@ pub(super) struct Beside {
     /// The project of dstack that the documents belong to.
     #[arg(long)]
     project: Option<String>,
-    /// Where the replicas of a dstack service are, or the engines of a CoreWeave deployment; may be repeated.
+    /// Where the replicas of a dstack service are, or the engines of a CoreWeave deployment; may be repeated. Of replicas that prefill or decode also what
+    /// they do: URL,role=prefill,bootstrap_port=8998.
     #[arg(long = "target", value_name = "RUN=URL", value_parser = pair)]
     targets: Vec<(String, String)>,
-    /// Where an engine of Llumnix' internal pool is; may be repeated.
+    /// Where an engine of Llumnix' internal pool is, with what it does where prefill and decode are apart: URL,role=decode; may be repeated.
     #[arg(long, value_name = "URL")]
     local: Vec<String>,
     /// A flag of Llumnix' gateway, by its name: route-policy=prefix, retry-max-retries=3; may be repeated.

@@ -95,6 +95,17 @@ impl Disaggregation {
         self.staged.unwrap_or(self.protocol != KvProtocol::Sglang)
     }
 
+    /// Whether two of these targets can share a request: one prefills, another decodes.
+    pub fn can_split(&self, targets: &[Target]) -> bool {
+        let of = |role: Role| targets.iter().filter(|target| target.role == role).count();
+        let shared = match self.protocol.shares_by_both() {
+            true => of(Role::Both),
+            false => 0,
+        };
+        let (prefill, decode) = (of(Role::Prefill), of(Role::Decode));
+        prefill + shared > 0 && decode + shared > 0 && prefill + decode + shared > 1
+    }
+
     /// Whether whoever decodes must be told a port of the target that prefills.
     fn needs_port(&self) -> bool {
         match self.protocol {
@@ -150,20 +161,13 @@ pub(super) fn check_pair(
     at: &At<'_>,
     r: &mut Reading<'_>,
 ) {
-    let of = |role: Role| targets.iter().filter(|target| target.role == role).count();
-    let both = of(Role::Both);
-    let shared = match settings.protocol.shares_by_both() {
-        true => both,
-        false => 0,
-    };
-    let (prefill, decode) = (of(Role::Prefill), of(Role::Decode));
-    let can_pair = prefill + shared > 0 && decode + shared > 0 && prefill + decode + shared > 1;
-    if !can_pair {
+    if !settings.can_split(targets) {
         let message = "no two targets can share a request: one must prefill and another decode";
         let help = "give targets `role = \"prefill\"` and `role = \"decode\"`";
         r.error(given.span, at, message, help);
     }
-    let alone = both > 0 || settings.protocol.decodes_whole();
+    let both = targets.iter().any(|target| target.role == Role::Both);
+    let alone = both || settings.protocol.decodes_whole();
     if let (false, Some(short)) = (alone, given.entry("min_prefill_tokens"))
         && settings.min_prefill_tokens > 0
     {

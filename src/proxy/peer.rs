@@ -269,7 +269,9 @@ impl Exchange {
         if let (Some(service), Rejection::Overloaded | Rejection::NoHealthyUpstream) =
             (service, &rejection)
         {
-            service.state.demand.refused();
+            if service.scaling().is_some() {
+                service.state.demand.refused();
+            }
             let scaled = service.state.scaled.load();
             why = scaled.as_ref().and_then(|scaled| scaled.problem.clone());
         }

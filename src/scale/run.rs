@@ -165,6 +165,7 @@ impl Tending {
             let standing = self.turn().await;
             if self.leaving && standing.is_empty() {
                 self.service.state.scaled.store(None);
+                self.service.state.demand.clear();
                 return;
             }
         }
@@ -182,6 +183,10 @@ impl Tending {
         let now = now.filter(|service| service.scaling().is_some());
         self.leaving = now.is_none();
         if let Some(service) = now {
+            if !Arc::ptr_eq(&self.service.state, &service.state) {
+                // It was taken away and configured anew: it is counted from the beginning.
+                self.signals = Signals::default();
+            }
             self.service = service.clone();
             self.offers = offers(&snapshot, service);
         }

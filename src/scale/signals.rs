@@ -9,7 +9,7 @@ use super::decide::Measured;
 use crate::model::{Scaling, ScalingMetric};
 use crate::snapshot::{Offer, Service};
 
-/// What has been counted of a service since it is configured, and what its gauges say.
+/// What has been counted of a service, requests since it is scaled, and what its gauges say.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Requests that came.
@@ -65,10 +65,14 @@ pub struct Signals {
 impl Signals {
     /// Remembers what was read at `now`, and forgets what is older than the window.
     pub fn add(&mut self, reading: Reading, now: Duration, window: Duration) {
-        let fell = |(_, last): &(Duration, Reading)| last.came > reading.came;
-        if self.readings.back().is_some_and(fell) {
-            // The service was configured anew, and is counted from the beginning.
-            self.readings.clear();
+        if self.readings.is_empty() {
+            // Requests are counted from zero: those that came before the first look are asked for, too.
+            let before = Reading {
+                came: 0,
+                refused: 0,
+                ..reading
+            };
+            self.readings.push_back((now, before));
         }
         self.readings.push_back((now, reading));
         // The oldest one is what the window began with.

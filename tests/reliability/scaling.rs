@@ -236,6 +236,23 @@ fn with_holding_off_the_first_is_refused_and_wakes_a_replica() {
     gateway.client().chat("qwen", "").assert_ok();
 }
 
+/// Whoever scales a service looks at it a moment after it is there. Who was refused by then is seen all the same, each time the service is made.
+#[test]
+fn who_was_refused_before_the_first_look_wakes_a_replica() {
+    let gateway = Gateway::start(&service("other", "other", "http://127.0.0.1:9"));
+    let api = gateway.api();
+    let body = json!({"models": ["qwen"], "targets": [], "scaling": {"max": 1, "target": 1.0, "hold": "off"}});
+    for _ in 0..2 {
+        let made = api.ask("PUT", "/v1/services/qwen", &body);
+        assert_eq!(made.status, 201, "{}", made.text());
+        let refused = gateway.client().chat("qwen", "");
+        refused.assert_refused(503, "no_healthy_upstream");
+        stands(&api, "a replica to be wanted", |told| told["desired"] == 1);
+        let gone = api.ask("DELETE", "/v1/services/qwen", &Value::Null);
+        assert_eq!(gone.status, 204, "{}", gone.text());
+    }
+}
+
 /// Somebody else serves until there is a replica, unless waiting is better.
 #[test]
 fn a_fallback_that_serves_is_better_than_a_wait() {

@@ -10,6 +10,7 @@ mod fields;
 mod llumnix;
 mod name;
 mod native;
+mod roles;
 mod text;
 mod trustgate;
 
@@ -129,9 +130,9 @@ pub struct Options {
     /// The project of dstack that the document belongs to.
     pub project: Option<String>,
     /// Where the replicas of a dstack service are, or the engines of a CoreWeave deployment: its name, of dstack also `name/group`, and a URL. May hold
-    /// several for one name.
+    /// several for one name. A URL of dstack's may be followed by what the replica does: `,role=prefill,bootstrap_port=8998`.
     pub targets: Vec<(String, String)>,
-    /// Where the engines of Llumnix's internal pool are: URLs.
+    /// Where the engines of Llumnix's internal pool are: URLs, each with what it does, if requests are split: `,role=decode`.
     pub local: Vec<String>,
     /// Flags of Llumnix's gateway by name: `route-policy`.
     pub flags: BTreeMap<String, String>,

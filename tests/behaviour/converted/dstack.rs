@@ -276,11 +276,7 @@ fn a_router_policy_is_the_replicas_policy() {
     conversion.tells("[0].router", Fate::Assumed, "policy = \"random\"");
     let seed = document("dstack/seed-gateway-router.yaml", &[]);
     let conversion = Conversion::of(&[&seed], &Options::default());
-    conversion.tells(
-        "router.policy",
-        Fate::Warned,
-        "until then policy = \"least_connections\"",
-    );
+    conversion.tells("router.policy", Fate::Taken, "policy = \"cache_aware\"");
     let conversion = Conversion::of(
         &[&document("dstack/seed-service.yaml", &[])],
         &Options::default(),

@@ -3,6 +3,7 @@
 //! A document as its users write it goes the road of `tollgate convert`, and the gateway that is started with what comes of it is
 //! asked what users of that system ask. Where Tollgate does otherwise on purpose, the report must say so: that is checked, too.
 
+mod apart;
 mod coreweave;
 mod dstack;
 mod dstack_limits;

@@ -281,20 +281,19 @@ fn gateway_router(
         let message = "dstack takes a router only with one replica";
         part.notes.refused(fields.at("router"), message);
     }
+    let (path, disaggregated) = (fields.at("router"), table.at("pd_disaggregation"));
     let router = router::read(table, &mut part.notes);
-    if let Some(policy) = router.wished {
+    if router.split {
+        let message = "a service splits requests, by its own `router`; a gateway's does not";
+        part.notes.refused(disaggregated, message);
+    }
+    if let Some(policy) = router.policy {
         labels.insert("dstack.router.policy".into(), json!(policy));
-        let path = fields.at("router");
-        match router.policy {
-            Some(policy) => {
-                let message = format!(
-                    "a policy is an upstream's: services of the same list get it, others want policy = {}; kept as a label",
-                    quoted(policy)
-                );
-                part.notes.adapted(path, message);
-            }
-            None => part.notes.warned(path, "kept as a label"),
-        }
+        let message = format!(
+            "a policy is an upstream's: services of the same list get it, others want policy = {}; kept as a label",
+            quoted(policy)
+        );
+        part.notes.adapted(path, message);
     }
     router.policy
 }

@@ -5,24 +5,31 @@ use tollgate_sdk::document::suggest;
 
 use super::super::fields::{Fields, Notes, quoted};
 use super::quantity::Count;
+use super::replicas::Said;
 use super::scaling::Use;
 use super::{scaling, unserved};
 
 /// What the service needs to know of its groups.
 #[derive(Default)]
 pub(super) struct Groups {
-    /// The names of those that get requests.
-    pub(super) serving: Vec<String>,
-    /// The names of those that a router among them sends to.
+    /// The names of those that get requests, and what they say of their replicas.
+    pub(super) serving: Vec<(String, Said)>,
+    /// The names of those that a router among them sends to, or of the router whose work is done here.
     pub(super) behind: Vec<String>,
     /// The native `scaling` of the only group, if that is read.
     pub(super) scaling: Option<Map<String, Value>>,
     /// Whether one of them is a router.
     pub(super) routed: bool,
+    /// Whether its work is done here.
+    pub(super) split: bool,
 }
 
-/// Reads `groups`, or `replicas` in their old spelling: a list; `None` if there is neither.
-pub(super) fn convert(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Groups> {
+/// Reads `groups`, or `replicas` in their old spelling: a list; `None` if there is neither. `given`: the addresses of a group are known.
+pub(super) fn convert(
+    fields: &mut Fields<'_>,
+    given: &dyn Fn(&str) -> bool,
+    notes: &mut Notes,
+) -> Option<Groups> {
     let new = fields.list("groups", notes);
     let old = match fields.any("replicas") {
         Some(Value::Array(items)) => Some(items.as_slice()),
@@ -51,21 +58,25 @@ pub(super) fn convert(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Grou
         notes.refused(path, "there must be at least one group");
         return Some(Groups::default());
     }
-    Some(all(items, &path, counted, fields, notes))
+    let mut groups = Groups::default();
+    let router = all(items, &path, counted, fields, &mut groups, notes);
+    share(&path, router, given, &mut groups, notes);
+    Some(groups)
 }
 
+/// Reads each of them; all serve at first. Returns the one that is a router.
 fn all(
     items: &[Value],
     path: &str,
     counted: &'static str,
     service: &Fields<'_>,
+    groups: &mut Groups,
     notes: &mut Notes,
-) -> Groups {
+) -> Option<Router> {
     let mut names: Vec<String> = Vec::new();
-    let mut router: Option<String> = None;
-    let mut scaling = None;
+    let mut router: Option<Router> = None;
     let used = match items {
-        [_] => Use::of_version(),
+        [_] => Use::Now,
         _ => Use::Never,
     };
     for (index, item) in items.iter().enumerate() {
@@ -75,44 +86,66 @@ fn all(
         let name = named(&mut group, index, &names, notes);
         names.push(name.clone());
         let (count, scaled) = counts(&mut group, counted, used, notes);
-        scaling = scaled;
-        if has_router(&mut group, count, notes) {
+        groups.scaling = scaled;
+        if let Some(is_sglang) = has_router(&mut group, count, notes) {
             if router.is_some() {
                 notes.refused(group.at("router"), "another group is the router already");
             }
-            router = Some(name);
+            router = Some(Router {
+                name: name.clone(),
+                is_sglang,
+            });
         }
+        let said = Said::of(&name, group.peek("commands"));
+        groups.serving.push((name, said));
         unserved::at_both_levels(service, &group, notes);
         unserved::of_group(&mut group, notes);
         unserved::environment(&mut group, notes);
         group.finish(notes);
     }
-    let routed = router.is_some();
-    let mut behind = Vec::new();
-    let serving = match router {
-        Some(router) => {
-            let message = format!(
-                "requests go to the group {} alone, whose router shares them out among the others; start it as you did",
-                quoted(&router)
-            );
-            notes.adapted(path, message);
-            behind.extend(names.into_iter().filter(|name| *name != router));
-            vec![router]
-        }
-        None => {
-            notes.adapted(
-                path,
-                "the addresses of all groups are targets of one upstream",
-            );
-            names
-        }
+    router
+}
+
+/// A group that sends requests to the others.
+struct Router {
+    name: String,
+    is_sglang: bool,
+}
+
+/// Who gets requests: all, or the router alone, or all but the router, if it is SGLang's and only their addresses are known.
+fn share(
+    path: &str,
+    router: Option<Router>,
+    given: &dyn Fn(&str) -> bool,
+    groups: &mut Groups,
+    notes: &mut Notes,
+) {
+    let Some(Router { name, is_sglang }) = router else {
+        let message = "the addresses of all groups are targets of one upstream";
+        notes.adapted(path, message);
+        return;
     };
-    Groups {
-        serving,
-        behind,
-        scaling,
-        routed,
+    groups.routed = true;
+    let is_router = |group: &(String, Said)| group.0 == name;
+    let others = { groups.serving.iter() }.filter(|group| !is_router(group));
+    groups.split = is_sglang && !given(&name) && others.clone().any(|(group, _)| given(group));
+    if groups.split {
+        let message = format!(
+            "requests are split here, between the groups that prefill and those that decode: the group {} is not needed; to have it do so, give its address instead",
+            quoted(&name)
+        );
+        notes.adapted(path, message);
+        groups.behind.push(name.clone());
+        groups.serving.retain(|group| group.0 != name);
+        return;
     }
+    let message = format!(
+        "requests go to the group {} alone, whose router shares them out among the others; start it as you did",
+        quoted(&name)
+    );
+    notes.adapted(path, message);
+    groups.behind.extend(others.map(|(group, _)| group.clone()));
+    groups.serving.retain(is_router);
 }
 
 fn named(group: &mut Fields<'_>, index: usize, taken: &[String], notes: &mut Notes) -> String {
@@ -162,12 +195,12 @@ fn counts(
     (count, scaling)
 }
 
-fn has_router(group: &mut Fields<'_>, count: Option<Count>, notes: &mut Notes) -> bool {
-    let Some(mut router) = group.table("router", notes) else {
-        return false;
-    };
+/// Whether it is a router, and then whether it is SGLang's.
+fn has_router(group: &mut Fields<'_>, count: Option<Count>, notes: &mut Notes) -> Option<bool> {
+    let mut router = group.table("router", notes)?;
     let path = router.at("type");
-    match router.text("type", notes) {
+    let kind = router.text("type", notes);
+    match kind {
         Some("sglang" | "dynamo") => {
             notes.adapted(path, "it is not launched here: its group's commands do so")
         }
@@ -187,5 +220,5 @@ fn has_router(group: &mut Fields<'_>, count: Option<Count>, notes: &mut Notes) -
             "the group of a router has exactly one replica",
         );
     }
-    true
+    Some(kind == Some("sglang"))
 }

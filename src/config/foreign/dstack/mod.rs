@@ -9,6 +9,7 @@ mod limits;
 mod model;
 mod probes;
 mod quantity;
+mod replicas;
 mod router;
 mod scaling;
 mod service;
@@ -18,14 +19,6 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fields, Notes, quoted};
 use super::{Converted, Dialect, Options, Resource};
-
-/// What the native model reads only in a later version. With a constant switched on, the conversion uses it.
-mod later {
-    /// `scaling` of services.
-    pub(super) const SCALING: bool = true;
-    /// The policy `cache_aware`.
-    pub(super) const CACHE_AWARE: bool = false;
-}
 
 /// Fields that tell a gateway of dstack from a native one, which may begin with the same `type`.
 const OF_GATEWAYS: [&str; 8] = [

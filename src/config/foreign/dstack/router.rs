@@ -3,17 +3,16 @@
 use tollgate_sdk::document::suggest;
 
 use super::super::fields::{Fields, Notes};
-use super::later;
 
 const POLICIES: [&str; 4] = ["cache_aware", "power_of_two", "random", "round_robin"];
 
 /// What a router says.
 #[derive(Default)]
 pub(super) struct Router {
-    /// The policy it asks for, by default `cache_aware`.
-    pub(super) wished: Option<&'static str>,
-    /// The native one, if this version has it.
+    /// The policy, by default `cache_aware`.
     pub(super) policy: Option<&'static str>,
+    /// Whether it splits requests between engines that prefill and engines that decode.
+    pub(super) split: bool,
 }
 
 /// Reads `router` of a gateway or a service.
@@ -42,37 +41,23 @@ pub(super) fn read(mut table: Fields<'_>, notes: &mut Notes) -> Router {
         let help = suggest(given, &POLICIES, "policies");
         notes.refused(&path, format!("unknown policy; {help}"));
     }
-    if let Some(disaggregated) = table.flag("pd_disaggregation", notes) {
+    let split = table.flag("pd_disaggregation", notes);
+    if let Some(split) = split {
         let path = table.at("pd_disaggregation");
-        match disaggregated {
-            true => notes.refused(
-                path,
-                "it does not say which engines prefill: take it out, and give the converted upstream `disaggregation` and its targets a `role`",
-            ),
+        match split {
+            true => notes.adapted(path, "disaggregation = { protocol = \"sglang\" }"),
             false => notes.taken(path, "as it is here"),
         }
     }
     table.finish(notes);
-    Router {
-        wished,
-        policy: wished.and_then(|wished| native(wished, given.is_some(), path, notes)),
-    }
-}
-
-fn native(
-    wished: &'static str,
-    given: bool,
-    path: String,
-    notes: &mut Notes,
-) -> Option<&'static str> {
-    let has = wished != "cache_aware" || later::CACHE_AWARE;
-    match (has, given) {
-        (true, true) => notes.taken(path, format!("policy = \"{wished}\"")),
-        (true, false) => notes.assumed(path, format!("policy = \"{wished}\", dstack's default")),
-        (false, _) => {
-            let message = "\"cache_aware\" comes with a later version; until then policy = \"least_connections\"";
-            notes.warned(path, message);
+    if let Some(policy) = wished {
+        match given {
+            Some(_) => notes.taken(path, format!("policy = \"{policy}\"")),
+            None => notes.assumed(path, format!("policy = \"{policy}\", dstack's default")),
         }
     }
-    has.then_some(wished)
+    Router {
+        policy: wished,
+        split: split == Some(true),
+    }
 }

@@ -1,9 +1,8 @@
-//! `replicas` and `scaling`: how many there are is decided by addresses here, until a version scales by itself.
+//! `replicas` and `scaling` of a service, or of one of its groups.
 
 use serde_json::{Map, Value, json};
 
 use super::super::fields::{Fields, Notes};
-use super::later;
 use super::quantity::{Count, duration, seconds};
 
 const UP: u64 = 300;
@@ -28,21 +27,10 @@ pub(super) fn count(
 /// Whether native `scaling` is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
+    /// A service's.
     Now,
-    Later,
     /// It has no place: native `scaling` is a service's, not a group's.
     Never,
-}
-
-impl Use {
-    /// As this version has it.
-    pub(super) fn of_version() -> Self {
-        if later::SCALING {
-            Self::Now
-        } else {
-            Self::Later
-        }
-    }
 }
 
 /// Native `scaling`, if it is read and there is something to scale. `path` is where the count stands, or would.
@@ -60,13 +48,6 @@ pub(super) fn convert(
             let (sound, body) = read(table, (min, max), used, notes);
             match used {
                 Use::Now => notes.taken(path, format!("scaling = {{ min = {min}, max = {max} }}")),
-                Use::Later => {
-                    let message = format!(
-                        "nothing is scaled by this version, the addresses given are what there is; a later one will read {}",
-                        written(&body)
-                    );
-                    notes.warned(path, message);
-                }
                 Use::Never => {
                     let message = "a service is scaled as a whole here, not each of its groups: the addresses given are what there is";
                     notes.warned(path, message);
@@ -100,23 +81,6 @@ pub(super) fn convert(
     }
 }
 
-/// As it will be in a file, in the order people think of it.
-fn written(body: &Map<String, Value>) -> String {
-    let names = [
-        "min",
-        "max",
-        "metric",
-        "target",
-        "window",
-        "up_delay",
-        "down_delay",
-    ];
-    let fields: Vec<String> = { names.iter() }
-        .filter_map(|name| Some(format!("{name} = {}", body.get(*name)?)))
-        .collect();
-    format!("scaling = {{ {} }}", fields.join(", "))
-}
-
 /// The fields, and whether they are sound.
 fn read(
     mut table: Fields<'_>,
@@ -126,7 +90,6 @@ fn read(
 ) -> (bool, Map<String, Value>) {
     let taken = |notes: &mut Notes, path: String, message: String| match used {
         Use::Now => notes.taken(path, message),
-        Use::Later => notes.warned(path, format!("{message}, from a later version on")),
         Use::Never => notes.warned(path, "a group is not scaled by itself"),
     };
     let mut body = Map::new();

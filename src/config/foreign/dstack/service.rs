@@ -1,11 +1,14 @@
 //! A service of dstack: a native service, and an upstream that holds its replicas.
 
 use super::super::fields::{Fields, Notes, found, quoted};
+use super::super::roles::{self, Placed};
 use super::super::{Options, name};
 use super::groups::Groups;
 use super::model::Model;
 use super::scaling::Use;
-use super::{Gateway, Part, groups, limits, model, probes, put_labels, router, scaling, unserved};
+use super::{Gateway, Part, groups, limits, model, probes, put_labels};
+use super::{replicas, router, scaling, unserved};
+use crate::model::Scheme;
 use serde_json::{Map, Value, json};
 
 /// A service and its upstream as they grow.
@@ -34,13 +37,17 @@ pub(super) fn convert(
     if !limits.is_empty() {
         pair.service.insert("rate_limits".into(), limits.into());
     }
-    let groups = groups::convert(&mut fields, notes);
+    let given = |group: &str| {
+        let name = format!("{}/{group}", pair.name);
+        options.targets.iter().any(|(known, _)| *known == name)
+    };
+    let groups = groups::convert(&mut fields, &given, notes);
     let scaling = match &groups {
         Some(groups) => {
             fields.any("scaling");
             groups.scaling.clone()
         }
-        None => replicas(&mut fields, notes),
+        None => counted(&mut fields, notes),
     };
     if let Some(scaling) = scaling {
         pair.service.insert("scaling".into(), scaling.into());
@@ -50,14 +57,27 @@ pub(super) fn convert(
     if let Some(health) = health {
         pair.upstream.insert("health".into(), health);
     }
-    policy(&mut fields, offer, groups.as_ref(), &mut pair, notes);
+    let routed = policy(&mut fields, offer, groups.as_ref(), &mut pair, notes);
+    let split = routed || groups.as_ref().is_some_and(|groups| groups.split);
+    if split {
+        apart(&fields, &mut pair, notes);
+    }
     unserved::convert(&mut fields, &mut labels, notes);
     let message = "dstack gives an engine 300s: timeouts = { first_byte = \"5m\", idle = \"5m\" }; it sends the Host it was asked for, Tollgate the replica's, and the other as X-Forwarded-Host";
     notes.assumed(fields.path(), message);
     pair.service
         .insert("timeouts".into(), json!({"first_byte": "5m", "idle": "5m"}));
-    let targets = targets(&fields, &pair.name, port, groups.as_ref(), options, notes);
-    pair.upstream.insert("targets".into(), json!(targets));
+    let targets = replicas::targets(
+        &fields,
+        &pair.name,
+        port,
+        groups.as_ref(),
+        split,
+        options,
+        notes,
+    );
+    let entries = replicas::values(&targets, "");
+    pair.upstream.insert("targets".into(), entries);
     put_labels(&mut pair.service, labels);
     fields.finish(notes);
     finish(pair, model, &targets, part);
@@ -304,7 +324,7 @@ fn kind(
 }
 
 /// Its native `scaling`, if that is read.
-fn replicas(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Map<String, Value>> {
+fn counted(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Map<String, Value>> {
     let path = fields.at("replicas");
     let count = scaling::count(fields, "replicas", notes);
     if count.is_none() && fields.has("replicas") {
@@ -312,20 +332,36 @@ fn replicas(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Map<String, Va
         fields.any("scaling");
         return None;
     }
-    scaling::convert(fields, count, &path, Use::of_version(), notes)
+    scaling::convert(fields, count, &path, Use::Now, notes)
 }
 
-/// The policy of its own router, else that of its gateway's.
+/// Its requests are split between those that prefill and those that decode.
+fn apart(fields: &Fields<'_>, pair: &mut Pair, notes: &mut Notes) {
+    let value = roles::value(&replicas::sglang());
+    pair.upstream.insert("disaggregation".into(), value);
+    if !fields.has("model") {
+        let message = "missing: only requests for a model are split between prefill and decode";
+        notes.refused(fields.at("model"), message);
+    }
+    if pair.service.contains_key("scaling") {
+        let message = "it counts all replicas together: which of them are to prefill is for whoever starts them";
+        notes.warned(fields.at("scaling"), message);
+    }
+}
+
+/// The policy of its own router, else that of its gateway's. Returns whether its router splits requests.
 fn policy(
     fields: &mut Fields<'_>,
     gateway: Option<&Gateway>,
     groups: Option<&Groups>,
     pair: &mut Pair,
     notes: &mut Notes,
-) {
+) -> bool {
+    let mut split = false;
     let policy = match fields.table("router", notes) {
         Some(table) => {
-            let policy = router::read(table, notes).policy;
+            let router::Router { policy, split: own } = router::read(table, notes);
+            split = own;
             if groups.is_some_and(|groups| groups.routed) {
                 notes.refused(fields.at("router"), "a group is the router already");
             }
@@ -348,67 +384,17 @@ fn policy(
         }
         None => {}
     }
-}
-
-/// Where its replicas are: dstack knows since it starts them, here it must be said.
-fn targets(
-    fields: &Fields<'_>,
-    service: &str,
-    port: Option<u16>,
-    groups: Option<&Groups>,
-    options: &Options,
-    notes: &mut Notes,
-) -> Vec<String> {
-    let mut names = vec![service.to_owned()];
-    names.extend({ groups.iter() }.flat_map(|groups| {
-        groups
-            .serving
-            .iter()
-            .map(|group| format!("{service}/{group}"))
-    }));
-    let mut targets = Vec::new();
-    for (path, url) in options.targets_of(&names) {
-        match url {
-            Ok(url) => {
-                notes.taken(path, "among the targets");
-                targets.push(url);
-            }
-            Err(message) => notes.refused(path, message),
-        }
-    }
-    let behind: Vec<String> = { groups.iter() }
-        .flat_map(|groups| {
-            groups
-                .behind
-                .iter()
-                .map(|group| format!("{service}/{group}"))
-        })
-        .collect();
-    for (path, _) in options.targets_of(&behind) {
-        notes.warned(path, "left out: requests reach it by its service's router");
-    }
-    if targets.is_empty() {
-        let url = format!("http://127.0.0.1:{}", port.unwrap_or(8000));
-        let message = format!(
-            "dstack starts the replicas and knows their addresses: targets = [{}]; give them with --target {service}=URL",
-            quoted(&url)
-        );
-        notes.assumed(fields.path(), message);
-        targets.push(url);
-    }
-    targets
+    split
 }
 
 /// A model below another path than `/v1` is a second service: at its own host paths stay as they are.
-fn finish(mut pair: Pair, model: Option<Model>, targets: &[String], part: &mut Part) {
+fn finish(mut pair: Pair, model: Option<Model>, targets: &[Placed], part: &mut Part) {
     pair.service.insert("upstream".into(), json!(pair.name));
     if let Some(prefix) = model.and_then(|model| model.prefix) {
         let second = name::with_suffix(&pair.name, "model");
         let (mut service, mut upstream) = (pair.service.clone(), pair.upstream.clone());
-        let below: Vec<String> = { targets.iter() }
-            .map(|url| format!("{url}{prefix}"))
-            .collect();
-        if targets.iter().any(|url| url.starts_with("unix:")) {
+        let below = replicas::values(targets, &prefix);
+        if { targets.iter() }.any(|placed| placed.url.scheme == Scheme::Unix) {
             part.notes.refused(
                 "--target",
                 "a unix socket has no path of its own for the model's prefix",
@@ -419,7 +405,7 @@ fn finish(mut pair: Pair, model: Option<Model>, targets: &[String], part: &mut P
         service.remove("path_prefix");
         service.remove("strip_prefix");
         upstream.insert("name".into(), json!(second));
-        upstream.insert("targets".into(), json!(below));
+        upstream.insert("targets".into(), below);
         pair.service.remove("models");
         part.add("upstream", upstream);
         part.add("service", service);

@@ -8,7 +8,8 @@ use tollgate_sdk::document::suggest;
 
 use super::super::Options;
 use super::super::fields::{Notes, quoted};
-use super::arguments;
+use super::{arguments, disaggregated};
+use crate::model::Disaggregation;
 
 /// How requests are split between routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(super) struct Flags {
     pub(super) policy: Option<RoutePolicy>,
     /// The policy of the internal pool.
     pub(super) local_policy: Option<&'static str>,
+    /// How it splits requests.
+    pub(super) split: Option<Disaggregation>,
     /// The URLs of its engines.
     pub(super) endpoints: Vec<String>,
     /// Further tries within it.
@@ -54,7 +57,6 @@ const SET_ASIDE: [(&str, &[&str]); 9] = [
             "scheduler-endpoints",
             "enable-full-mode-scheduling",
             "requests-report-duration",
-            "separate-pd-scheduling",
         ],
     ),
     (
@@ -116,14 +118,15 @@ const SET_ASIDE: [(&str, &[&str]); 9] = [
 ];
 
 /// Flags that are converted.
-const USED: [&str; 15] = [
+const USED: [&str; 16] = [
     "host",
     "port",
     "route-policy",
     "scheduling-policy",
     "llm-backend-discovery",
     "llm-backend-endpoints",
-    "pd-disagg-protocol",
+    disaggregated::PROTOCOL,
+    disaggregated::SEPARATE,
     "retry-max-count",
     "fallback-retry-queue-enabled",
     "fallback-retry-queue-size",
@@ -135,10 +138,10 @@ const USED: [&str; 15] = [
 ];
 
 /// The flags as they are after `--extra-args`.
-struct Given(BTreeMap<String, String>);
+pub(super) struct Given(BTreeMap<String, String>);
 
 impl Given {
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
@@ -160,7 +163,7 @@ impl Given {
         }
     }
 
-    fn on(&self, name: &str, notes: &mut Notes) -> Option<bool> {
+    pub(super) fn on(&self, name: &str, notes: &mut Notes) -> Option<bool> {
         match self.get(name)? {
             "true" | "1" | "t" | "T" | "True" | "TRUE" => Some(true),
             "false" | "0" | "f" | "F" | "False" | "FALSE" => Some(false),
@@ -186,13 +189,7 @@ pub(super) fn read(options: &Options, notes: &mut Notes) -> Flags {
     };
     discovery(&given, options, &mut flags, notes);
     flags.local_policy = scheduling(&given, notes);
-    if given
-        .get("pd-disagg-protocol")
-        .is_some_and(|protocol| !protocol.is_empty())
-    {
-        let message = "it does not say which engines prefill: take it out, and give the converted upstream `disaggregation` and its targets a `role`";
-        notes.refused("--pd-disagg-protocol", message);
-    }
+    flags.split = disaggregated::read(&given, notes);
     flags.attempts = attempts(&given, notes);
     flags.queue = queue(&given, notes);
     for (why, names) in SET_ASIDE {

@@ -4,6 +4,7 @@
 //! the flag that lists them. Llumnix checks nothing of a route; here a list that would not do what it says is refused.
 
 mod arguments;
+mod disaggregated;
 mod flags;
 mod pool;
 mod route;

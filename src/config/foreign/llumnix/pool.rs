@@ -1,9 +1,10 @@
 //! The upstreams that routes lead to, each made once, and the names of both.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate_sdk::document::FromText;
 
 use super::super::fields::Notes;
+use super::super::roles::{self, Placed};
 use super::super::{Options, Resource};
 use super::flags::Flags;
 use super::route::Route;
@@ -41,7 +42,7 @@ impl Pools {
             .collect();
         let name = unique(&wished(route), &taken);
         let targets = match &route.url {
-            Some(url) => vec![url.clone()],
+            Some(url) => vec![json!(url)],
             None => local(flags, options, notes),
         };
         let mut body = json!({"name": name, "targets": targets});
@@ -51,6 +52,9 @@ impl Pools {
             }
             if let (true, Some(policy)) = (route.is_local(), flags.local_policy) {
                 body.insert("policy".into(), json!(policy));
+            }
+            if let (true, Some(split)) = (route.is_local(), &flags.split) {
+                body.insert("disaggregation".into(), roles::value(split));
             }
         }
         push(resources, "upstream", body);
@@ -83,25 +87,33 @@ fn wished(route: &Route<'_>) -> String {
     }
 }
 
-/// Where the engines of the internal pool are.
-fn local(flags: &Flags, options: &Options, notes: &mut Notes) -> Vec<String> {
-    let mut targets = Vec::new();
+/// Where the engines of the internal pool are, and what each does if requests are split.
+fn local(flags: &Flags, options: &Options, notes: &mut Notes) -> Vec<Value> {
+    let mut placed = Vec::new();
+    let mut is_broken = false;
     let given = { options.local.iter() }.map(|url| ("--local", url));
     let listed = { flags.endpoints.iter() }.map(|url| ("--llm-backend-endpoints", url));
     let from_options = !options.local.is_empty();
     for (path, url) in given.chain(listed.filter(|_| !from_options)) {
-        match TargetUrl::from_text(url) {
-            Ok(url) => {
-                notes.taken(path, "among the targets of the upstream \"local\"");
-                targets.push(url.to_string());
+        match Placed::from_text(path, url) {
+            Ok(one) => {
+                let among = "among the targets of the upstream \"local\"";
+                notes.taken(path, one.told(among));
+                placed.push(one);
             }
-            // It may hold a credential.
-            Err(invalid) => notes.refused(path, format!("not a target: {}", invalid.message)),
+            Err(message) => {
+                is_broken = true;
+                notes.refused(path, message);
+            }
         }
     }
-    if targets.is_empty() {
+    if placed.is_empty() {
         let message = "the engines of the internal pool are not in the document, and not looked for: give each with --local URL";
         notes.refused("--local", message);
+    } else if !is_broken {
+        let wish = "give --flag pd-disagg-protocol=PROTOCOL";
+        let example = "--local URL,role=prefill and --local URL,role=decode";
+        roles::check(&placed, flags.split.as_ref(), wish, example, notes);
     }
-    targets
+    placed.iter().map(|one| one.value("")).collect()
 }
