@@ -244,6 +244,7 @@ fn service() -> Value {
         ("in_flight", json!({"type": "integer"})),
         ("targets", count()),
         ("serving", count()),
+        ("models", json!({"anyOf": [list(text()), {"type": "null"}]})),
         ("scaling", json!({"anyOf": [scaled(), {"type": "null"}]})),
     ])
 }

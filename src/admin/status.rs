@@ -118,6 +118,7 @@ fn service(service: &ServiceStatus) -> Value {
         "in_flight": service.in_flight,
         "targets": service.targets,
         "serving": service.serving,
+        "models": service.models.as_ref().map(|names| names.iter().map(|name| &**name).collect::<Vec<_>>()),
         "scaling": service.scaled.as_deref().map(scaling::shown),
     })
 }
@@ -152,7 +153,7 @@ fn engine(engine: &EngineStatus) -> Value {
         "kv_usage": told.kv_usage,
         "cache_tokens": told.cache_tokens,
         "prompt_tokens": told.prompt_tokens,
-        "models": told.models,
+        "models": engine.models.iter().map(|name| &**name).collect::<Vec<_>>(),
         "adapters": told.adapters,
         "stale": engine.stale,
     })

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use super::served::Listed;
+
 /// What an engine told when it was last asked. What it did not tell is unknown, never nought.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
@@ -20,8 +22,6 @@ pub struct Told {
     pub block_tokens: Option<u64>,
     /// The adapters that are loaded or waited for.
     pub adapters: Vec<String>,
-    /// The models it serves.
-    pub models: Vec<String>,
     /// Prompt tokens it has computed since it began: going back means that it began anew.
     pub prompt_tokens: Option<f64>,
 }
@@ -32,6 +32,7 @@ pub struct Signals {
     told: ArcSwapOption<(Instant, Told)>,
     cache_tokens: AtomicU64,
     resets: AtomicU32,
+    listed: Listed,
 }
 
 impl Signals {
@@ -61,6 +62,11 @@ impl Signals {
     pub fn cache_tokens(&self) -> Option<u64> {
         let tokens = self.cache_tokens.load(Ordering::Relaxed);
         (tokens > 0).then_some(tokens)
+    }
+
+    /// The models it lists.
+    pub fn listed(&self) -> &Listed {
+        &self.listed
     }
 
     /// The engine has lost what it had cached.

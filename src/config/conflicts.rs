@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tollgate_sdk::document::{FromText, Json, Node, Quoted, Reading, Span, Value};
 
 use super::sections::{Entry, Sections, place};
-use super::{fallbacks, scaled};
+use super::{fallbacks, scaled, served};
 use crate::model::{Admin, HostPattern, Key, KeyHash};
 
 /// Reports conflicts as errors and what can never take effect as warnings.
@@ -16,6 +16,7 @@ pub(super) fn check(sections: &Sections<'_>, r: &mut Reading<'_>) {
     services_of_rules(sections, r);
     fallbacks::check(sections, r);
     scaled::check(sections, r);
+    served::check(sections, r);
     prefixes_of_limits(sections, r);
     // A mistyped name leaves things unreachable that are not meant to be.
     if !r.failed() {

@@ -24,6 +24,7 @@ mod resource;
 mod scaled;
 pub mod schema;
 mod sections;
+mod served;
 mod set;
 #[cfg(test)]
 #[allow(

@@ -57,7 +57,7 @@ impl std::fmt::Debug for Resource {
 }
 
 /// The fields that checks between resources look at.
-const COMPARED: [&str; 17] = [
+const COMPARED: [&str; 18] = [
     "name",
     "gateway",
     "gateways",
@@ -69,6 +69,7 @@ const COMPARED: [&str; 17] = [
     "models",
     "path_prefix",
     "upstream",
+    "engine",
     "services",
     "rules",
     "fallback",

@@ -1,5 +1,6 @@
 //! What is known of engines and their caches, for whoever shows it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_sdk::llm::peek::{PeekError, peek};
@@ -20,17 +21,24 @@ const STALE: Duration = Duration::from_secs(10);
 pub struct EngineStatus {
     /// What it told.
     pub told: Told,
-    /// Whether that is old.
+    /// The models it listed last.
+    pub models: Vec<Arc<str>>,
+    /// Whether what it told is old.
     pub stale: bool,
 }
 
 impl EngineStatus {
     pub(super) fn of(target: &Target, now: Instant) -> Option<EngineStatus> {
         let signals = target.state.signals();
-        let told = signals.told(now, Duration::MAX)?;
+        let told = signals.told(now, Duration::MAX);
+        let models = signals.listed().models();
+        if told.is_none() && models.is_none() {
+            return None;
+        }
         Some(EngineStatus {
+            models: models.map(|models| models.to_vec()).unwrap_or_default(),
             stale: signals.told(now, STALE).is_none(),
-            told,
+            told: told.unwrap_or_default(),
         })
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::conditions::{Condition, Found, GatewayState, LastReload, Phase, serving};
 use super::{Control, EngineStatus, events, issuing};
+use crate::balance::Names;
 use crate::health::BreakerState;
 use crate::model::{Certificate, Moment, Scheme};
 use crate::snapshot::{Gateway, Scaled, Snapshot, Target, Upstream};
@@ -73,6 +74,8 @@ pub struct ServiceStatus {
     pub targets: usize,
     /// Those of them that serve.
     pub serving: usize,
+    /// The models its engines serve, if it has them from these.
+    pub models: Option<Arc<Names>>,
     /// How its scaling stands, if it is scaled.
     pub scaled: Option<Arc<Scaled>>,
 }
@@ -179,6 +182,7 @@ impl Control {
             in_flight: in_flight.get(&*service.name).copied().unwrap_or(0),
             targets: service.upstream.targets.len(),
             serving: serving(&service.upstream, now),
+            models: { service.document.models.is_auto() }.then(|| service.upstream.models()),
             scaled: service
                 .scaling()
                 .and_then(|_| service.state.scaled.load_full()),

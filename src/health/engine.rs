@@ -23,8 +23,8 @@ use crate::balance::Told;
 const EVERY: Duration = Duration::from_secs(1);
 /// One that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The models are asked for with every so manyth reading.
-const MODELS: u32 = 30;
+/// The models are asked for with every so manyth reading, and until they are told.
+const MODELS: u32 = 5;
 /// The largest page that is read.
 const LARGEST: usize = 8 << 20;
 /// How long a connection is kept for the next reading.
@@ -33,13 +33,17 @@ const KEPT: Duration = Duration::from_secs(10);
 /// Reads for as long as it is polled.
 pub(super) async fn keep_reading(watched: Arc<Watched>, connector: Arc<Connector>) {
     sleep(EVERY.mul_f64(rand::random::<f64>() * 0.2)).await;
-    let (mut silent, mut models) = (false, Vec::new());
+    let (mut silent, mut listed) = (false, false);
     for round in (0..MODELS).cycle() {
         let next = Instant::now() + EVERY.mul_f64(0.9 + rand::random::<f64>() * 0.2);
-        if round == 0
-            && let Ok(Ok(page)) = timeout(PATIENCE, read(&watched, &connector, "/v1/models")).await
-        {
-            models = names::models(&page);
+        if round == 0 || !listed {
+            let page = timeout(PATIENCE, read(&watched, &connector, "/v1/models")).await;
+            let models = page.ok().and_then(Result::ok);
+            let models = models.and_then(|page| names::models(&page));
+            listed = models.is_some();
+            if let Some(models) = models {
+                note_models(&watched, &models);
+            }
         }
         let page = timeout(PATIENCE, read(&watched, &connector, "/metrics")).await;
         let page =
@@ -50,7 +54,7 @@ pub(super) async fn keep_reading(watched: Arc<Watched>, connector: Arc<Connector
                     log::info!("{} tells its metrics again", Named(&watched));
                 }
                 silent = false;
-                note(&watched, names::read(watched.engine, &page), &models);
+                note(&watched, names::read(watched.engine, &page));
             }
             Err(error) if !silent => {
                 silent = true;
@@ -63,11 +67,14 @@ pub(super) async fn keep_reading(watched: Arc<Watched>, connector: Arc<Connector
     }
 }
 
-fn note(watched: &Watched, told: Told, models: &[String]) {
-    let told = Told {
-        models: models.to_vec(),
-        ..told
-    };
+fn note_models(watched: &Watched, models: &[String]) {
+    if watched.state.signals().listed().replace(models) {
+        watched.edition.turn();
+        log::info!("{} serves {}", Named(watched), models.join(", "));
+    }
+}
+
+fn note(watched: &Watched, told: Told) {
     let signals = watched.state.signals();
     if signals.tell(told, std::time::Instant::now()) {
         log::info!("the engine of {} began anew", Named(watched));
@@ -94,6 +101,9 @@ async fn read(watched: &Watched, connector: &Connector, path: &str) -> Result<St
     let mut head = RequestHeader::build(Method::GET, path.as_bytes(), None)?;
     head.insert_header(HOST, place.authority.clone())?;
     head.insert_header(USER_AGENT, HeaderValue::from_static("tollgate"))?;
+    for (name, value) in &*watched.headers {
+        head.insert_header(name.clone(), value.clone())?;
+    }
     if session.as_http2().is_some() {
         to_h2(&mut head, place)?;
     }

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::Semaphore;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::check::{Place, Tools};
 use super::engine::keep_reading;
 use super::{TargetHealth, Thresholds, Turn};
-use crate::balance::{Freed, TargetState};
+use crate::balance::{Edition, Freed, TargetState};
 use crate::model::{Engine, Health};
 
 /// A target first asked is asked within this.
@@ -53,10 +54,14 @@ pub struct Watched {
     pub health: Arc<TargetHealth>,
     /// The engine whose metrics are read.
     pub engine: Engine,
+    /// What its engine is asked with: the credential and headers of requests.
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
     /// Where what it tells is noted.
     pub state: Arc<TargetState>,
     /// Who is told when it comes up.
     pub freed: Arc<Freed>,
+    /// Counts the changes of what engines serve.
+    pub edition: Arc<Edition>,
 }
 
 impl Watched {
@@ -65,6 +70,7 @@ impl Watched {
         self.settings == other.settings
             && self.place == other.place
             && self.engine == other.engine
+            && self.headers == other.headers
             && Arc::ptr_eq(&self.health, &other.health)
     }
 }

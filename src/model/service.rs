@@ -11,9 +11,7 @@ use tollgate_sdk::document::{
 use super::disaggregation::check_targets;
 use super::pattern::check_path;
 use super::switch::switched;
-use super::{
-    Auth, AuthBy, ModelPattern, Name, Plugin, Queue, RateLimit, Retry, Scaling, Switch, Target,
-};
+use super::{Auth, AuthBy, Models, Name, Plugin, Queue, RateLimit, Retry, Scaling, Switch, Target};
 
 document! {
     /// What is offered: a model, or any HTTP API.
@@ -32,9 +30,10 @@ document! {
         /// What it speaks.
         #[written = "type"]
         kind: ServiceKind = ServiceKind::Openai,
-        /// Model names it answers to; a trailing `*` matches any rest. Exact names win, then the longest prefix.
+        /// Model names it answers to; a trailing `*` matches any rest. Exact names win, then the longest prefix. "auto": those that its upstream's engines list, adapters too,
+        /// as they change; they come after exact names and before prefixes.
         #[example = ["Qwen/Qwen3-8B"]]
-        models: Vec<ModelPattern> = Vec::new(),
+        models: Models = Models::Listed(Vec::new()),
         /// The model's name sent upstream instead.
         #[example = "provider/model"]
         model: Option<String>,
@@ -100,6 +99,7 @@ impl Service {
             let help = "write the model's name, or take the field out";
             r.error(given.span, &at.field("model"), "may not be empty", help);
         }
+        self.check_auto(node, at, r);
         let tokens = |auth: &Auth| !matches!(auth.by, AuthBy::None | AuthBy::ApiKey);
         if let (Some(true), Some(given)) = (self.auth.as_ref().map(tokens), node.entry("auth")) {
             let message = "a service has no tokens of its own";
@@ -107,6 +107,23 @@ impl Service {
             r.error(given.span, &at.field("auth"), message, help);
         }
         self
+    }
+
+    /// Models of engines need a named upstream, and are sent under their own names.
+    fn check_auto(&self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) {
+        let Some(given) = node.entry("models").filter(|_| self.models.is_auto()) else {
+            return;
+        };
+        if let Pool::Targets(_) = self.pool {
+            let message = "nobody asks the engines of targets that are given in place";
+            let help = "name an `upstream` with these targets and its `engine`, or list the models";
+            r.error(given.span, &at.field("models"), message, help);
+        }
+        if let Some(alias) = node.entry("model") {
+            let message = "there is one name to send, but engines may serve several models";
+            let help = "take it out: each is sent under its own name; or list the models";
+            r.error(alias.span, &at.field("model"), message, help);
+        }
     }
 }
 

@@ -248,11 +248,12 @@ fn list_models(
             None => services.any(|service| service.public),
         }
     };
+    let listing = gateway.listing();
     if rest.is_empty() || rest == "/" {
         if all {
-            return Ok(Some(gateway.models_list.clone()));
+            return Ok(Some(listing.all.clone()));
         }
-        let mine = gateway
+        let mine = listing
             .models
             .iter()
             .filter(|(id, listed)| seen(id, listed));
@@ -262,7 +263,7 @@ fn list_models(
         return Ok(None);
     };
     let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
-    match gateway.models.get(&*id) {
+    match listing.models.get(&*id) {
         Some(listed) if seen(&id, listed) => Ok(Some(listed.entry.clone())),
         _ => Err(Rejection::ModelNotFound(id.into_owned())),
     }

@@ -65,12 +65,27 @@ pub(super) fn read_prompt(x: &mut Exchange) {
         },
     };
     // A body that is no JSON, or ambiguous, was not let through as a prompt.
-    let Some(peek) = &x.peek else {
+    if x.peek.is_none() {
         return;
-    };
-    let named = peek.model.as_ref().map(|model| &model.value);
-    let model = named.or(x.model.as_ref()).map_or("", |model| model);
+    }
+    let model = named(x).unwrap_or_default();
     x.prompt = Some((block, prompt_of(&body, model, block)));
+}
+
+/// The model that the request names.
+fn named(x: &Exchange) -> Option<&str> {
+    let peek = x.peek.as_ref();
+    let named = peek.and_then(|peek| Some(&peek.model.as_ref()?.value));
+    named.or(x.model.as_ref()).map(|model| &**model)
+}
+
+/// The model that a target must list to be asked for it: of a service that has its models from engines, if any of them lists it. Not every engine has every
+/// adapter.
+pub(super) fn listed_model(x: &Exchange) -> Option<&str> {
+    let service = &x.offer.as_ref()?.service;
+    let model = named(x).filter(|_| service.document.models.is_auto())?;
+    let mut targets = service.upstream.targets.iter();
+    targets.any(|target| target.lists(model)).then_some(model)
 }
 
 /// The prompt, as the service's policy asks for it.

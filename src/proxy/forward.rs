@@ -162,7 +162,7 @@ fn address(ip: std::net::IpAddr) -> HeaderValue {
 
 /// An upstream's own credential replaces the client's, which is never sent beside it.
 fn set_credential(headers: &mut HeaderMap, upstream: &Upstream) {
-    for (name, value) in &upstream.headers {
+    for (name, value) in &*upstream.headers {
         if *name == AUTHORIZATION {
             headers.remove(API_KEY);
         }

@@ -131,6 +131,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
     };
     let upstream = &offer.service.upstream;
     let now = now.into_std();
+    let model = affinity::listed_model(x);
     let mut full = false;
     let rounds: [(bool, bool); 3] = [(false, false), (false, true), (true, true)];
     for (again, unchecked) in rounds {
@@ -145,6 +146,7 @@ pub(super) fn try_find(x: &Exchange, key: Option<u64>, now: Instant) -> Found {
             if !reachable
                 || (!again && x.tried.contains(&i))
                 || !disaggregate::takes(x, upstream, i)
+                || model.is_some_and(|model| !target.lists(model))
             {
                 return Usable::No;
             }
@@ -196,6 +198,7 @@ pub(super) fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
     let offer = x.offer.as_ref()?;
     let upstream = &offer.service.upstream;
     let now = Instant::now().into_std();
+    let model = affinity::listed_model(x);
     let standings = |again: bool| {
         upstream
             .targets
@@ -203,7 +206,9 @@ pub(super) fn least_bad_of(x: &Exchange) -> Option<(usize, Guard, Ticket)> {
             .enumerate()
             .filter(move |(i, target)| {
                 let reachable = target.url.is_local() || target.state.resolved();
-                let wanted = reachable && disaggregate::takes(x, upstream, *i);
+                let wanted = reachable
+                    && disaggregate::takes(x, upstream, *i)
+                    && model.is_none_or(|model| target.lists(model));
                 wanted && !target.state.at_limit() && (again || !x.tried.contains(i))
             })
             .map(move |(i, target)| (i, target.health.standing(now)))

@@ -11,10 +11,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use serde_json::json;
 
+use super::automatic::Automatic;
 use super::models::Models;
 use super::registry::Offers;
 use super::router::Rule;
-use super::{Chain, Gateway, ListedModel, Offer, Registry, Router, Service, Split};
+use super::{Chain, Gateway, ListedModel, Listing, Offer, Registry, Router, Service, Split};
 use crate::auth::{Authority, Keys, Outside};
 use crate::model::{self, AuthKind, ModelPattern, PathPattern};
 use crate::telemetry::{GatewayMetrics, Metrics, OfferMetrics};
@@ -76,7 +77,8 @@ pub(super) fn compile(
         None => Arc::new(key_chains(own, known, chains)),
     };
     let offered = Offered::of(own, &name, known, metrics);
-    let (models_list, models) = describe_models(own);
+    let listed = Arc::new(Listing::of(describe_models(own)));
+    let automatic = Automatic::of(&offered.offers, &listed, &registry.edition);
     Gateway {
         routing: document.routing.clone(),
         allowed: document.allowed_ips.clone(),
@@ -90,13 +92,12 @@ pub(super) fn compile(
         chain,
         key_chains,
         publishes: own.services.iter().any(|service| service.public),
-        models_list,
-        models,
+        listed,
         metrics: GatewayMetrics::of(metrics, &name),
         document: document.clone(),
         rules: own.rules.iter().map(|rule| (*rule).clone()).collect(),
         keys: own.keys.iter().map(|key| (*key).clone()).collect(),
-        router: router(own, known, offered, chains),
+        router: router(own, known, offered, automatic, chains),
         name,
     }
 }
@@ -231,7 +232,13 @@ fn key_chains(
     limited.collect()
 }
 
-fn router(own: &Own<'_>, known: Option<&Gateway>, offered: Offered, chains: Chains<'_>) -> Router {
+fn router(
+    own: &Own<'_>,
+    known: Option<&Gateway>,
+    offered: Offered,
+    automatic: Option<Automatic>,
+    chains: Chains<'_>,
+) -> Router {
     let known_rules = known.map_or(&[][..], |known| known.router.rules());
     let known_rules: HashMap<*const model::Rule, &Rule> = known_rules
         .iter()
@@ -243,7 +250,7 @@ fn router(own: &Own<'_>, known: Option<&Gateway>, offered: Offered, chains: Chai
     });
     let prefixes = offered.offers.iter().filter_map(prefix_rule);
     let rules: Vec<Rule> = explicit.chain(prefixes).collect();
-    let models = compile_models(&offered.offers);
+    let models = compile_models(&offered.offers, automatic);
     let by = own.document.routing.by;
     Router::new(rules, models, by, offered.offers, offered.places)
 }
@@ -301,11 +308,11 @@ fn prefix_rule(offer: &Arc<Offer>) -> Option<Rule> {
     Some(Rule::new(Arc::new(rule), None, split, Vec::new(), None))
 }
 
-fn compile_models(offers: &[Arc<Offer>]) -> Models {
+fn compile_models(offers: &[Arc<Offer>], automatic: Option<Automatic>) -> Models {
     let mut places: HashMap<&ModelPattern, usize> = HashMap::new();
     let mut patterns: Vec<(ModelPattern, Vec<(Arc<Offer>, u64)>)> = Vec::new();
     for offer in offers {
-        for pattern in &offer.service.document.models {
+        for pattern in offer.service.document.models.listed() {
             let place = *places.entry(pattern).or_insert(patterns.len());
             match patterns.get_mut(place) {
                 Some((_, sharing)) => sharing.push(weighted(offer)),
@@ -313,29 +320,38 @@ fn compile_models(offers: &[Arc<Offer>]) -> Models {
             }
         }
     }
-    Models::new(patterns)
+    Models::new(patterns, automatic)
 }
 
-/// OpenAI's list of models, and each entry by its id. Prefix patterns name no model and are left out.
-fn describe_models(own: &Own<'_>) -> (Bytes, BTreeMap<Box<str>, ListedModel>) {
-    let mut models: BTreeMap<Box<str>, ListedModel> = BTreeMap::new();
+/// The models that documents list, by id. Prefix patterns name no model and are left out.
+fn describe_models(own: &Own<'_>) -> BTreeMap<Box<str>, ListedModel> {
+    let mut serving: BTreeMap<Box<str>, Vec<Arc<Service>>> = BTreeMap::new();
     for service in &own.services {
-        for pattern in &service.document.models {
+        for pattern in service.document.models.listed() {
             let ModelPattern::Exact(id) = pattern else {
                 continue;
             };
-            let owner = service.document.owner.as_deref().unwrap_or("tollgate");
-            let listed = models.entry(id.as_str().into()).or_insert_with(|| {
-                let entry = json!({"id": id, "object": "model", "created": 0, "owned_by": owner});
-                ListedModel {
-                    entry: entry.to_string().into(),
-                    services: Vec::new(),
-                }
-            });
-            listed.services.push((*service).clone());
+            let services = serving.entry(id.as_str().into()).or_default();
+            services.push((*service).clone());
         }
     }
-    (list_models(models.values()), models)
+    let serving = serving.into_iter();
+    let models =
+        serving.filter_map(|(id, services)| Some((id.clone(), ListedModel::of(&id, services)?)));
+    models.collect()
+}
+
+impl ListedModel {
+    /// As OpenAI's list has it; its owner is the first service's. `None` without services.
+    pub(super) fn of(id: &str, services: Vec<Arc<Service>>) -> Option<ListedModel> {
+        let owner = services.first()?.document.owner.as_deref();
+        let owner = owner.unwrap_or("tollgate");
+        let entry = json!({"id": id, "object": "model", "created": 0, "owned_by": owner});
+        Some(ListedModel {
+            entry: entry.to_string().into(),
+            services,
+        })
+    }
 }
 
 /// The answer to `GET /v1/models` with these.

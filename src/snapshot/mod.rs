@@ -4,6 +4,7 @@
 //! revision (load, addresses) hangs on the targets' states, which the [`Registry`] keeps by identity. What a change does not touch is shared with the
 //! revision before. Compiling does no I/O.
 
+mod automatic;
 mod chain;
 mod compile;
 mod disaggregation;
@@ -21,7 +22,7 @@ mod split;
 mod tests;
 mod upstream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,10 +132,8 @@ pub struct Gateway {
     pub publishes: bool,
     /// Rules and models.
     pub router: Router,
-    /// The answer to `GET /v1/models`.
-    pub models_list: Bytes,
-    /// The answers to `GET /v1/models/{id}`, by id, and who serves them.
-    pub models: std::collections::BTreeMap<Box<str>, ListedModel>,
+    /// The models that documents list.
+    listed: Arc<Listing>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -143,8 +142,17 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-/// A model as it is listed.
+/// Models as they are listed.
 #[derive(Debug)]
+pub struct Listing {
+    /// The answer to `GET /v1/models`.
+    pub all: Bytes,
+    /// The answers to `GET /v1/models/{id}`, by id, and who serves them.
+    pub models: BTreeMap<Box<str>, ListedModel>,
+}
+
+/// A model as it is listed.
+#[derive(Clone, Debug)]
 pub struct ListedModel {
     /// Its entry.
     pub entry: Bytes,
@@ -153,6 +161,12 @@ pub struct ListedModel {
 }
 
 impl Gateway {
+    /// Its models, those that engines serve among them.
+    pub fn listing(&self) -> Arc<Listing> {
+        let automatic = self.router.automatic();
+        automatic.map_or_else(|| self.listed.clone(), |automatic| automatic.listing())
+    }
+
     /// Whether clients must show a certificate.
     pub fn asks_for_certificates(&self) -> bool {
         let required = self.document.client_certificate == model::ClientCertificate::Required;
@@ -258,7 +272,9 @@ pub struct Upstream {
     /// The targets as probes see them, in the same order.
     pub watched: Arc<[Arc<Watched>]>,
     /// Credential and other headers added to requests.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
+    /// What its engines served when that was known last.
+    pub served: Arc<balance::Served>,
     /// Speak HTTP/2.
     pub http2: bool,
     /// Whether targets must have a certificate for their name.
@@ -268,6 +284,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// The models that its engines serve, as far as they ever told.
+    pub fn models(&self) -> Arc<balance::Names> {
+        let signals = self.targets.iter().map(|target| target.state.signals());
+        self.served.by(signals.map(|signals| signals.listed()))
+    }
+
     /// Whether any target is spoken to in HTTP/2.
     pub fn speaks_h2(&self) -> bool {
         self.http2
@@ -275,6 +297,13 @@ impl Upstream {
                 .targets
                 .iter()
                 .any(|t| t.url.scheme == model::Scheme::H2c)
+    }
+}
+
+impl Target {
+    /// Whether its engine listed this model last.
+    pub fn lists(&self, model: &str) -> bool {
+        self.state.signals().listed().has(model)
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a model's name to the services that answer to it: exact, else the longest prefix.
+//! From a model's name to the services that answer to it: exact, else an engine that serves it, else the longest prefix.
 //!
 //! Prefixes stand in order, each with the longest of the others that it begins with. So the longest that a name begins with is found by one binary search and
 //! a few steps, however many there are.
@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::automatic::Automatic;
 use super::{Offer, Split};
 use crate::model::ModelPattern;
 
 #[derive(Debug, Default)]
 pub(super) struct Models {
     exact: HashMap<Box<str>, Split>,
+    pub(super) automatic: Option<Automatic>,
     /// In order.
     prefixes: Vec<Prefix>,
 }
@@ -26,8 +28,14 @@ struct Prefix {
 
 impl Models {
     /// Every model name and prefix with the offers that answer to it.
-    pub(super) fn new(patterns: Vec<(ModelPattern, Vec<(Arc<Offer>, u64)>)>) -> Models {
-        let mut models = Models::default();
+    pub(super) fn new(
+        patterns: Vec<(ModelPattern, Vec<(Arc<Offer>, u64)>)>,
+        automatic: Option<Automatic>,
+    ) -> Models {
+        let mut models = Models {
+            automatic,
+            ..Models::default()
+        };
         for (pattern, offers) in patterns {
             let Some(split) = Split::new(offers) else {
                 continue;
@@ -73,11 +81,23 @@ impl Models {
         None
     }
 
-    /// Who answers to a model's name: exact, else the longest prefix.
-    pub(super) fn find(&self, model: &str) -> Option<&Split> {
+    /// Whose turn it is of those that answer to a model's name.
+    pub(super) fn next_for(
+        &self,
+        model: &str,
+        admits: impl Fn(&Offer) -> bool,
+    ) -> Option<Arc<Offer>> {
         if let Some(split) = self.exact.get(model) {
-            return Some(split);
+            return split.next_for(admits).cloned();
         }
+        let automatic = self.automatic.as_ref();
+        if let Some(offer) = automatic.and_then(|a| a.next_for(model, &admits)) {
+            return Some(offer);
+        }
+        self.by_prefix(model)?.next_for(admits).cloned()
+    }
+
+    fn by_prefix(&self, model: &str) -> Option<&Split> {
         // Whatever the model begins with stands before it, and the last that stands before it begins with all of that, too.
         let after = self.prefixes.partition_point(|p| *p.text <= *model);
         let longest = self.longest(after.checked_sub(1), model)?;
@@ -99,11 +119,12 @@ mod tests {
         Models::new(
             all.map(|text| (pattern(text), vec![(offer(text), 1)]))
                 .collect(),
+            None,
         )
     }
 
     fn found(models: &Models, name: &str) -> String {
-        let offer = models.find(name).and_then(Split::next);
+        let offer = models.next_for(name, |_| true);
         offer.map_or_else(String::new, |offer| offer.service.name.to_string())
     }
 

@@ -8,7 +8,9 @@ use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
 use super::Scaled;
-use crate::balance::{Caches, Demand, Freed, Prompts, Queue, RetryBudget, TargetState, Tree};
+use crate::balance::{
+    Caches, Demand, Edition, Freed, Prompts, Queue, RetryBudget, Served, TargetState, Tree,
+};
 use crate::health::TargetHealth;
 use crate::tls::Files;
 
@@ -47,6 +49,8 @@ pub struct Registry {
     pub offers: Offers,
     /// Certificates and keys.
     pub tls: Arc<Files>,
+    /// Counts the changes of what engines serve.
+    pub edition: Arc<Edition>,
 }
 
 /// What plugins are offered, the same in every revision.
@@ -80,6 +84,7 @@ impl Registry {
         Registry {
             kept: Mutex::default(),
             tls: Arc::default(),
+            edition: Arc::default(),
             offers: Offers {
                 quota: Arc::new(Local::new()),
                 http,
@@ -96,6 +101,7 @@ struct Kept {
     freed: HashMap<Arc<str>, Arc<Freed>>,
     caches: HashMap<Arc<str>, Arc<Caches>>,
     trees: HashMap<Arc<str>, Arc<Tree>>,
+    served: HashMap<Arc<str>, Arc<Served>>,
     services: HashMap<Arc<str>, Arc<ServiceState>>,
 }
 
@@ -124,6 +130,12 @@ impl Registry {
         kept.trees.entry(upstream.clone()).or_default().clone()
     }
 
+    /// What an upstream's engines served last.
+    pub fn served(&self, upstream: &Arc<str>) -> Arc<Served> {
+        let mut kept = self.lock();
+        kept.served.entry(upstream.clone()).or_default().clone()
+    }
+
     /// Who is told when a place at one of an upstream's targets is given back.
     pub fn freed(&self, upstream: &Arc<str>) -> Arc<Freed> {
         let mut kept = self.lock();
@@ -149,6 +161,8 @@ impl Registry {
         kept.caches
             .retain(|_, caches| Arc::strong_count(caches) > 1);
         kept.trees.retain(|_, tree| Arc::strong_count(tree) > 1);
+        kept.served
+            .retain(|_, served| Arc::strong_count(served) > 1);
         kept.services
             .retain(|_, state| Arc::strong_count(state) > 1);
     }

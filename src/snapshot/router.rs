@@ -1,7 +1,7 @@
 //! Rules and models: from a request to the service that answers it.
 //!
 //! Rules are tried in order of precedence: higher priority, then exact path, parameters, longer prefix, more
-//! predicates, order in the file. What no rule takes goes by its model's name: exact, then the longest prefix.
+//! predicates, order in the file. What no rule takes goes by its model's name: exact, then what engines serve, then the longest prefix.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use regex::Regex;
 
+use super::automatic::Automatic;
 use super::models::Models;
 use super::rules::Rules;
 use super::{Chain, Offer, Split};
@@ -244,6 +245,11 @@ impl Router {
         &self.offers
     }
 
+    /// The models that services have from engines, if any has.
+    pub(super) fn automatic(&self) -> Option<&Automatic> {
+        self.models.automatic.as_ref()
+    }
+
     pub(super) fn rules(&self) -> &[Rule] {
         self.rules.all()
     }
@@ -340,11 +346,10 @@ impl Router {
             (_, ModelName::Absent) => return Decision::NoRoute,
             (_, ModelName::Is(name)) => (Cow::Borrowed(name), None),
         };
-        let split = self.models.find(&name);
-        match split.and_then(|split| split.next_for(|offer| head.who.may_use(offer))) {
+        match self.models.next_for(&name, |offer| head.who.may_use(offer)) {
             Some(offer) => Decision::Route(Route {
                 path,
-                ..plain(offer)
+                ..plain(&offer)
             }),
             None => Decision::ModelNotFound,
         }

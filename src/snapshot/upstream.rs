@@ -45,11 +45,17 @@ pub(super) fn compile(
         model::Policy::ConsistentHash(key) => Some(key.clone()),
         _ => None,
     };
+    let headers: Arc<[_]> = headers(upstream).into();
     let watched = targets
         .iter()
         .map(|target| {
             let credentials = credentials.clone();
-            Arc::new(watched(target, &name, upstream, &health, credentials))
+            let asked = Watched {
+                headers: headers.clone(),
+                edition: registry.edition.clone(),
+                ..watched(target, &name, upstream, &health, credentials)
+            };
+            Arc::new(asked)
         })
         .collect();
     Arc::new(Upstream {
@@ -62,7 +68,8 @@ pub(super) fn compile(
         freed: registry.freed(&name),
         disaggregation: upstream.disaggregation.on().map(Disaggregation::of),
         health,
-        headers: headers(upstream),
+        headers,
+        served: registry.served(&name),
         http2: upstream.http2,
         verify: upstream.tls.verify,
         credentials,
@@ -178,5 +185,7 @@ fn watched(
         engine: settings.engine,
         state: target.state.clone(),
         freed: target.state.freed().clone(),
+        headers: Arc::new([]),
+        edition: Arc::default(),
     }
 }

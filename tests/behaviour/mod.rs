@@ -52,6 +52,7 @@ mod resources;
 mod rules;
 mod scaling_decisions;
 mod sdk;
+mod served_models;
 mod status;
 mod streaming;
 mod targets;

@@ -150,8 +150,7 @@ impl CacheAware {
         let usable = weights.iter().filter(|weight| **weight > 0.0).count();
         let mean = weights.iter().sum::<f64>() / usable.max(1) as f64;
         let tokens = self.tokens(ask);
-        let block = self.caches.tokens.tokens(1 << 20) as f64 / f64::from(1 << 20)
-            * f64::from(self.settings.block);
+        let block = self.caches.tokens_of_block(&self.settings);
         let known = targets.iter().zip(&*self.places).zip(weights);
         let known = known.map(|((target, place), weight)| {
             let weight = weight / mean.max(f64::MIN_POSITIVE);

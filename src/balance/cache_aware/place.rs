@@ -88,6 +88,12 @@ impl Caches {
         }
     }
 
+    /// Tokens of one of our blocks of text, as far as that is known.
+    pub(super) fn tokens_of_block(&self, settings: &model::CacheAware) -> f64 {
+        let many = 1_usize << 20;
+        self.tokens.tokens(many) as f64 / many as f64 * f64::from(settings.block)
+    }
+
     /// A number for a request, another than those of late.
     pub(super) fn number(&self) -> u32 {
         self.requests.fetch_add(1, Ordering::Relaxed) % (u32::MAX - 1)
@@ -219,9 +225,7 @@ impl Place {
             _ => f64::from_bits(self.scale.load(Ordering::Relaxed)),
         };
         let tokens = tokens.unwrap_or(UNKNOWN_CACHE) as f64 * learned;
-        let of_block = self.caches.tokens.tokens(1 << 20) as f64 / f64::from(1 << 20)
-            * f64::from(settings.block);
-        let blocks = tokens / of_block.max(0.01);
+        let blocks = tokens / self.caches.tokens_of_block(settings).max(0.01);
         let present = index.capacity(self.number) as f64;
         if (blocks - present).abs() > present * 0.05 {
             index.resize(self.number, blocks.min(1e8) as usize);

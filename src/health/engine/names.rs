@@ -83,7 +83,6 @@ pub(super) fn read(engine: Engine, page: &str) -> Told {
         cache_tokens: told.or(all).or_else(of_blocks).filter(|tokens| *tokens > 0),
         block_tokens: block.filter(|tokens| *tokens > 0),
         adapters: adapters(&scrape),
-        models: Vec::new(),
         prompt_tokens: first(names.prompt_tokens),
     }
 }
@@ -111,15 +110,13 @@ fn adapters(scrape: &Scrape) -> Vec<String> {
     names
 }
 
-/// The names in a list of models.
-pub(super) fn models(page: &str) -> Vec<String> {
-    let list: Value = serde_json::from_str(page).unwrap_or_default();
-    let models = list.get("data").and_then(Value::as_array);
-    let ids = models
-        .into_iter()
-        .flatten()
-        .filter_map(|model| model.get("id")?.as_str());
-    ids.take(1_000).map(str::to_owned).collect()
+/// The names in a list of models; `None` if it is no such list.
+pub(super) fn models(page: &str) -> Option<Vec<String>> {
+    let list: Value = serde_json::from_str(page).ok()?;
+    let models = list.get("data")?.as_array()?.iter();
+    let ids = models.filter_map(|model| model.get("id")?.as_str());
+    let ids = ids.filter(|id| !id.is_empty());
+    Some(ids.take(1_000).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -191,8 +188,9 @@ vllm:prompt_tokens{model_name="m"} 12
         }
         assert_eq!(
             models("{\"data\":[{\"id\":\"a\"},{\"no\":1},{\"id\":2}]}"),
-            ["a"]
+            Some(vec!["a".to_owned()])
         );
-        assert!(models("nonsense").is_empty());
+        assert_eq!(models("{\"data\":[]}"), Some(Vec::new()));
+        assert_eq!((models("nonsense"), models("{}")), (None, None));
     }
 }

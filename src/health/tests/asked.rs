@@ -46,8 +46,10 @@ fn watched(url: &str, probe: Probe) -> Watched {
         address: Arc::new(move || address),
         health,
         engine: Engine::None,
+        headers: Arc::new([]),
         state: Arc::default(),
         freed: Arc::default(),
+        edition: Arc::default(),
     }
 }
 

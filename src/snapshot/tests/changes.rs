@@ -216,7 +216,7 @@ fn told(gateway: &Gateway) -> Vec<String> {
         gateway.open,
         gateway.publishes,
         gateway.chain,
-        gateway.models_list
+        gateway.listing().all
     )];
     let mut keys: Vec<String> = gateway
         .key_chains

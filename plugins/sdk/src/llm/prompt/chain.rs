@@ -4,6 +4,8 @@ use super::Prompt;
 
 /// Bytes hashed in one step.
 const STEP: usize = 32;
+/// Blocks of a prompt that are told apart. What comes after them is counted, but of prompts that are alike so far nobody asks for more.
+pub(super) const MOST: usize = 16_384;
 
 /// Takes bytes and hashes each block that is full.
 pub(super) struct Chain {
@@ -24,7 +26,7 @@ impl Chain {
             hash: 0x2545_F491_4F6C_DD1D,
             block,
             open: Vec::with_capacity(block),
-            hashes: Vec::with_capacity(bytes / block + 1),
+            hashes: Vec::with_capacity((bytes / block + 1).min(MOST)),
             bytes: 0,
         }
     }
@@ -38,6 +40,9 @@ impl Chain {
 
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len();
+        if self.hashes.len() >= MOST {
+            return;
+        }
         if !self.open.is_empty() {
             let missing = self.block - self.open.len();
             let Some((head, rest)) = bytes.split_at_checked(missing) else {
@@ -49,6 +54,8 @@ impl Chain {
             self.open.clear();
             bytes = rest;
         }
+        let left = (MOST - self.hashes.len()).saturating_mul(self.block);
+        let bytes = bytes.get(..left).unwrap_or(bytes);
         let mut blocks = bytes.chunks_exact(self.block);
         for block in &mut blocks {
             self.hash = hash(self.hash, block);

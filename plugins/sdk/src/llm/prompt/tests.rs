@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::chain::MOST;
 use super::*;
 
 const BLOCK: usize = 64;
@@ -140,6 +141,18 @@ fn every_kind_of_request_has_a_prompt() {
     for body in ["", "[]", "null", "x", "{}", r#"{"model":"m"}"#] {
         assert_eq!(of(body), Prompt::default(), "{body}");
     }
+}
+
+#[test]
+fn of_a_prompt_beyond_measure_the_beginning_is_told_apart() {
+    let text = vec![b'x'; 40 * (MOST + 5)];
+    let mut whole = Chain::new(32, text.len());
+    whole.feed(&text);
+    let mut pieces = Chain::new(32, 0);
+    text.chunks(1_000).for_each(|piece| pieces.feed(piece));
+    let whole = whole.finish();
+    assert_eq!((whole.blocks.len(), whole.bytes), (MOST, text.len()));
+    assert_eq!(whole, pieces.finish());
 }
 
 proptest! {
