@@ -152,6 +152,12 @@ impl Watched {
         Poll::Ready(true)
     }
 
+    /// What has come of a request that begins.
+    pub(super) fn take_beginning(&mut self) -> BytesMut {
+        self.alarm.give(self.peeked.len());
+        std::mem::take(&mut self.peeked)
+    }
+
     /// No request is being served any more.
     pub(super) fn rest(&mut self) {
         self.alarm.clear();

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -77,14 +78,16 @@ pub(super) async fn begins(
 pub(super) async fn serve(
     proxy: &Arc<HttpProxy<Proxy>>,
     mut closed: Pin<&mut (impl Future<Output = ()> + Send)>,
-    watched: Box<Watched>,
+    mut watched: Box<Watched>,
     shutdown: &ShutdownWatch,
 ) {
     let alarm = watched.alarm().clone();
+    let mut beginning = watched.take_beginning();
     let mut stream: Stream = watched;
     let mut settings = None;
-    while let Some(reused) = one(proxy, stream, settings, shutdown).await {
+    while let Some(reused) = one(proxy, stream, beginning, settings, shutdown).await {
         (stream, settings) = reused.consume();
+        beginning = BytesMut::new();
         // What Pingora has read of the next request is in its settings, and nobody else sees it.
         if !alarm.nothing_ahead() {
             continue;
@@ -95,6 +98,7 @@ pub(super) async fn serve(
         if !begins(&mut watched, closed.as_mut()).await {
             return;
         }
+        beginning = watched.take_beginning();
         stream = watched;
     }
 }
@@ -103,6 +107,7 @@ pub(super) async fn serve(
 fn one<'s>(
     proxy: &'s Arc<HttpProxy<Proxy>>,
     stream: Stream,
+    beginning: BytesMut,
     settings: Option<HttpPersistentSettings>,
     shutdown: &'s ShutdownWatch,
 ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 's>> {
@@ -110,6 +115,10 @@ fn one<'s>(
     match settings {
         Some(settings) => settings.apply_to_session(&mut session),
         None => session.set_keepalive((!*shutdown.borrow()).then_some(KEPT.as_secs())),
+    }
+    if !beginning.is_empty() {
+        // As what came before its time: as many bytes as there are, where Pingora would take 4 KiB to read into, for as long as the request lives.
+        session.set_pipelined_prefix(beginning);
     }
     proxy.process_new_http(session, shutdown)
 }
