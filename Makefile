@@ -93,4 +93,4 @@ soak: setup ## half an hour of load, faults and changes: memory, files and threa
 	python3 bench/measure/soak.py $(ARGS)
 
 fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
-	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done
+	for target in peek sse config routes requests proxy_header; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done
