@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build install deb test check fmt bench bench-replay bench-upgrade bench-idle storm soak fuzz schema docs
+.PHONY: help setup demo build install deb test check fmt bench bench-replay bench-upgrade bench-idle bench-slow storm soak fuzz schema docs
 
 CARGO ?= cargo
 
@@ -86,6 +86,9 @@ bench-upgrade: setup ## 20 upgrades under load; ARGS="--upgrades 5 --seconds 30"
 bench-idle: setup ## what 10,000 connections cost that wait for a request; ARGS="--connections 2000"
 	python3 bench/measure/idle.py $(ARGS)
 
+bench-slow: setup ## 1,000 slow clients, and what others notice of them; ARGS="--rounds 3"
+	python3 bench/measure/slow.py $(ARGS)
+
 storm: setup ## 500 changes by the admin API under 2,000 requests/s and open streams; ARGS="--profile quick"
 	python3 bench/measure/storm.py $(ARGS)
 
@@ -93,4 +96,4 @@ soak: setup ## half an hour of load, faults and changes: memory, files and threa
 	python3 bench/measure/soak.py $(ARGS)
 
 fuzz: ## the fuzz targets, a minute each (needs nightly and cargo-fuzz)
-	for target in peek sse; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done
+	for target in peek sse config routes requests proxy_header; do $(CARGO) +nightly fuzz run $$target -- -max_total_time=60; done

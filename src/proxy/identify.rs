@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::connection::Watched;
@@ -25,7 +26,12 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snaps
     forget_other_upgrades(session);
     if let Some(alarm) = &x.alarm {
         alarm.begin();
-        alarm.claim(length(session));
+        let http1 = session.as_downstream().as_http1();
+        alarm.claim(
+            http1.and_then(|http1| {
+                length(session.req_header(), http1.get_headers_raw_bytes().len())
+            }),
+        );
         alarm.set_request_read(session.is_body_done());
     }
     let peer = peer_address(session);
@@ -52,19 +58,28 @@ pub(super) fn identify(session: &mut Session, x: &mut Exchange, snapshot: &Snaps
     }
 }
 
-/// How many bytes of an HTTP/1 connection the request takes, if its head tells.
-fn length(session: &Session) -> Option<u64> {
-    let http1 = session.as_downstream().as_http1()?;
-    let headers = &session.req_header().headers;
-    if headers.contains_key(TRANSFER_ENCODING) {
+/// How many bytes of an HTTP/1 connection a request takes, if its head tells, which takes `raw` itself.
+pub(super) fn length(head: &RequestHeader, raw: usize) -> Option<u64> {
+    let headers = &head.headers;
+    if headers.contains_key(TRANSFER_ENCODING) || may_be_rewritten(head.raw_path()) {
         return None;
     }
-    let body = match headers.get(CONTENT_LENGTH) {
+    let body: u64 = match headers.get(CONTENT_LENGTH) {
         Some(length) => length.to_str().ok()?.parse().ok()?,
         None => 0,
     };
-    let head = http1.get_headers_raw_bytes().len() as u64;
-    head.checked_add(body)
+    body.checked_add(raw as u64)
+}
+
+/// Whether Pingora may have put escapes in the place of characters that are not allowed, so that the head is longer than what came.
+fn may_be_rewritten(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'%').skip(1).any(|after| {
+        let digits = after
+            .first_chunk::<2>()
+            .and_then(|two| std::str::from_utf8(two).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        byte.is_some_and(|byte| !byte.is_ascii_graphic() || b"<>\"".contains(&byte))
+    })
 }
 
 /// Only a WebSocket's handshake is an upgrade here. Other offers (`h2c`, which some clients make with every first

@@ -11,6 +11,8 @@ mod authenticate;
 mod body;
 mod chain;
 mod challenge;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod check;
 mod conduct;
 mod connection;
 mod copy;

@@ -1,21 +1,14 @@
 //! No text makes reading panic, and no diagnostic fails to be shown.
 
+use super::repository;
+use document::check_document as survives;
 use proptest::prelude::*;
-use tollgate::config::{self, Format};
+use routes::check_routes;
 
-use super::{no_file, repository};
-
-fn survives(text: &str) {
-    for format in [Format::Toml, Format::Yaml, Format::Json] {
-        match config::parse("garbage", text, format, &|_| None, &no_file) {
-            Ok(loaded) => drop(loaded.warnings.to_string()),
-            Err(diagnostics) => {
-                assert!(diagnostics.errors() > 0);
-                assert!(!diagnostics.to_string().is_empty());
-            }
-        }
-    }
-}
+#[path = "../../fuzz/checks/document.rs"]
+mod document;
+#[path = "../../fuzz/checks/routes.rs"]
+mod routes;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
@@ -57,5 +50,10 @@ proptest! {
             }
         }
         survives(&text);
+    }
+
+    #[test]
+    fn requests_go_where_a_reference_says(bytes in prop::collection::vec(any::<u8>(), 1..600)) {
+        check_routes(&bytes);
     }
 }

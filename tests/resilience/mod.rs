@@ -21,6 +21,7 @@ mod storms_by_the_api;
 mod storms_of_changes;
 mod timeouts;
 mod tls;
+mod unit;
 mod upgrade;
 mod upgrades;
 
