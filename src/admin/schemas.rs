@@ -238,12 +238,19 @@ fn gateway() -> Value {
 }
 
 fn service() -> Value {
+    let role = object(&[
+        ("role", json!({"enum": ["prefill", "decode", "both"]})),
+        ("targets", count()),
+        ("serving", count()),
+        ("in_flight", count()),
+    ]);
     object(&[
         ("name", text()),
         ("upstream", text()),
         ("in_flight", json!({"type": "integer"})),
         ("targets", count()),
         ("serving", count()),
+        ("roles", list(role)),
         ("scaling", json!({"anyOf": [scaled(), {"type": "null"}]})),
     ])
 }

@@ -11,8 +11,8 @@ use tollgate_sdk::document::FromNode;
 use super::scaling;
 use crate::acme::Standing;
 use crate::control::{
-    CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, ServiceStatus,
-    Shown, Status, TargetStatus,
+    CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, RoleStatus,
+    ServiceStatus, Shown, Status, TargetStatus,
 };
 use crate::health::BreakerState;
 use crate::model::Moment;
@@ -118,7 +118,17 @@ fn service(service: &ServiceStatus) -> Value {
         "in_flight": service.in_flight,
         "targets": service.targets,
         "serving": service.serving,
+        "roles": service.roles.iter().map(role).collect::<Vec<_>>(),
         "scaling": service.scaled.as_deref().map(scaling::shown),
+    })
+}
+
+fn role(status: &RoleStatus) -> Value {
+    json!({
+        "role": status.role.value(),
+        "targets": status.targets,
+        "serving": status.serving,
+        "in_flight": status.in_flight,
     })
 }
 

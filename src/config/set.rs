@@ -57,7 +57,7 @@ impl std::fmt::Debug for Resource {
 }
 
 /// The fields that checks between resources look at.
-const COMPARED: [&str; 17] = [
+const COMPARED: [&str; 18] = [
     "name",
     "gateway",
     "gateways",
@@ -75,6 +75,7 @@ const COMPARED: [&str; 17] = [
     "rate_limits",
     "plugins",
     "scaling",
+    "disaggregation",
 ];
 
 impl Resource {
