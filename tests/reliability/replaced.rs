@@ -165,7 +165,7 @@ fn the_wait_is_bounded_and_can_be_taken_back() {
     });
     // Without a word on it targets leave at once.
     replace(&gateway, &[old.url()], "1m");
-    let at_once = json!({"targets": [nobody.clone()], "replace_within": null});
+    let at_once = json!({"targets": [nobody], "replace_within": null});
     let api = gateway.api();
     let done = api.ask("PATCH", "/v1/upstreams/pool", &at_once);
     assert_eq!(done.status, 200, "{}", done.text());
