@@ -159,7 +159,10 @@ pub(super) fn put(
         Err(error) => return reply::refused(&error),
     };
     let fates = &changed.announced.fates;
-    let is_new = fates.iter().any(|fate| fate.action == Action::Create);
+    let is_new = fates.iter().any(|fate| {
+        // Targets that it replaces may have become resources of their own.
+        fate.kind == kind && *fate.name == *name && fate.action == Action::Create
+    });
     let status = if is_new {
         StatusCode::CREATED
     } else {

@@ -238,6 +238,12 @@ fn gateway() -> Value {
 }
 
 fn service() -> Value {
+    let role = object(&[
+        ("role", json!({"enum": ["prefill", "decode", "both"]})),
+        ("targets", count()),
+        ("serving", count()),
+        ("in_flight", count()),
+    ]);
     object(&[
         ("name", text()),
         ("upstream", text()),
@@ -245,6 +251,7 @@ fn service() -> Value {
         ("targets", count()),
         ("serving", count()),
         ("models", json!({"anyOf": [list(text()), {"type": "null"}]})),
+        ("roles", list(role)),
         ("scaling", json!({"anyOf": [scaled(), {"type": "null"}]})),
     ])
 }

@@ -11,8 +11,8 @@ use tollgate_sdk::document::FromNode;
 use super::scaling;
 use crate::acme::Standing;
 use crate::control::{
-    CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, ServiceStatus,
-    Shown, Status, TargetStatus,
+    CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, RoleStatus,
+    ServiceStatus, Shown, Status, TargetStatus,
 };
 use crate::health::BreakerState;
 use crate::model::Moment;
@@ -119,7 +119,17 @@ fn service(service: &ServiceStatus) -> Value {
         "targets": service.targets,
         "serving": service.serving,
         "models": service.models.as_ref().map(|names| names.iter().map(|name| &**name).collect::<Vec<_>>()),
+        "roles": service.roles.iter().map(role).collect::<Vec<_>>(),
         "scaling": service.scaled.as_deref().map(scaling::shown),
+    })
+}
+
+fn role(status: &RoleStatus) -> Value {
+    json!({
+        "role": status.role.value(),
+        "targets": status.targets,
+        "serving": status.serving,
+        "in_flight": status.in_flight,
     })
 }
 

@@ -16,7 +16,7 @@ use super::resource::{self, Identity, Mistake};
 use super::sections::Sections;
 use super::set::{Owner, Resource, Set};
 use super::{certificates, references, trees};
-use crate::model::Name;
+use crate::model::{Name, Upstream};
 use crate::tls::ReadPem;
 
 /// Somebody who refers to a resource.
@@ -193,6 +193,22 @@ impl<'b> Candidate<'b> {
         let joined = joined.map(|target| (ResourceKind::Target, target.name.clone()));
         self.gone.extend(joined);
         self.gone.insert((kind, name.into()));
+    }
+
+    /// Upstreams that are there and become others: as they are, and as they are to be.
+    pub fn other_upstreams(&self) -> Vec<(&'b Upstream, Arc<Upstream>)> {
+        let put = { self.put.iter() }.filter(|(_, put)| !put.unchanged);
+        let put = put.filter(|((kind, _), _)| *kind == ResourceKind::Upstream);
+        let pair = |((kind, name), _): (&Key, &Put)| {
+            let (before, after) = (self.before.get(*kind, name)?, self.set.get(*kind, name)?);
+            match (&before.model, &after.model) {
+                (Model::Upstream(before), Model::Upstream(after)) => {
+                    Some((&**before, after.clone()))
+                }
+                _ => None,
+            }
+        };
+        put.filter_map(pair).collect()
     }
 
     /// Whether it would be what is there.

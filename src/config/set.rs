@@ -76,6 +76,7 @@ const COMPARED: [&str; 18] = [
     "rate_limits",
     "plugins",
     "scaling",
+    "disaggregation",
 ];
 
 impl Resource {

@@ -29,7 +29,8 @@ impl Control {
             self.keep_budgets(),
             self.keep_tending(),
             self.keep_looking(),
-            self.keep_watching()
+            self.keep_watching(),
+            self.keep_replacing()
         );
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tollgate_sdk::document::{Json, Node};
 use tollgate_sdk::secret::Secret;
 
-use super::{Control, keys};
+use super::{Control, keys, replacing};
 use crate::config::{
     Candidate, Fate, Kept, Mistake, OfFile, Owner, Refused, ResourceKind, Set, Target, Use, patched,
 };
@@ -84,6 +84,8 @@ pub enum Source {
     Rotation,
     /// A service that is scaled.
     Scaling,
+    /// Targets that others have taken the place of.
+    Replacing,
 }
 
 impl Source {
@@ -93,6 +95,7 @@ impl Source {
             Self::Api => "api",
             Self::Rotation => "rotation",
             Self::Scaling => "scaling",
+            Self::Replacing => "replacing",
         }
     }
 }
@@ -201,17 +204,16 @@ impl Control {
         self.make(edits, beside, expected, Source::Api).await
     }
 
-    /// Targets of a service that is scaled join and leave.
+    /// Targets join and leave by themselves, for this reason.
     ///
     /// # Errors
     /// [`ChangeError`]; then nothing has changed.
     pub async fn change_targets(
         self: &Arc<Self>,
         edits: Vec<Edit>,
+        source: Source,
     ) -> Result<Changed, ChangeError> {
-        let beside = Vec::new();
-        self.make(edits, beside, Expected::Any, Source::Scaling)
-            .await
+        self.make(edits, Vec::new(), Expected::Any, source).await
     }
 
     async fn make(
@@ -331,6 +333,9 @@ impl<'p> Asked<'p> {
         let mut asked = Self::begin(present);
         expect(present, &edits, expected)?;
         for edit in edits {
+            asked.add(edit)?;
+        }
+        for edit in replacing::edits(&asked.candidate, present) {
             asked.add(edit)?;
         }
         asked.candidate.check().map_err(refusal)?;

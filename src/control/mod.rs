@@ -15,6 +15,7 @@ mod keys;
 mod observe;
 mod probes;
 mod reload;
+mod replacing;
 mod resolve;
 mod status;
 
@@ -50,7 +51,7 @@ pub use conditions::{Condition, ConditionKind, GatewayState, LastReload};
 pub use handover::{Asked, Counted, UpgradeError, Upgraded, inherit};
 pub use keys::Issued;
 pub use reload::{ReloadError, Reloaded};
-pub use status::{GatewayStatus, QueueStatus, ServiceStatus, Status, TargetStatus};
+pub use status::{GatewayStatus, QueueStatus, RoleStatus, ServiceStatus, Status, TargetStatus};
 
 /// Holds the configuration in force and everything that outlives it.
 pub struct Control {

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{CertificateStatus, Control, Shown, engines};
+use tollgate_sdk::document::FromNode;
+
+use super::{CertificateStatus, Control, Shown, engines, status};
 use crate::auth::Authority;
 use crate::health::BreakerState;
 use crate::snapshot::{Service, Snapshot, Target};
@@ -38,6 +40,7 @@ impl Control {
         keys(&snapshot, metrics, &mut page);
         queues(&snapshot, metrics, &mut page);
         replicas(&snapshot, metrics, &mut page);
+        roles(&snapshot, metrics, &mut page);
         self.certificate_ends(&mut page);
         engines::observe(&snapshot, &metrics.engines, &mut page);
         page.finish()
@@ -113,6 +116,19 @@ fn replicas(snapshot: &Snapshot, metrics: &Metrics, page: &mut Page) {
         ];
         for (state, count) in states {
             replicas.add(&[name, state], f64::from(count));
+        }
+    }
+}
+
+/// What targets of each role have to do, of upstreams that split requests.
+fn roles(snapshot: &Snapshot, metrics: &Metrics, page: &mut Page) {
+    let now = Instant::now();
+    let mut gauges = page.gauges(&metrics.role_in_flight);
+    for upstream in &snapshot.upstreams {
+        for role in status::roles(upstream, now) {
+            let word = role.role.value();
+            let labels = [&*upstream.name, word.as_str().unwrap_or_default()];
+            gauges.add(&labels, role.in_flight as f64);
         }
     }
 }

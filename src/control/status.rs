@@ -12,7 +12,7 @@ use super::conditions::{Condition, Found, GatewayState, LastReload, Phase, servi
 use super::{Control, EngineStatus, events, issuing};
 use crate::balance::Names;
 use crate::health::BreakerState;
-use crate::model::{Certificate, Moment, Scheme};
+use crate::model::{Certificate, Moment, Role, Scheme};
 use crate::snapshot::{Gateway, Scaled, Snapshot, Target, Upstream};
 use crate::store::Health;
 
@@ -76,8 +76,23 @@ pub struct ServiceStatus {
     pub serving: usize,
     /// The models its engines serve, if it has them from these.
     pub models: Option<Arc<Names>>,
+    /// What targets of each role have to do, where requests are split.
+    pub roles: Vec<RoleStatus>,
     /// How its scaling stands, if it is scaled.
     pub scaled: Option<Arc<Scaled>>,
+}
+
+/// The targets of one role.
+#[derive(Clone, Debug)]
+pub struct RoleStatus {
+    /// The role.
+    pub role: Role,
+    /// How many there are.
+    pub targets: usize,
+    /// Those of them that serve.
+    pub serving: usize,
+    /// Requests at them.
+    pub in_flight: usize,
 }
 
 /// A target.
@@ -183,6 +198,7 @@ impl Control {
             targets: service.upstream.targets.len(),
             serving: serving(&service.upstream, now),
             models: { service.document.models.is_auto() }.then(|| service.upstream.models()),
+            roles: roles(&service.upstream, now),
             scaled: service
                 .scaling()
                 .and_then(|_| service.state.scaled.load_full()),
@@ -226,6 +242,28 @@ impl Control {
             }
         }
     }
+}
+
+/// The targets of an upstream that splits requests, role by role.
+pub(super) fn roles(upstream: &Upstream, now: Instant) -> Vec<RoleStatus> {
+    if upstream.disaggregation.is_none() {
+        return Vec::new();
+    }
+    let of = |role: Role| {
+        let own = upstream.targets.iter().filter(|target| target.role == role);
+        let own: Vec<&Target> = own.collect();
+        let serves = |target: &&&Target| target.health.standing(now).share().is_some();
+        RoleStatus {
+            role,
+            targets: own.len(),
+            serving: own.iter().filter(serves).count(),
+            in_flight: own.iter().map(|target| target.state.in_flight()).sum(),
+        }
+    };
+    let all = [Role::Prefill, Role::Decode, Role::Both].map(of);
+    { all.into_iter() }
+        .filter(|status| status.targets > 0)
+        .collect()
 }
 
 fn shown(upstream: &Arc<Upstream>, now: Instant) -> impl Iterator<Item = TargetStatus> {

@@ -6,7 +6,7 @@ use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 
 use super::health::refuse_zero;
-use super::{Actuator, Switch};
+use super::{Actuator, Role, Switch};
 
 /// The longest window: what is remembered of a service is one slot for each of its seconds.
 const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
@@ -20,6 +20,8 @@ document! {
         /// The most replicas.
         #[range(1..=10000)]
         max: u32 = 8,
+        /// Which of the targets are counted and are started, where the upstream has `disaggregation`; "both" are all.
+        role: Role = Role::Both,
         /// What is measured.
         metric: ScalingMetric = ScalingMetric::InFlight,
         /// How much of that one replica is to have; of "ttft" and "itl", how many seconds they are to take.
@@ -78,6 +80,11 @@ impl Hold {
 }
 
 impl Scaling {
+    /// Whether targets of this role are its replicas.
+    pub fn concerns(&self, role: Role) -> bool {
+        self.role == Role::Both || self.role == role
+    }
+
     /// Whether what is measured is divided among the replicas. The other metrics, times, tell how far too few or too many there are.
     pub fn is_shared(&self) -> bool {
         !matches!(self.metric, ScalingMetric::Ttft | ScalingMetric::Itl)

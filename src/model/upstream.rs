@@ -1,6 +1,7 @@
 //! Upstreams: pools of interchangeable targets.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use tollgate_sdk::document;
@@ -8,7 +9,8 @@ use tollgate_sdk::document::{At, Node, Reading};
 use tollgate_sdk::secret::Secret;
 
 use super::disaggregation::{check_pair, check_targets};
-use super::{Breaker, Disaggregation, FilePath, Health, Name, Policy, Switch, Target};
+use super::health::refuse_zero;
+use super::{Breaker, Disaggregation, FilePath, Health, Name, Policy, Probe, Switch, Target};
 
 document! {
     /// A pool of interchangeable targets.
@@ -44,6 +46,10 @@ document! {
         #[example = 64]
         #[range(1..=1000000)]
         max_in_flight: Option<u32>,
+        /// How long targets that a change by the admin API takes off the list go on at most, while those that it brings do not answer yet; without it they leave at
+        /// once.
+        #[example = "5m"]
+        replace_within: Option<Duration>,
         /// How requests are split between targets that prefill and targets that decode; "off" splits none.
         disaggregation: Switch<Disaggregation> = Switch::Off,
     }
@@ -66,6 +72,7 @@ impl Upstream {
             health: Health::default(),
             breaker: Switch::On(Breaker::default()),
             max_in_flight: None,
+            replace_within: None,
             disaggregation: Switch::Off,
         }
     }
@@ -77,6 +84,14 @@ impl Upstream {
 
     /// What concerns several fields.
     fn check(self, node: &Node, at: &At<'_>, r: &mut Reading<'_>) -> Self {
+        if let (Some(limit), Some(given)) = (self.replace_within, node.entry("replace_within")) {
+            refuse_zero([("replace_within", limit)], node, at, r);
+            if self.health.probe == Probe::Off {
+                let message = "nobody asks targets whether they answer, as `health` is \"off\"";
+                let help = "take it out, or let targets be asked";
+                r.error(given.span, &at.field("replace_within"), message, help);
+            }
+        }
         if let Some(given) = node.entry("targets") {
             let settings = self.disaggregation.on();
             check_targets(&self.targets, settings, given, &at.field("targets"), r);

@@ -228,7 +228,7 @@ impl Tending {
             }
         }
         let memory = self.memory.get_or_insert_with(|| {
-            let found = u32::try_from(service.upstream.targets.len()).unwrap_or(u32::MAX);
+            let found = u32::try_from(service.replicas().count()).unwrap_or(u32::MAX);
             Memory::beginning(found.min(scaling.max), "so many were found")
         });
         let from = memory.desired();
@@ -275,7 +275,11 @@ impl Tending {
     fn fixed(&self) -> u32 {
         let set = self.control.resources();
         let pool = set.pool(self.service.document.pool_name().as_str());
-        let fixed = pool.map_or(0, |pool| targets_of(&pool.model).len());
+        let scaling = self.service.scaling();
+        let counts = |target: &&model::Target| scaling.is_none_or(|s| s.concerns(target.role));
+        let fixed = pool.map_or(0, |pool| {
+            targets_of(&pool.model).iter().filter(counts).count()
+        });
         u32::try_from(fixed).unwrap_or(u32::MAX)
     }
 }

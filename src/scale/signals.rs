@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::Measured;
-use crate::model::{Scaling, ScalingMetric};
+use crate::model::{Role, Scaling, ScalingMetric};
 use crate::snapshot::{Offer, Service};
 
 /// What has been counted of a service, requests since it is scaled, and what its gauges say.
@@ -22,7 +22,7 @@ pub struct Reading {
     pub first_token: (f64, u64),
     /// Seconds between tokens, and how many there were.
     pub inter_token: (f64, u64),
-    /// Requests being served or waiting.
+    /// Requests being served or waiting; where one role is scaled, those that targets of it have.
     pub in_flight: u64,
     /// Those of them that wait.
     pub waiting: u64,
@@ -51,6 +51,19 @@ impl Reading {
             reading.inter_token.1 += between.1;
             // The same gauge for every gateway.
             reading.in_flight = u64::try_from(handles.in_flight.get()).unwrap_or(0);
+        }
+        let role = service.scaling().map_or(Role::Both, |scaling| scaling.role);
+        if role != Role::Both {
+            // Whoever waits is to be prefilled first.
+            let waiting = if role == Role::Prefill {
+                reading.waiting
+            } else {
+                0
+            };
+            let held = service
+                .replicas()
+                .map(|target| target.state.in_flight() as u64);
+            reading.in_flight = waiting + held.sum::<u64>();
         }
         reading
     }

@@ -242,6 +242,13 @@ impl Service {
         self.document.scaling.on()
     }
 
+    /// The targets that scaling counts: those of its role.
+    pub fn replicas(&self) -> impl Iterator<Item = &Target> {
+        let scaling = self.scaling();
+        let counts = move |target: &&Target| scaling.is_none_or(|s| s.concerns(target.role));
+        self.upstream.targets.iter().filter(counts)
+    }
+
     /// Whether bodies are requests for tokens, to be metered.
     pub fn meters(&self) -> bool {
         self.kind == model::ServiceKind::Openai

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub target_up: IntGaugeVec,
     /// Requests at a target now.
     pub target_in_flight: IntGaugeVec,
+    /// Requests at the targets of one role.
+    pub role_in_flight: IntGaugeVec,
     /// Number of the configuration in force.
     pub config_revision: IntGauge,
     /// Attempts to bring a configuration into force, by `result` (`ok`, `refused`).
@@ -311,6 +313,14 @@ impl Metrics {
                     "tollgate_target_in_flight",
                     "Requests at the target",
                     &["upstream", "target"],
+                ),
+            ),
+            role_in_flight: add(
+                r,
+                gauges(
+                    "tollgate_role_in_flight",
+                    "Requests at the targets of one role, of upstreams that split requests",
+                    &["upstream", "role"],
                 ),
             ),
             config_revision: add(

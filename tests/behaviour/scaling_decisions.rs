@@ -9,6 +9,7 @@ use tollgate::scale::signals::{Reading, Signals};
 
 fn settings() -> Scaling {
     Scaling {
+        role: tollgate::model::Role::Both,
         min: 0,
         max: 20,
         metric: ScalingMetric::InFlight,

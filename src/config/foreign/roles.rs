@@ -1,7 +1,7 @@
 //! Engines that share requests: what each does is in no document of another system, so it is said beside the address:
 //! `URL,role=prefill,bootstrap_port=8998`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tollgate_sdk::document::{FromNode, FromText};
 
 use super::fields::{Notes, quoted};
@@ -53,14 +53,14 @@ impl Placed {
         if self.role.is_none() && self.bootstrap_port.is_none() {
             return json!(url);
         }
-        let mut table = json!({"url": url});
+        let mut table = Map::from_iter([("url".to_owned(), json!(url))]);
         if let Some(role) = self.role {
-            table["role"] = role.value();
+            table.insert("role".to_owned(), role.value());
         }
         if let Some(port) = self.bootstrap_port {
-            table["bootstrap_port"] = json!(port);
+            table.insert("bootstrap_port".to_owned(), json!(port));
         }
-        table
+        table.into()
     }
 
     /// What is told of it.
@@ -97,11 +97,11 @@ pub(super) fn settings(protocol: KvProtocol, staged: Option<bool>) -> Disaggrega
 
 /// The same, as `disaggregation` of the upstream.
 pub(super) fn value(settings: &Disaggregation) -> Value {
-    let mut table = json!({"protocol": settings.protocol.value()});
+    let mut table = Map::from_iter([("protocol".to_owned(), settings.protocol.value())]);
     if let Some(staged) = settings.staged {
-        table["staged"] = json!(staged);
+        table.insert("staged".to_owned(), json!(staged));
     }
-    table
+    table.into()
 }
 
 /// Refuses addresses whose roles or ports do not go with how requests are split. `wish` is what turns splitting on, `example` how a role is given.

@@ -198,9 +198,10 @@ impl Exec {
         let joining = targets::Replica {
             id: replica.id.clone(),
             url: replica.url.clone(),
+            bootstrap_port: None,
             process: Some(replica.process.to_text()),
         };
-        let joined = targets::add(order.control, order.pool(), &self.service, &joining).await;
+        let joined = targets::add(order, &joining).await;
         match joined {
             Ok(()) => {
                 let took = (order.now - replica.born).as_secs_f64();

@@ -51,10 +51,10 @@ impl Http {
     }
 
     async fn tell(&self, order: &Order<'_>) -> Result<Option<Vec<Replica>>, String> {
-        let targets =
-            order.service.upstream.targets.iter().map(
-                |target| json!({"url": &*target.label, "in_flight": target.state.in_flight()}),
-            );
+        let targets = order
+            .service
+            .replicas()
+            .map(|target| json!({"url": &*target.label, "in_flight": target.state.in_flight()}));
         let body = json!({
             "service": &*order.service.name,
             "desired": order.desired,
@@ -103,9 +103,18 @@ fn read(body: &[u8]) -> Result<Option<Vec<Replica>>, String> {
             Some(id) => TargetId::from_text(id).map_err(|_| wrong("has an `id` that is none"))?,
             None => TargetId::of(&url),
         };
+        let port = match target.get("bootstrap_port") {
+            None | Some(Value::Null) => None,
+            Some(given) => {
+                let port = given.as_u64().and_then(|port| u16::try_from(port).ok());
+                let port = port.filter(|port| *port > 0);
+                Some(port.ok_or_else(|| wrong("has a `bootstrap_port` that is none"))?)
+            }
+        };
         Ok(Replica {
             id: id.as_str().to_owned(),
             url: url.to_string(),
+            bootstrap_port: port,
             process: None,
         })
     };
@@ -122,9 +131,8 @@ impl Actuator for Http {
         if self.is_due(order) && !order.handed_over {
             let mut done = self.tell(order).await;
             if let Ok(Some(replicas)) = &done {
-                let (control, name) = (order.control, &order.service.name);
                 self.known = u32::try_from(replicas.len()).ok();
-                let replaced = targets::replace(control, order.pool(), name, replicas).await;
+                let replaced = targets::replace(order, replicas).await;
                 done = replaced.map(|()| None);
             }
             let problem = done.err().map(|why| format!("the web service: {why}"));
@@ -172,6 +180,10 @@ mod tests {
             (
                 r#"{"targets":[{"url":"http://a"},{"url":"http://b","id":"/"}]}"#,
                 "targets[1]",
+            ),
+            (
+                r#"{"targets":[{"url":"http://a","bootstrap_port":70000}]}"#,
+                "`bootstrap_port`",
             ),
         ] {
             let wrong = read(answer.as_bytes()).unwrap_err();

@@ -174,6 +174,7 @@ fn endpoints(slices: &Value, port: u16) -> Vec<Replica> {
         let replica = Replica {
             id,
             url: format!("http://{host}:{port}"),
+            bootstrap_port: None,
             process: None,
         };
         // An endpoint may be in two slices for a moment.
@@ -212,8 +213,7 @@ impl Actuator for Kubernetes {
             match self.list().await {
                 Ok(pods) => {
                     self.ready = u32::try_from(pods.len()).unwrap_or(u32::MAX);
-                    let (control, name) = (order.control, &order.service.name);
-                    let replaced = targets::replace(control, order.pool(), name, &pods).await;
+                    let replaced = targets::replace(order, &pods).await;
                     problem = problem.or(replaced.err());
                 }
                 // Pods that served a moment ago are likely to serve still.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::control::Control;
-use crate::model;
+use crate::model::{self, Role};
 use crate::snapshot::{Scaled, Service};
 
 pub(super) use processes::Processes;
@@ -44,9 +44,16 @@ impl Order<'_> {
         self.service.document.pool_name().as_str()
     }
 
-    /// How many targets the service has now.
+    /// How many targets the service has now, of the role that is scaled.
     fn targets(&self) -> u32 {
-        u32::try_from(self.service.upstream.targets.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.service.replicas().count()).unwrap_or(u32::MAX)
+    }
+
+    /// What replicas do.
+    fn role(&self) -> Role {
+        self.service
+            .scaling()
+            .map_or(Role::Both, |scaling| scaling.role)
     }
 }
 

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tollgate_sdk::document::Node;
+use tollgate_sdk::document::{FromNode, Node};
 
 use super::{Order, Standing};
 use crate::config::{Model, Registered, ResourceKind, Set};
-use crate::control::{ChangeError, Control, Edit, What};
-use crate::model::Target;
+use crate::control::{ChangeError, Control, Edit, Source, What};
+use crate::model::{Role, Target};
 
 /// The label with the name of the service for which a target was registered.
 const OWNER: &str = "tollgate.scaling";
@@ -21,6 +21,8 @@ pub(super) const PROCESS: &str = "tollgate.process";
 pub(super) struct Replica {
     pub(super) id: String,
     pub(super) url: String,
+    /// Where its KV is asked for, if that was said.
+    pub(super) bootstrap_port: Option<u16>,
     /// Its process, if that is ours.
     pub(super) process: Option<String>,
 }
@@ -63,27 +65,31 @@ fn edit(pool: &str, id: &str, what: impl FnOnce(String) -> What) -> Edit {
     }
 }
 
-fn join(pool: &str, service: &str, replica: &Replica) -> Edit {
+fn join(order: &Order<'_>, replica: &Replica) -> Edit {
     let mut labels = Map::new();
-    labels.insert(OWNER.into(), service.into());
+    labels.insert(OWNER.into(), (*order.service.name).into());
     if let Some(process) = &replica.process {
         labels.insert(PROCESS.into(), process.as_str().into());
     }
-    let target = json!({"url": replica.url, "labels": Value::from(labels)});
-    edit(pool, &replica.id, |name| What::Put {
+    let mut target = Map::new();
+    target.insert("url".into(), json!(replica.url));
+    target.insert("labels".into(), labels.into());
+    if order.role() != Role::Both {
+        target.insert("role".into(), order.role().value());
+    }
+    if let Some(port) = replica.bootstrap_port {
+        target.insert("bootstrap_port".into(), port.into());
+    }
+    let target = Value::from(target);
+    edit(order.pool(), &replica.id, |name| What::Put {
         name: Some(name),
         node: Node::of(&target),
     })
 }
 
 /// Lets a replica join.
-pub(super) async fn add(
-    control: &Arc<Control>,
-    pool: &str,
-    service: &str,
-    replica: &Replica,
-) -> Result<(), String> {
-    make(control, vec![join(pool, service, replica)]).await
+pub(super) async fn add(order: &Order<'_>, replica: &Replica) -> Result<(), String> {
+    make(order.control, vec![join(order, replica)]).await
 }
 
 /// Lets targets leave: what is open at them goes on. It is no mistake that one has left.
@@ -102,33 +108,32 @@ pub(in crate::scale) async fn remove(
 }
 
 /// Makes the targets of a service these.
-pub(super) async fn replace(
-    control: &Arc<Control>,
-    pool: &str,
-    service: &str,
-    replicas: &[Replica],
-) -> Result<(), String> {
-    let set = control.resources();
-    let known: Vec<&Target> = of_service(&set, service, pool).collect();
+pub(super) async fn replace(order: &Order<'_>, replicas: &[Replica]) -> Result<(), String> {
+    let set = order.control.resources();
+    let known: Vec<&Target> = of_service(&set, &order.service.name, order.pool()).collect();
     let mut edits = Vec::new();
     for target in &known {
         if replicas.iter().all(|replica| replica.id != id(target)) {
-            edits.push(edit(pool, id(target), |name| What::Delete { name }));
+            edits.push(edit(order.pool(), id(target), |name| What::Delete { name }));
         }
     }
     for replica in replicas {
-        let same =
-            |target: &&Target| id(target) == replica.id && target.url.to_string() == replica.url;
+        let same = |target: &&Target| {
+            id(target) == replica.id
+                && target.url.to_string() == replica.url
+                && target.role == order.role()
+                && target.bootstrap_port == replica.bootstrap_port
+        };
         if !known.iter().any(same) {
-            edits.push(join(pool, service, replica));
+            edits.push(join(order, replica));
         }
     }
-    make(control, edits).await
+    make(order.control, edits).await
 }
 
 /// Takes away the targets of a service whose replicas are no longer followed. Nothing is left once that is done.
 pub(super) async fn leave(order: &Order<'_>) -> Standing {
-    let none = replace(order.control, order.pool(), &order.service.name, &[]).await;
+    let none = replace(order, &[]).await;
     Standing {
         draining: u32::from(none.is_err()),
         problem: none.err(),
@@ -140,7 +145,7 @@ async fn make(control: &Arc<Control>, edits: Vec<Edit>) -> Result<(), String> {
     if edits.is_empty() {
         return Ok(());
     }
-    match control.change_targets(edits).await {
+    match control.change_targets(edits, Source::Scaling).await {
         // Somebody else was sooner; the next look finds what is left.
         Ok(_) | Err(ChangeError::Missing(ResourceKind::Target, _)) => Ok(()),
         Err(error) => Err(format!("its targets cannot be changed: {error}")),

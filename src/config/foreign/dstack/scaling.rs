@@ -162,9 +162,8 @@ fn read(
 mod tests {
     use super::*;
 
-    /// What a version that scales will get.
     #[test]
-    fn scaling_as_it_will_be() {
+    fn a_service_is_scaled_and_a_group_is_not() {
         let document = json!({"scaling": {"metric": "rps", "target": 8, "window": "300s", "scale_up_delay": "1m"}});
         let mut notes = Notes::default();
         let mut fields = Fields::new(document.as_object().unwrap(), "");
@@ -176,9 +175,7 @@ mod tests {
         });
         assert_eq!(body.map(Value::from), Some(expected));
         let mut fields = Fields::new(document.as_object().unwrap(), "");
-        assert_eq!(
-            convert(&mut fields, count, "replicas", Use::Later, &mut notes),
-            None
-        );
+        let of_group = convert(&mut fields, count, "count", Use::Never, &mut notes);
+        assert_eq!(of_group, None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Llumnix hears from its engines which of them prefill, and where their KV is asked for; here that is said with each `--local`.
 
-use tollgate_sdk::document::suggest;
+use tollgate_sdk::document::{FromNode, suggest};
 
 use super::super::fields::Notes;
 use super::super::roles;
@@ -42,7 +42,7 @@ pub(super) fn read(given: &Given, notes: &mut Notes) -> Option<Disaggregation> {
     let settings = roles::settings(*protocol, staged(*protocol, separate, notes));
     let message = format!(
         "disaggregation = {{ protocol = {} }} of the upstream \"local\"",
-        roles::value(&settings)["protocol"]
+        protocol.value()
     );
     notes.adapted(path, message);
     Some(settings)
