@@ -112,7 +112,7 @@ fn body(family: usize) -> String {
 }
 
 fn ask(gateway: &Gateway, family: usize) {
-    gateway.client().post(CHAT, &body(family)).assert_ok();
+    gateway.client().post(CHAT, body(family)).assert_ok();
 }
 
 /// The prompt's tokens, and those that the engine is taken to have.
