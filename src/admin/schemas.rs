@@ -305,8 +305,23 @@ fn target() -> Value {
         ("in_flight", count()),
         ("weight", count()),
         ("engine", engine()),
+        ("kv_events", kv_events()),
         ("cooling_ms", count()),
     ])
+}
+
+/// What events tell of a target's cache.
+fn kv_events() -> Value {
+    let told = object(&[
+        ("source", json!({"enum": ["connected", "silent", "lost"]})),
+        ("events", count()),
+        ("gaps", count()),
+        ("blocks", count()),
+        ("tokens", count()),
+        ("whole", json!({"type": "boolean"})),
+        ("silent_ms", json!({"type": ["integer", "null"]})),
+    ]);
+    json!({"anyOf": [told, {"type": "null"}]})
 }
 
 /// What a target's engine told last.

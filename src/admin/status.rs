@@ -10,6 +10,7 @@ use tollgate_sdk::document::FromNode;
 
 use super::scaling;
 use crate::acme::Standing;
+use crate::balance::KvStatus;
 use crate::control::{
     CertificateStatus, Condition, Control, EngineStatus, GatewayStatus, LastReload, RoleStatus,
     ServiceStatus, Shown, Status, TargetStatus,
@@ -151,6 +152,7 @@ fn target(target: &TargetStatus) -> Value {
         "in_flight": target.in_flight,
         "weight": target.weight,
         "engine": target.engine.as_ref().map(engine),
+        "kv_events": target.kv_events.as_ref().map(kv_events),
         "cooling_ms": target.cooling.map_or(0, |left| left.as_millis() as u64),
     })
 }
@@ -166,6 +168,18 @@ fn engine(engine: &EngineStatus) -> Value {
         "models": engine.models.iter().map(|name| &**name).collect::<Vec<_>>(),
         "adapters": told.adapters,
         "stale": engine.stale,
+    })
+}
+
+fn kv_events(told: &KvStatus) -> Value {
+    json!({
+        "source": told.source.word(),
+        "events": told.events,
+        "gaps": told.gaps,
+        "blocks": told.blocks,
+        "tokens": told.tokens,
+        "whole": told.whole,
+        "silent_ms": told.heard.map(|heard| heard.elapsed().as_millis() as u64),
     })
 }
 

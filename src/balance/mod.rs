@@ -10,6 +10,7 @@ mod consistent_hash;
 mod demand;
 mod free_kv;
 mod freed;
+mod kv;
 mod least_connections;
 mod power_of_two;
 mod prefix_hash;
@@ -38,6 +39,9 @@ pub use consistent_hash::{ConsistentHash, stable_hash};
 pub use demand::{Asked, Demand};
 pub use free_kv::FreeKv;
 pub use freed::{Freed, Waiting};
+pub use kv::{
+    Block as KvBlock, Event as KvEvent, Kv, KvStatus, Sequence, Source as KvSource, Step,
+};
 pub use least_connections::LeastConnections;
 pub use power_of_two::PowerOfTwo;
 pub use prefix_hash::PrefixHash;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use super::Kv;
 use super::served::Listed;
 
 /// What an engine told when it was last asked. What it did not tell is unknown, never nought.
@@ -33,6 +34,7 @@ pub struct Signals {
     cache_tokens: AtomicU64,
     resets: AtomicU32,
     listed: Listed,
+    kv: Kv,
 }
 
 impl Signals {
@@ -67,6 +69,11 @@ impl Signals {
     /// The models it lists.
     pub fn listed(&self) -> &Listed {
         &self.listed
+    }
+
+    /// What events tell of its cache.
+    pub fn kv(&self) -> &Kv {
+        &self.kv
     }
 
     /// The engine has lost what it had cached.

@@ -8,7 +8,7 @@ use tollgate_sdk::llm::prompt::prompt;
 
 use super::Control;
 use super::status::id;
-use crate::balance::{Ask, CachePlace, Prompted, Told, Usable};
+use crate::balance::{Ask, CachePlace, KvStatus, Prompted, Told, Usable};
 use crate::snapshot::{Snapshot, Target, Upstream};
 use crate::telemetry::EngineMetrics;
 use crate::telemetry::Page;
@@ -169,6 +169,27 @@ pub(super) fn observe(snapshot: &Snapshot, metrics: &EngineMetrics, page: &mut P
         }
     }
     foretold(snapshot, metrics, page);
+    listened(snapshot, metrics, page);
+}
+
+/// What the events of caches tell.
+fn listened(snapshot: &Snapshot, metrics: &EngineMetrics, page: &mut Page) {
+    let heard =
+        || targets(snapshot).filter_map(|(u, t)| Some((u, t, t.state.signals().kv().status()?)));
+    let mut gauges = page.gauges(&metrics.kv_held);
+    for (upstream, target, told) in heard() {
+        gauges.add(&[&upstream.name, &target.label], told.tokens as f64);
+    }
+    let figures: [(_, fn(&KvStatus) -> u64); 2] = [
+        (&metrics.kv_events, |told| told.events),
+        (&metrics.kv_gaps, |told| told.gaps),
+    ];
+    for (declared, figure) in figures {
+        let mut counters = page.counters(declared);
+        for (upstream, target, told) in heard() {
+            counters.add(&[&upstream.name, &target.label], figure(&told) as f64);
+        }
+    }
 }
 
 fn foretold(snapshot: &Snapshot, metrics: &EngineMetrics, page: &mut Page) {

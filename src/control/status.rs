@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::conditions::{Condition, Found, GatewayState, LastReload, Phase, serving};
 use super::{Control, EngineStatus, events, issuing};
-use crate::balance::Names;
+use crate::balance::{KvStatus, Names};
 use crate::health::BreakerState;
 use crate::model::{Certificate, Moment, Role, Scheme};
 use crate::snapshot::{Gateway, Scaled, Snapshot, Target, Upstream};
@@ -116,6 +116,8 @@ pub struct TargetStatus {
     pub cooling: Option<Duration>,
     /// What its engine says of itself, if it is asked and has answered.
     pub engine: Option<EngineStatus>,
+    /// What events tell of its cache, if it is listened to.
+    pub kv_events: Option<KvStatus>,
 }
 
 /// A service's queue.
@@ -287,6 +289,7 @@ fn shown(upstream: &Arc<Upstream>, now: Instant) -> impl Iterator<Item = TargetS
             weight,
             cooling: report.cooling,
             engine: EngineStatus::of(target, now),
+            kv_events: target.state.signals().kv().status(),
         }
     })
 }

@@ -23,7 +23,7 @@ use crate::balance::Told;
 const EVERY: Duration = Duration::from_secs(1);
 /// One that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The models are asked for with every so manyth reading, and until they are told.
+/// The models are asked for with every so manyth reading, and with each while nobody answers.
 const MODELS: u32 = 5;
 /// The largest page that is read.
 const LARGEST: usize = 8 << 20;
@@ -33,17 +33,11 @@ const KEPT: Duration = Duration::from_secs(10);
 /// Reads for as long as it is polled.
 pub(super) async fn keep_reading(watched: Arc<Watched>, connector: Arc<Connector>) {
     sleep(EVERY.mul_f64(rand::random::<f64>() * 0.2)).await;
-    let (mut silent, mut listed) = (false, false);
+    let (mut silent, mut again) = (false, false);
     for round in (0..MODELS).cycle() {
         let next = Instant::now() + EVERY.mul_f64(0.9 + rand::random::<f64>() * 0.2);
-        if round == 0 || !listed {
-            let page = timeout(PATIENCE, read(&watched, &connector, "/v1/models")).await;
-            let models = page.ok().and_then(Result::ok);
-            let models = models.and_then(|page| names::models(&page));
-            listed = models.is_some();
-            if let Some(models) = models {
-                note_models(&watched, &models);
-            }
+        if round == 0 || again {
+            again = !ask_models(&watched, &connector).await;
         }
         let page = timeout(PATIENCE, read(&watched, &connector, "/metrics")).await;
         let page =
@@ -67,11 +61,20 @@ pub(super) async fn keep_reading(watched: Arc<Watched>, connector: Arc<Connector
     }
 }
 
-fn note_models(watched: &Watched, models: &[String]) {
-    if watched.state.signals().listed().replace(models) {
+/// Returns whether there is somebody who answers. One that has no such page will not have it in a moment either.
+async fn ask_models(watched: &Watched, connector: &Connector) -> bool {
+    let page = match timeout(PATIENCE, read(watched, connector, "/v1/models")).await {
+        Ok(Ok(page)) => page,
+        Ok(Err(error)) => return matches!(error.etype(), ErrorType::HTTPStatus(_)),
+        Err(_) => return true,
+    };
+    if let Some(models) = names::models(&page)
+        && watched.state.signals().listed().replace(&models)
+    {
         watched.edition.turn();
         log::info!("{} serves {}", Named(watched), models.join(", "));
     }
+    true
 }
 
 fn note(watched: &Watched, told: Told) {
@@ -81,7 +84,8 @@ fn note(watched: &Watched, told: Told) {
     }
 }
 
-struct Named<'w>(&'w Watched);
+/// A target in the words of the log.
+pub(super) struct Named<'w>(pub(super) &'w Watched);
 
 impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -11,6 +11,7 @@ mod breaker;
 mod check;
 mod engine;
 mod grpc;
+mod kv_events;
 mod request;
 mod standing;
 #[cfg(test)]

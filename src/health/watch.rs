@@ -21,9 +21,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::check::{Place, Tools};
 use super::engine::keep_reading;
+use super::kv_events::keep_listening;
 use super::{TargetHealth, Thresholds, Turn};
 use crate::balance::{Edition, Freed, TargetState};
-use crate::model::{Engine, Health};
+use crate::model::{Engine, Health, KvEvents};
 
 /// A target first asked is asked within this.
 const FIRST: Duration = Duration::from_secs(1);
@@ -54,6 +55,8 @@ pub struct Watched {
     pub health: Arc<TargetHealth>,
     /// The engine whose metrics are read.
     pub engine: Engine,
+    /// Where it tells of its cache, if it is listened to.
+    pub kv_events: Option<Arc<KvEvents>>,
     /// What its engine is asked with: the credential and headers of requests.
     pub headers: Arc<[(HeaderName, HeaderValue)]>,
     /// Where what it tells is noted.
@@ -71,6 +74,7 @@ impl Watched {
             && self.place == other.place
             && self.engine == other.engine
             && self.headers == other.headers
+            && self.kv_events == other.kv_events
             && Arc::ptr_eq(&self.health, &other.health)
     }
 }
@@ -173,6 +177,12 @@ where
         if watched.engine != Engine::None {
             let reading = keep_reading(watched.clone(), self.tools.connector());
             handles.push(tokio::spawn(reading).abort_handle());
+        }
+        let ranks = watched.kv_events.as_ref().map_or(0, |events| events.ranks);
+        watched.state.signals().kv().listen(ranks.into());
+        for (rank, events) in (0..ranks).zip(watched.kv_events.iter().cycle()) {
+            let listening = keep_listening(watched.clone(), events.clone(), rank);
+            handles.push(tokio::spawn(listening).abort_handle());
         }
         (!handles.is_empty()).then_some(Task { watched, handles })
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use tollgate_sdk::document;
-use tollgate_sdk::document::{At, Node, Reading};
+use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::secret::Secret;
 
 use super::disaggregation::{check_pair, check_targets};
 use super::health::refuse_zero;
-use super::{Breaker, Disaggregation, FilePath, Health, Name, Policy, Probe, Switch, Target};
+use super::{
+    Breaker, Disaggregation, FilePath, Health, KvEvents, Name, Policy, Probe, Scheme, Switch, Target,
+};
 
 document! {
     /// A pool of interchangeable targets.
@@ -38,6 +40,8 @@ document! {
         http2: bool = false,
         /// The engine behind the targets, whose metrics are read: how much it has to do, how large its cache is, which models it serves.
         engine: Engine = Engine::None,
+        /// Where engines tell what enters and leaves their caches, for the policy "cache_aware"; `true` turns it on with the defaults.
+        kv_events: Switch<KvEvents> = Switch::Off,
         /// How targets are asked whether they serve: a table, or "http", "tcp", "grpc" or "off" alone.
         health: Health = Health::default(),
         /// When a target that fails requests is left alone; "off" never does.
@@ -69,6 +73,7 @@ impl Upstream {
             tls: UpstreamTls::default(),
             http2: false,
             engine: Engine::None,
+            kv_events: Switch::Off,
             health: Health::default(),
             breaker: Switch::On(Breaker::default()),
             max_in_flight: None,
@@ -96,6 +101,9 @@ impl Upstream {
             let settings = self.disaggregation.on();
             check_targets(&self.targets, settings, given, &at.field("targets"), r);
         }
+        if let (Some(_), Some(given)) = (self.kv_events.on(), node.entry("kv_events")) {
+            self.check_events(given, &at.field("kv_events"), r);
+        }
         if let (Some(settings), Some(given)) =
             (self.disaggregation.on(), node.entry("disaggregation"))
         {
@@ -108,6 +116,22 @@ impl Upstream {
             );
         }
         self
+    }
+
+    /// Events of caches are for the policy that goes by caches, and come from hosts.
+    fn check_events(&self, given: &Node, at: &At<'_>, r: &mut Reading<'_>) {
+        if !matches!(self.policy, Policy::CacheAware(_)) {
+            let policy = r.format.field("policy", &json!("cache_aware"));
+            let help = format!("take it out, or write: {policy}");
+            let message = "only the policy \"cache_aware\" goes by what caches hold";
+            r.error(given.span, at, message, help);
+        }
+        let local = |target: &&Target| target.url.scheme == Scheme::Unix;
+        if let Some(target) = self.targets.iter().find(local) {
+            let message = format!("the target {} has no host to listen to", target.url);
+            let help = "give its engine a port, or take `kv_events` out";
+            r.error(given.span, at, message, help);
+        }
     }
 }
 

@@ -46,12 +46,14 @@ pub(super) fn compile(
         _ => None,
     };
     let headers: Arc<[_]> = headers(upstream).into();
+    let kv_events = upstream.kv_events.on().cloned().map(Arc::new);
     let watched = targets
         .iter()
         .map(|target| {
             let credentials = credentials.clone();
             let asked = Watched {
                 headers: headers.clone(),
+                kv_events: kv_events.clone(),
                 edition: registry.edition.clone(),
                 ..watched(target, &name, upstream, &health, credentials)
             };
@@ -185,6 +187,7 @@ fn watched(
         engine: settings.engine,
         state: target.state.clone(),
         freed: target.state.freed().clone(),
+        kv_events: None,
         headers: Arc::new([]),
         edition: Arc::default(),
     }

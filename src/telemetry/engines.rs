@@ -22,6 +22,12 @@ pub struct EngineMetrics {
     pub reported: IntCounterVec,
     /// The sum of the differences.
     pub error: IntCounterVec,
+    /// Tokens that caches hold, as their events tell.
+    pub kv_held: GaugeVec,
+    /// Events of caches.
+    pub kv_events: IntCounterVec,
+    /// How many times some of them were lost.
+    pub kv_gaps: IntCounterVec,
 }
 
 impl EngineMetrics {
@@ -48,6 +54,19 @@ impl EngineMetrics {
             "tollgate_target_prefill_tokens_per_second",
             "Tokens of prompts the target computes in a second, as its answers taught cache_aware",
         );
+        let kv_held = gauge(
+            "tollgate_kv_held_tokens",
+            "Tokens in the target's KV cache, as far as the events it publishes tell (`kv_events`)",
+        );
+        let mut counter = |name, help| add(r, counters(name, help, target));
+        let kv_events = counter(
+            "tollgate_kv_events_total",
+            "Events of the target's KV cache that were heard",
+        );
+        let kv_gaps = counter(
+            "tollgate_kv_event_gaps_total",
+            "How many times events of the target's KV cache were lost or not understood",
+        );
         let upstream = &["upstream"][..];
         let mut counter = |name, help| add(r, counters(name, help, upstream));
         EngineMetrics {
@@ -56,6 +75,9 @@ impl EngineMetrics {
             kv_usage,
             pending,
             rate,
+            kv_held,
+            kv_events,
+            kv_gaps,
             expected: counter(
                 "tollgate_cached_tokens_expected_total",
                 "Cached tokens of prompts as cache_aware foretold them, where engines report them",

@@ -5,6 +5,7 @@ mod chaos;
 mod disaggregation;
 mod fallback;
 mod health;
+mod kv_events;
 mod late_binding;
 mod limits;
 mod llumnix;

@@ -159,8 +159,13 @@ impl Index {
     }
 
     fn evict(&mut self, place: usize) {
+        self.shorten(place, self.capacity(place));
+    }
+
+    /// Forgets what was used longest ago, until no more than so many blocks are left.
+    pub(super) fn shorten(&mut self, place: usize, blocks: usize) {
         while let Some(shadow) = self.shadows.get_mut(place)
-            && shadow.table.len() > shadow.capacity
+            && shadow.table.len() > blocks
         {
             let Some(entry) = shadow.remove_oldest() else {
                 return;

@@ -262,6 +262,10 @@ impl Policy for CacheAware {
             self.cheapest(&known, weights, ask)
         })?;
         let known = known.get(chosen).copied()?;
+        if let (Some(_), Some(target)) = (ask.prompt, targets.get(chosen)) {
+            let uncached = (self.tokens(ask) - known.matched).max(0.0);
+            target.state.signals().kv().sent(uncached as u64);
+        }
         let charge = self.charge(&mut index, chosen, known, ask);
         Some((chosen, guard.charged(charge)))
     }

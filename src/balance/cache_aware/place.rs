@@ -225,10 +225,17 @@ impl Place {
             _ => f64::from_bits(self.scale.load(Ordering::Relaxed)),
         };
         let tokens = tokens.unwrap_or(UNKNOWN_CACHE) as f64 * learned;
-        let blocks = tokens / self.caches.tokens_of_block(settings).max(0.01);
+        let of_block = self.caches.tokens_of_block(settings).max(0.01);
+        let blocks = tokens / of_block;
         let present = index.capacity(self.number) as f64;
         if (blocks - present).abs() > present * 0.05 {
             index.resize(self.number, blocks.min(1e8) as usize);
+        }
+        if let Some(held) = signals.kv().take_cut() {
+            // What is on its way was put in here, and is told of when it is computed.
+            let rate = self.rate().unwrap_or(f64::from(settings.prefill_rate));
+            let held = held as f64 + self.pending() * rate;
+            index.shorten(self.number, (held / of_block).ceil() as usize);
         }
     }
 }

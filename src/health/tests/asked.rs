@@ -47,6 +47,7 @@ fn watched(url: &str, probe: Probe) -> Watched {
         health,
         engine: Engine::None,
         headers: Arc::new([]),
+        kv_events: None,
         state: Arc::default(),
         freed: Arc::default(),
         edition: Arc::default(),
