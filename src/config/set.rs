@@ -57,7 +57,7 @@ impl std::fmt::Debug for Resource {
 }
 
 /// The fields that checks between resources look at.
-const COMPARED: [&str; 18] = [
+const COMPARED: [&str; 19] = [
     "name",
     "gateway",
     "gateways",

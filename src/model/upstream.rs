@@ -11,7 +11,8 @@ use tollgate_sdk::secret::Secret;
 use super::disaggregation::{check_pair, check_targets};
 use super::health::refuse_zero;
 use super::{
-    Breaker, Disaggregation, FilePath, Health, KvEvents, Name, Policy, Probe, Scheme, Switch, Target,
+    Breaker, Disaggregation, FilePath, Health, KvEvents, Name, Policy, Probe, Scheme, Switch,
+    Target,
 };
 
 document! {
