@@ -232,6 +232,8 @@ impl Served {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified)));
         // Tickets of its own: one that another identity gave out must not open this, which may ask for client certificates. The keys change every six hours.
         http1.ticketer = Ticketer::new().map_err(unusable)?;
+        // Of TLS 1.2 suites the strongest that both know, whatever the client likes best.
+        http1.ignore_client_order = true;
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut any = http1.clone();
         any.alpn_protocols.insert(0, b"h2".to_vec());
