@@ -11,16 +11,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use prometheus::Histogram;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::pool::{Pool, Upstream};
-use super::{Answer, Road, Service, fitted, head_for, in_time, send, while_present};
+use super::{Answer, Road, Service, failure_of, fitted, head_for, in_time, send, while_present};
 use crate::health::Ticket;
 use crate::proxy::alarm::Deadline;
 use crate::proxy::disaggregate::{self, BAD_ANSWER, Part};
@@ -33,6 +33,9 @@ use crate::snapshot::Target;
 const LONGEST_ANSWER: usize = 16 << 20;
 /// What a bootstrap server says is shorter.
 const LONGEST_WORD: usize = 1 << 20;
+
+/// A decode fails of what its prefill fails of, and may say so first: the prefill has so long to say it, too, and is then the one to be judged.
+const SO_SOON: Duration = Duration::from_millis(20);
 
 /// What asking for a part came to.
 pub(super) enum Asked {
@@ -251,11 +254,20 @@ impl Road {
                 answer = &mut asking => Some(answer),
             }
         };
-        let Some(answer) = answer else {
-            x.clear_deadline();
-            return self.prefill_failed(x, running);
+        let is_cause = match &answer {
+            None => true,
+            Some(Ok(answer)) if failure_of(&answer.head).is_none() => false,
+            Some(Err(error)) if *error.esource() == ErrorSource::Downstream => false,
+            Some(_) if running.is_none() => false,
+            Some(_) => timeout(SO_SOON, failed(&mut running)).await.is_ok(),
         };
-        let answer = answer?;
+        let answer = match answer {
+            Some(answer) if !is_cause => answer?,
+            _ => {
+                x.clear_deadline();
+                return self.prefill_failed(x, running);
+            }
+        };
         if answer.first.is_some() {
             disaggregate::decoding(x, began.elapsed());
             if let Some(split) = &mut x.split {
@@ -389,15 +401,12 @@ impl Leg {
         let sent = send(&mut upstream, head, self.body.clone());
         let head = timeout_at(self.first_byte, sent).await.map_err(late)??;
         if !head.status.is_success() {
-            let at = Instant::now();
-            let peer = self.peer.clone();
-            let first = None;
             return Ok(Some(Answer {
                 upstream,
-                peer,
+                peer: self.peer.clone(),
                 head,
-                at,
-                first,
+                at: Instant::now(),
+                first: None,
             }));
         }
         loop {
