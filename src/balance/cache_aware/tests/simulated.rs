@@ -306,7 +306,7 @@ fn mooncake() {
             sglang,
             least,
         } = side_by_side(&requests, 8, 4_000 * 8);
-        println!("{rate}: {ours:?}, SGLang's rule {sglang:?}, fewest connections {least:?}");
+        eprintln!("{rate}: {ours:?}, SGLang's rule {sglang:?}, fewest connections {least:?}");
         assert!(ours.mean <= least.mean && ours.hits > sglang.hits - 0.04);
         if (1.0..1.5).contains(&rate) {
             assert!(ours.mean <= 0.45 * sglang.mean);
