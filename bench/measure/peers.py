@@ -13,12 +13,13 @@ import system
 from system import Failure, Process
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-NAMES = ["bare", "tollgate", "open", "nginx", "haproxy", "envoy"]
+NAMES = ["bare", "tollgate", "open", "aware", "nginx", "haproxy", "envoy"]
 TITLES = {
     "engine": "engine alone",
     "bare": "bare Pingora",
     "tollgate": "Tollgate",
     "open": "Tollgate, nothing governed",
+    "aware": "Tollgate, cache_aware",
     "nginx": "nginx",
     "haproxy": "HAProxy",
     "envoy": "Envoy",
@@ -75,7 +76,7 @@ class Starter:
         kind, _, binary = name.partition("=")
         if binary:
             return self.tollgate(kind, binary, wrap)
-        if name in ("tollgate", "open"):
+        if name in ("tollgate", "open", "aware"):
             return self.tollgate(name, self.binary("tollgate"), wrap)
         return getattr(self, name)(wrap)
 
@@ -87,6 +88,7 @@ class Starter:
             if os.path.exists(state + part):
                 os.remove(state + part)
         values = {"admin": f"127.0.0.1:{admin}", "state": state, "key": cases.KEY}
+        values["policy"] = "cache_aware" if name.startswith("aware") else "least_connections"
         path = self.configuration(template, name, port, **values)
         command = self.cores.command(self.cores.proxy, [*wrap, binary, "run", "-c", path])
         peer = self.launch(name, port, command, version_of([binary, "--version"]))
