@@ -64,6 +64,15 @@ fn stream(gateway: &Gateway) -> Client {
     client
 }
 
+/// Ends the asking, also where what is done meanwhile fails.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Requests all the time; how many were answered.
 fn while_asked(gateway: &Gateway, act: impl FnOnce(&AtomicU64)) {
     let (over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -77,8 +86,9 @@ fn while_asked(gateway: &Gateway, act: impl FnOnce(&AtomicU64)) {
                 answered.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let end = Over(&over);
         act(&answered);
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         asking.join().unwrap();
     });
 }
