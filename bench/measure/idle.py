@@ -2,7 +2,8 @@
 """`make bench-idle`: what connections cost that wait for a request: the gateway's memory before and with 10,000 of them, in MiB.
 
 Each way has a gateway of its own. The connections are opened one after the other and then left alone: in the clear and with TLS, before their first
-request and after one, and with HTTP/2 after its settings. With status 1 if one of HTTP/1 costs more than 100 MiB (`--bound`).
+request and after one, with HTTP/2 after its settings, and with a request that waits for room at its target. With status 1 if one of HTTP/1 without a request
+costs more than 100 MiB (`--bound`).
 """
 
 import argparse
@@ -44,31 +45,40 @@ auth = "none"
 name = "m"
 models = ["m"]
 targets = ["http://127.0.0.1:{engine}"]
+[[service]]
+name = "full"
+models = ["full"]
+upstream = "full"
+queue = {{ size = 100000, max_wait = "600s" }}
+[[upstream]]
+name = "full"
+targets = ["http://127.0.0.1:{engine}"]
+max_in_flight = 1
 """
-BODY = b'{"model":"m","messages":[{"role":"user","content":"Hello"}]}'
-REQUEST = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-           b"Content-Length: %d\r\n\r\n" % len(BODY)) + BODY
+
+
+def request(model, header=b""):
+    body = b'{"model":"%s","messages":[{"role":"user","content":"Hello"}]}' % model
+    return (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"%sContent-Length: %d\r\n\r\n%s" % (header, len(body), body))
+
+
+REQUEST = request(b"m")
+# The first of them has the only place for as long as it likes.
+WAITS = request(b"full", b"x-sim: delay=600s\r\n")
 # The preface, and settings that say nothing.
 H2_BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--bound", type=float, default=100, help="MiB for 10,000 of HTTP/1 (default: 100)")
+    parser.add_argument("--bound", type=float, default=100, help="MiB for 10,000 of HTTP/1 without a request (default: 100)")
     parser.add_argument("--ways", default="", help="only these, by the beginning of their names, with commas between")
     parser.add_argument("--binary", help="another gateway than the one that is built")
     parser.add_argument("--profile", default="release")
     parser.add_argument("--no-build", dest="build", action="store_false")
-    options = parser.parse_args()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        return measure(options)
-    except Failure as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 1
+    return parser.parse_args()
 
 
 class Gateway:
@@ -141,6 +151,11 @@ def asked(connection):
     return connection
 
 
+def waiting(connection):
+    connection.sendall(WAITS)
+    return connection
+
+
 def greeted(connection):
     connection.sendall(H2_BEGIN)
     if not connection.recv(4096):
@@ -151,6 +166,7 @@ def greeted(connection):
 WAYS = {
     "plain, unused": lambda gateway: gateway.plain(),
     "plain, after a request": lambda gateway: asked(gateway.plain()),
+    "plain, waiting for room": lambda gateway: waiting(gateway.plain()),
     "plain, HTTP/2": lambda gateway: greeted(gateway.plain()),
     "TLS, unused": lambda gateway: gateway.encrypted(),
     "TLS, after a request": lambda gateway: asked(gateway.encrypted()),
@@ -176,7 +192,7 @@ def measure(options):
                 cost = cost_of(way, options, binaries, engine_port, scratch)
                 each = cost * 1024 / options.connections
                 print(f"{name:24} {cost:7.1f} MiB for {options.connections}, {each:5.1f} KiB each", flush=True)
-                if "HTTP/2" not in name and each * 10_000 / 1024 > options.bound:
+                if "HTTP/2" not in name and "waiting" not in name and each * 10_000 / 1024 > options.bound:
                     dear.append(name)
         finally:
             engine.stop()
@@ -197,4 +213,4 @@ def cost_of(way, options, binaries, engine, scratch):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("idle", arguments(), measure))

@@ -62,7 +62,7 @@ WAYS = {
 }
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5, help="of each way (default: 5)")
@@ -70,19 +70,11 @@ def main():
     parser.add_argument("--bound", type=float, default=2.0)
     parser.add_argument("--profile", default="release")
     parser.add_argument("--no-build", dest="build", action="store_false")
-    options = parser.parse_args()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        system.install(["slowhttptest"])
-        return measure(options)
-    except Failure as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 1
+    return parser.parse_args()
 
 
 def measure(options):
+    system.install(["slowhttptest"])
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     attacker = system.find("slowhttptest")
@@ -179,4 +171,4 @@ def settle(admin):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("slow", arguments(), measure))

@@ -195,22 +195,14 @@ class Changes:
             connection.close()
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rate", type=float, default=60, help="requests a second, about (default: 60)")
     parser.add_argument("--samples", help="a file for what was sampled, as CSV")
     parser.add_argument("--profile", default="release")
     parser.add_argument("--no-build", dest="build", action="store_false")
-    options = parser.parse_args()
-    system.end_on_signals()
-    try:
-        if options.build:
-            build.build(options.profile)
-        return soak(options)
-    except Failure as failure:
-        print(f"soak: {failure}", file=sys.stderr)
-        return 1
+    return parser.parse_args()
 
 
 def soak(options):
@@ -289,4 +281,4 @@ def judge(options, samples, load, changes, gauges):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build.program("soak", arguments(), soak))
