@@ -1,6 +1,6 @@
 //! HTTP/1 connections between requests.
 //!
-//! Pingora waits for a request inside the future that serves it, which takes some 30 KB. So a connection waits here, with nothing but its stream, until the
+//! Pingora waits for a request inside the future that serves it, which takes some 14 KB. So a connection waits here, with nothing but its stream, until the
 //! first bytes of a request have come; then it is Pingora's until the request has been served. What Pingora carries from one request to the next goes along.
 
 use std::future::poll_fn;
