@@ -23,7 +23,7 @@ impl Chain {
     pub(super) fn new(block: usize, bytes: usize) -> Chain {
         let block = (block / STEP).max(1) * STEP;
         Chain {
-            hash: 0x2545_F491_4F6C_DD1D,
+            hash: SEED,
             block,
             open: Vec::with_capacity(block),
             hashes: Vec::with_capacity((bytes / block + 1).min(MOST)),
@@ -32,10 +32,14 @@ impl Chain {
     }
 
     /// What comes before the first block and is in no block itself.
-    pub(super) fn begin(&mut self, words: &[&[u8]]) {
-        for word in words {
-            self.hash = hash(self.hash, word);
-        }
+    pub(super) fn begin(&mut self, word: &[u8]) {
+        self.link(word);
+    }
+
+    /// The next block's hash. Blocks are hashed for themselves, so that a processor can work at several, and then joined to what was before.
+    #[inline(always)]
+    fn link(&mut self, block: &[u8]) {
+        self.hash = fold(self.hash ^ hash(SEED, block), KEYS[0]);
     }
 
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
@@ -49,8 +53,10 @@ impl Chain {
                 return self.open.extend_from_slice(bytes);
             };
             self.open.extend_from_slice(head);
-            self.hash = hash(self.hash, &self.open);
+            let full = std::mem::take(&mut self.open);
+            self.link(&full);
             self.hashes.push(self.hash);
+            self.open = full;
             self.open.clear();
             bytes = rest;
         }
@@ -58,7 +64,7 @@ impl Chain {
         let bytes = bytes.get(..left).unwrap_or(bytes);
         let mut blocks = bytes.chunks_exact(self.block);
         for block in &mut blocks {
-            self.hash = hash(self.hash, block);
+            self.link(block);
             self.hashes.push(self.hash);
         }
         self.open.extend_from_slice(blocks.remainder());
@@ -79,31 +85,38 @@ impl Chain {
     }
 }
 
-/// A 64-bit hash by folded multiplication (as in wyhash), four words of eight bytes side by side.
+/// A 64-bit hash by folded multiplication (as in wyhash): two lanes side by side, each of them sixteen bytes a step.
 fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    const KEYS: [u64; 4] = [
-        0x9E37_79B9_7F4A_7C15,
-        0xD6E8_FEB8_6659_FD93,
-        0xA076_1D64_78BD_642F,
-        0xE703_7ED1_A0B4_28DB,
-    ];
     let mut lanes = KEYS.map(|key| seed ^ key);
     let (steps, tail) = bytes.as_chunks::<STEP>();
-    let mut last = [0; STEP];
-    last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-    for step in steps.iter().chain((!tail.is_empty()).then_some(&last)) {
-        let (words, _) = step.as_chunks::<8>();
-        for ((lane, key), word) in lanes.iter_mut().zip(KEYS).zip(words) {
-            *lane = fold(*lane ^ u64::from_le_bytes(*word), key);
-        }
+    for step in steps {
+        mix(&mut lanes, step);
     }
-    let [a, b, c, d] = lanes;
-    let length = bytes.len() as u64;
-    fold(fold(a, b | 1) ^ fold(c, d | 1) ^ length, KEYS[0])
+    if !tail.is_empty() {
+        let mut last = [0; STEP];
+        last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
+        mix(&mut lanes, &last);
+    }
+    let [one, two] = lanes;
+    fold(one ^ bytes.len() as u64, two)
 }
 
-/// Both halves of a product, so that every bit of either factor counts.
+const SEED: u64 = 0x2545_F491_4F6C_DD1D;
+const KEYS: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93];
+
+/// Takes the next bytes into the lanes.
+#[inline(always)]
+fn mix(lanes: &mut [u64; 2], step: &[u8; STEP]) {
+    let (halves, _) = step.as_chunks::<16>();
+    for ((lane, key), half) in lanes.iter_mut().zip(KEYS).zip(halves) {
+        let both = u128::from_le_bytes(*half);
+        *lane = fold(*lane ^ both as u64, key ^ (both >> 64) as u64);
+    }
+}
+
+/// Both halves of a product, so that every bit of either factor counts; and the factors, so that none is lost when the other is zero.
+#[inline(always)]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64) ^ a.rotate_left(29)
+    (product as u64) ^ ((product >> 64) as u64) ^ a.rotate_left(29).wrapping_add(b)
 }

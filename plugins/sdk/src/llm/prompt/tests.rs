@@ -155,7 +155,69 @@ fn of_a_prompt_beyond_measure_the_beginning_is_told_apart() {
     assert_eq!(whole, pieces.finish());
 }
 
+/// A request with these messages, each as its members; those of one in the order that `turn` says, with so much white space.
+fn written(messages: &[Vec<(&str, String)>], turn: usize, space: &str) -> String {
+    let message = |members: &Vec<(&str, String)>| {
+        let mut members = members.clone();
+        // What no template knows keeps its order.
+        let known = members.iter().filter(|(name, _)| *name != "x").count();
+        members[..known].rotate_left(turn % known.max(1));
+        let members: Vec<_> = members
+            .iter()
+            .map(|(name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}"))
+            .collect();
+        format!("{space}{{{}}}{space}", members.join(","))
+    };
+    let messages: Vec<_> = messages.iter().map(message).collect();
+    format!(
+        "{space}{{{space}\"messages\"{space}:{space}[{}]{space},\"model\":1}}{space}",
+        messages.join(",")
+    )
+}
+
+prop_compose! {
+    fn message()(
+        content in "[a-c \\\\\"\n{}\\[\\]:,]{0,90}",
+        parts in any::<bool>(),
+        name in proptest::option::of("[a-z]{1,40}"),
+        more in 0..3_usize,
+    ) -> Vec<(&'static str, String)> {
+        let content = serde_json::Value::from(content).to_string();
+        let content = match parts {
+            true => format!(r#"[{{"type":"text","text":{content}}},{{"n":[1,-2.5e3,null,[]]}}]"#),
+            false => content,
+        };
+        let mut members = vec![("role", r#""user""#.to_owned())];
+        members.extend(name.map(|name| ("name", format!("{name:?}"))));
+        members.push(("content", content));
+        members.extend((0..more).map(|n| ("x", n.to_string())));
+        members
+    }
+}
+
 proptest! {
+    #[test]
+    fn how_messages_are_written_does_not_matter(
+        messages in proptest::collection::vec(message(), 1..6),
+        turn in 0..4_usize,
+        space in "[ \n\t]{0,2}",
+        nth in any::<proptest::sample::Index>(),
+    ) {
+        let plain = prompt(written(&messages, 0, "").as_bytes(), "m", 32);
+        prop_assert_eq!(&plain, &prompt(written(&messages, turn, &space).as_bytes(), "m", 32));
+        // Nor is anything left out: each byte of the text is a byte of the body but for `]`, the other member and the braces about all.
+        prop_assert_eq!(plain.bytes + "{],\"model\":1}".len(), written(&messages, 0, "").len());
+        // Another speaker is another prompt from there on.
+        let mut other = messages.clone();
+        let nth = nth.index(messages.len());
+        other[nth][0].1 = r#""tool""#.to_owned();
+        let other = prompt(written(&other, turn, &space).as_bytes(), "m", 32);
+        let before = prompt(written(&messages[..nth], 0, "").as_bytes(), "m", 32);
+        let same = shared(&plain, &other) * 32;
+        prop_assert!(same <= before.bytes + "{\"role\":\"".len() + 1, "{same} of {}", before.bytes);
+        prop_assert!(shared(&plain, &before) + 1 >= before.blocks.len());
+    }
+
     #[test]
     fn nothing_that_is_sent_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..300), block in 0..9_000_usize) {
         prompt(&body, "m", block);
