@@ -2,13 +2,14 @@
 //!
 //! The exchange and the wrapped connection share one. It also holds what little else they must tell each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::conduct::Conduct;
+use super::recover::aside::Parked;
 
 /// It cannot be told how many bytes requests took.
 const UNKNOWN: u64 = u64::MAX;
@@ -46,6 +47,8 @@ pub(super) struct Alarm {
     claimed: AtomicU64,
     /// How the client of a stream's connection behaves.
     conduct: Option<Arc<Conduct>>,
+    /// An exchange on its way from Pingora to the connection's task.
+    parked: Mutex<Option<Box<Parked>>>,
 }
 
 impl Alarm {
@@ -67,6 +70,7 @@ impl Alarm {
             given: AtomicU64::new(0),
             claimed: AtomicU64::new(0),
             conduct,
+            parked: Mutex::default(),
         }
     }
 
@@ -101,6 +105,20 @@ impl Alarm {
         self.eager.store(false, Ordering::Relaxed);
         self.request_read.store(false, Ordering::Relaxed);
         self.owned.store(false, Ordering::Relaxed);
+    }
+
+    /// Leaves an exchange to the connection's task.
+    pub(super) fn park(&self, parked: Box<Parked>) {
+        *self.parking() = Some(parked);
+    }
+
+    /// The exchange that was left to the connection's task.
+    pub(super) fn parked(&self) -> Option<Box<Parked>> {
+        self.parking().take()
+    }
+
+    fn parking(&self) -> MutexGuard<'_, Option<Box<Parked>>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of the connection are read.

@@ -22,6 +22,7 @@ use super::body::BodyPermit;
 use super::disaggregate::Split;
 use super::plugins::Running;
 use super::recover::LastAnswer;
+use super::recover::aside::Aside;
 use super::reply::Rejection;
 use super::request_id::RequestId;
 use super::stream::Meter;
@@ -127,6 +128,8 @@ pub struct Exchange {
     pub(super) retry_after: Option<Duration>,
     /// Leave of the 429 queue to send.
     pub(super) turn: Option<balance::Turn>,
+    /// Where it waits.
+    pub(super) aside: Aside,
     pub(super) last: Option<LastAnswer>,
     pub(super) asked: Option<Instant>,
     pub(super) first_byte: Option<Instant>,
@@ -316,6 +319,7 @@ impl Exchange {
             rescue: None,
             retry_after: None,
             turn: None,
+            aside: Aside::default(),
             last: None,
             asked: None,
             first_byte: None,

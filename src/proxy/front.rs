@@ -49,6 +49,8 @@ pub(super) fn stream() -> Option<Streamed> {
 pub struct Connections {
     doorway: Doorway,
     proxy: Arc<HttpProxy<Proxy>>,
+    /// The same for what has left Pingora.
+    own: Proxy,
     closing: Closing,
     http2: bool,
     /// Those that speak TLS; without any, all is plain.
@@ -95,6 +97,7 @@ pub fn serve(
         Spoken::Plain { http2 } => (http2, None),
         Spoken::Tls(listeners) => (false, Some(Secure::new(&proxy, listeners, header_timeout))),
     };
+    let own = proxy.clone();
     let mut proxy = http_proxy(conf, proxy);
     let mut options = HttpServerOptions::default();
     options.h2c = http2;
@@ -109,6 +112,7 @@ pub fn serve(
         Connections {
             doorway,
             proxy: Arc::new(proxy),
+            own,
             closing: Closing::default(),
             http2,
             secure,
@@ -150,7 +154,7 @@ impl Connections {
         }
         let h2 = watched.speaks_h2(self.http2).await.ok()?;
         if !h2 {
-            waiting::serve(&self.proxy, closed, watched, &shutdown).await;
+            waiting::serve((&self.proxy, &self.own), closed, watched, &shutdown).await;
             return None;
         }
         let front = Arc::new(Front {

@@ -56,6 +56,7 @@ use self::copy::Copies;
 use self::doorway::Places;
 use self::exchange::Exchange;
 use self::recover::Road;
+use self::recover::aside::{self, Aside};
 use crate::control::Control;
 use crate::telemetry::AccessLog;
 
@@ -149,7 +150,13 @@ impl ProxyHttp for Proxy {
             return Ok(true);
         }
         // Boxed, here and below: a future that is not awaited should not be part of every request's.
-        Box::pin(self.road.carry(session, x)).await?;
+        aside::allow(session, x);
+        let served = Box::pin(self.road.carry(session, x)).await;
+        // From here on it is not on the road, whatever is still tried.
+        match std::mem::take(&mut x.aside) {
+            Aside::Left(at) => aside::leave(session, x, at).await?,
+            _ => served?,
+        }
         Ok(false)
     }
 

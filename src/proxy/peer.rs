@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::affinity;
 use super::alarm::Deadline;
 use super::exchange::{Attempt, Exchange};
+use super::recover::aside::Point;
 use super::recover::{room, while_present};
 use super::reply::Rejection;
 use super::{disaggregate, plugins};
@@ -78,15 +79,23 @@ async fn choose(session: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>
             Found::Target(index, guard, ticket) => {
                 return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
             }
-            found if room::may_wait(x, &found) => match Box::pin(room::wait(session, x)).await? {
-                Some((index, guard, ticket)) => {
-                    let now = Instant::now();
-                    return hold(session, x, index, guard, ticket, now).map_err(|r| x.refuse(r));
+            found if room::may_wait(x, &found) => {
+                if x.retries == 0 && x.turn.is_none() {
+                    x.step_aside(Point::Service)?;
                 }
-                None if x.serve_whole("full") || x.fall_back("full") => {}
-                None if room::is_asleep(x) => return Err(x.refuse(Rejection::NoHealthyUpstream)),
-                None => return Err(x.refuse(Rejection::Overloaded)),
-            },
+                match Box::pin(room::wait(session, x)).await? {
+                    Some((index, guard, ticket)) => {
+                        let now = Instant::now();
+                        return hold(session, x, index, guard, ticket, now)
+                            .map_err(|r| x.refuse(r));
+                    }
+                    None if x.serve_whole("full") || x.fall_back("full") => {}
+                    None if room::is_asleep(x) => {
+                        return Err(x.refuse(Rejection::NoHealthyUpstream));
+                    }
+                    None => return Err(x.refuse(Rejection::Overloaded)),
+                }
+            }
             Found::Full if x.serve_whole("full") || x.fall_back("full") => {}
             Found::Full => return Err(x.refuse(Rejection::Overloaded)),
             Found::Nobody if x.serve_whole("unavailable") || x.fall_back("unavailable") => {}

@@ -17,6 +17,7 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use super::Proxy;
+use super::alarm::Alarm;
 use super::connection::{KEPT, Watched};
 
 /// Tells connections that wait that they are to be closed.
@@ -76,16 +77,22 @@ pub(super) async fn begins(
 
 /// Serves one request after the other. The first has begun.
 pub(super) async fn serve(
-    proxy: &Arc<HttpProxy<Proxy>>,
+    (proxy, own): (&Arc<HttpProxy<Proxy>>, &Proxy),
     mut closed: Pin<&mut (impl Future<Output = ()> + Send)>,
     mut watched: Box<Watched>,
     shutdown: &ShutdownWatch,
 ) {
     let alarm = watched.alarm().clone();
+    let parking = Parking(&alarm);
     let mut beginning = watched.take_beginning();
     let mut stream: Stream = watched;
     let mut settings = None;
-    while let Some(reused) = one(proxy, stream, beginning, settings, shutdown).await {
+    loop {
+        let mut reused = one(proxy, stream, beginning, settings, shutdown).await;
+        if let Some(parked) = parking.0.parked() {
+            reused = Box::pin(own.take_up(parked)).await;
+        }
+        let Some(reused) = reused else { return };
         (stream, settings) = reused.consume();
         beginning = BytesMut::new();
         // What Pingora has read of the next request is in its settings, and nobody else sees it.
@@ -100,6 +107,16 @@ pub(super) async fn serve(
         }
         beginning = watched.take_beginning();
         stream = watched;
+    }
+}
+
+/// Where an exchange that has left Pingora is for a moment. It holds the connection, which holds the alarm: should that moment end in a panic, somebody
+/// must undo the knot.
+struct Parking<'a>(&'a Alarm);
+
+impl Drop for Parking<'_> {
+    fn drop(&mut self) {
+        drop(self.0.parked());
     }
 }
 

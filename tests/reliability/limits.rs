@@ -72,6 +72,36 @@ fn waiting_costs_little() {
     assert_eq!(engine.state().started, 1, "somebody was sent after it left");
 }
 
+/// Who waits does so outside of Pingora: what is sent meanwhile, and later, is served like anything else on the connection.
+#[test]
+fn a_connection_outlives_the_waiting_of_its_requests() {
+    let engine = engine();
+    let toml = offer(
+        "m",
+        "queue = true\n",
+        "max_in_flight = 1\n",
+        &[engine.url()],
+    );
+    let gateway = Gateway::start(&toml);
+    let mut client = gateway.client();
+    for round in 0..3 {
+        let mut first = ask(&gateway, "x-sim: delay=300ms\r\n");
+        engine_state(&engine, "one to run", |state| {
+            state.started == round * 4 + 1
+        });
+        client.send(post(CHAT, "", chat("m")));
+        wait_for_depth(&gateway, "m", 1.0);
+        client.send(post(CHAT, "x-sim: status=400\r\n", chat("m")));
+        first.reply().assert_ok();
+        client.reply().assert_ok();
+        assert_eq!(client.reply().status, 400);
+        client.send(post(CHAT, "", chat("m")));
+        client.reply().assert_ok();
+        assert_eq!(engine.state().started, round * 4 + 4);
+    }
+    gateway.assert_gauges_zero();
+}
+
 /// Two services over one upstream: what one gives back the other may take.
 #[test]
 fn room_that_another_service_gives_back_is_taken() {

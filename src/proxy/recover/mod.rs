@@ -5,6 +5,7 @@
 //! and failing are the same code as on the main road, and so is the connection's alarm; with HTTP/2 clients deadlines are plain timers.
 
 mod alone;
+pub(super) mod aside;
 mod gather;
 mod hop;
 mod last;
@@ -27,6 +28,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
+use self::aside::Point;
 use self::gather::Gathering;
 use self::pair::Asked;
 use self::pool::{Pool, Upstream};
@@ -108,10 +110,15 @@ impl Road {
         loop {
             came = match came {
                 Service::Served => return Ok(()),
-                Service::TooMany => match self.queue(session, x).await? {
-                    Service::TooMany => Service::Failed,
-                    other => other,
-                },
+                Service::TooMany => {
+                    if x.has_queue() {
+                        x.step_aside(Point::Queue)?;
+                    }
+                    match self.queue(session, x).await? {
+                        Service::TooMany => Service::Failed,
+                        other => other,
+                    }
+                }
                 Service::Failed => {
                     let reason = x.failure.map_or("unavailable", verdict::reason);
                     if !x.fall_back(reason) {
@@ -250,6 +257,7 @@ impl Road {
 /// What a service comes to for which there is no target.
 fn without_target(x: &mut Exchange, error: Box<Error>) -> Result<Service> {
     match &x.refusal {
+        _ if x.has_left() => Err(error),
         Some(Rejection::RateLimited) => {
             x.failure = Some(Failure::Status(429));
             Ok(Service::TooMany)

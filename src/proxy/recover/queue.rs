@@ -11,6 +11,14 @@ use super::{Road, Service, while_present};
 use crate::model::Queue;
 use crate::proxy::exchange::Exchange;
 
+impl Exchange {
+    /// Whether its service has a queue.
+    pub(super) fn has_queue(&self) -> bool {
+        let offer = self.offer.as_ref();
+        offer.is_some_and(|offer| offer.service.queue.is_some())
+    }
+}
+
 impl Road {
     /// Waits and asks again until the service answers otherwise, or until waits or patience are spent.
     pub(super) async fn queue(&self, session: &mut Session, x: &mut Exchange) -> Result<Service> {

@@ -33,13 +33,7 @@ impl Chain {
 
     /// What comes before the first block and is in no block itself.
     pub(super) fn begin(&mut self, word: &[u8]) {
-        self.link(word);
-    }
-
-    /// The next block's hash. Blocks are hashed for themselves, so that a processor can work at several, and then joined to what was before.
-    #[inline(always)]
-    fn link(&mut self, block: &[u8]) {
-        self.hash = fold(self.hash ^ hash(SEED, block), KEYS[0]);
+        self.hash = fold(self.hash ^ KEYS[0], hash(SEED, word));
     }
 
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
@@ -53,21 +47,19 @@ impl Chain {
                 return self.open.extend_from_slice(bytes);
             };
             self.open.extend_from_slice(head);
-            let full = std::mem::take(&mut self.open);
-            self.link(&full);
+            self.hash = link(self.hash, &self.open);
             self.hashes.push(self.hash);
-            self.open = full;
             self.open.clear();
             bytes = rest;
         }
         let left = (MOST - self.hashes.len()).saturating_mul(self.block);
         let bytes = bytes.get(..left).unwrap_or(bytes);
-        let mut blocks = bytes.chunks_exact(self.block);
-        for block in &mut blocks {
-            self.link(block);
-            self.hashes.push(self.hash);
-        }
+        let blocks = bytes.chunks_exact(self.block);
         self.open.extend_from_slice(blocks.remainder());
+        self.hashes.extend(blocks.map(|block| {
+            self.hash = link(self.hash, block);
+            self.hash
+        }));
     }
 
     /// Feeds what stands for these bytes, however many they are.
@@ -85,38 +77,43 @@ impl Chain {
     }
 }
 
-/// A 64-bit hash by folded multiplication (as in wyhash): two lanes side by side, each of them sixteen bytes a step.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    let mut lanes = KEYS.map(|key| seed ^ key);
-    let (steps, tail) = bytes.as_chunks::<STEP>();
-    for step in steps {
-        mix(&mut lanes, step);
-    }
-    if !tail.is_empty() {
-        let mut last = [0; STEP];
-        last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-        mix(&mut lanes, &last);
-    }
-    let [one, two] = lanes;
-    fold(one ^ bytes.len() as u64, two)
-}
-
 const SEED: u64 = 0x2545_F491_4F6C_DD1D;
 const KEYS: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93];
 
-/// Takes the next bytes into the lanes.
+/// The hash of a whole block after those that come to `before`. Blocks are hashed for themselves, so that a processor can work at several, and then joined to what was before.
 #[inline(always)]
-fn mix(lanes: &mut [u64; 2], step: &[u8; STEP]) {
-    let (halves, _) = step.as_chunks::<16>();
-    for ((lane, key), half) in lanes.iter_mut().zip(KEYS).zip(halves) {
-        let both = u128::from_le_bytes(*half);
-        *lane = fold(*lane ^ both as u64, key ^ (both >> 64) as u64);
-    }
+fn link(before: u64, block: &[u8]) -> u64 {
+    let [one, two] = lanes(KEYS, block.as_chunks().0);
+    fold(before ^ one, two ^ SEED)
 }
 
-/// Both halves of a product, so that every bit of either factor counts; and the factors, so that none is lost when the other is zero.
+/// The hash of any bytes.
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let (steps, tail) = bytes.as_chunks();
+    let mut last = [0; STEP];
+    last.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
+    let [one, two] = lanes(lanes(KEYS, steps), &[last]);
+    fold(one ^ seed, two ^ bytes.len() as u64)
+}
+
+/// Folded multiplication (as in wyhash) in two lanes side by side, each of them sixteen bytes a step.
+#[inline(always)]
+fn lanes([mut one, mut two]: [u64; 2], steps: &[[u8; STEP]]) -> [u64; 2] {
+    let mix = |lane: u64, key: u64, half: &[u8; STEP / 2]| {
+        let both = u128::from_le_bytes(*half);
+        fold(lane ^ both as u64, key ^ (both >> 64) as u64)
+    };
+    for step in steps {
+        if let [left, right] = step.as_chunks().0 {
+            (one, two) = (mix(one, KEYS[0], left), mix(two, KEYS[1], right));
+        }
+    }
+    [one, two]
+}
+
+/// Both halves of a product, so that every bit of either factor counts; and one factor, so that it is not lost when the other is zero.
 #[inline(always)]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64) ^ a.rotate_left(29).wrapping_add(b)
+    (product as u64) ^ ((product >> 64) as u64) ^ a.rotate_left(29)
 }
