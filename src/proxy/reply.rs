@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::STRICT_TRANSPORT_SECURITY;
+use http::header::{STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
@@ -258,6 +258,8 @@ pub(super) async fn reject(
     });
     if !body.is_empty() {
         head.insert_header(http::header::CONTENT_TYPE, kind)?;
+        // It says words of the client: no browser shall take it for a page.
+        head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
     }
     if let Rejection::MethodNotAllowed(allow) = rejection {
         head.insert_header(http::header::ALLOW, allow.as_str())?;
