@@ -58,6 +58,10 @@ trait Handle: Debug {
     fn paths(&self) -> Vec<&Path>;
     fn is_loaded(&self) -> bool;
     fn load(&self, files: &Files) -> Result<bool, Vec<Wrong>>;
+    /// What is to be told of what was read: once, and although it is in force.
+    fn doubt(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Handle for Identity {
@@ -86,9 +90,15 @@ impl Handle for Identity {
 
 impl Handle for Credentials {
     fn paths(&self) -> Vec<&Path> {
-        let ClientFiles { authorities, pair } = self.files();
+        let ClientFiles {
+            authorities,
+            pair,
+            revoked,
+        } = self.files();
         let pair = { pair.iter() }.flat_map(|(certificate, key)| [&**certificate, &**key]);
-        authorities.as_deref().into_iter().chain(pair).collect()
+        let others = [authorities, revoked].into_iter();
+        let others = others.filter_map(|path| path.as_deref());
+        others.chain(pair).collect()
     }
 
     fn is_loaded(&self) -> bool {
@@ -97,6 +107,11 @@ impl Handle for Credentials {
 
     fn load(&self, files: &Files) -> Result<bool, Vec<Wrong>> {
         Credentials::load(self, &|path| files.read(path))
+    }
+
+    fn doubt(&self) -> Option<String> {
+        let path = self.files().revoked.as_ref()?;
+        Some(format!("{}: {}", path.display(), self.overdue()?))
     }
 }
 
@@ -240,6 +255,9 @@ impl Files {
             if due {
                 look.read = now;
                 wrong.extend(self.read_again(&*handle));
+            }
+            if let Some(doubt) = handle.doubt() {
+                log::warn!("{doubt}");
             }
             looks.insert(name, look);
         }
