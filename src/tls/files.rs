@@ -316,8 +316,8 @@ impl Files {
 /// # Errors
 /// A sentence.
 pub fn read_pem(path: &Path) -> Result<Secret<String>, String> {
-    /// Bytes of the longest file that is looked at.
-    const LONGEST: u64 = 1 << 20;
+    /// Bytes of the longest file that is looked at: a revocation list with 300,000 entries.
+    const LONGEST: u64 = 16 << 20;
     let shown = path.display();
     let text = fs::metadata(path).and_then(|found| match found.len() {
         0..=LONGEST if found.is_file() => fs::read_to_string(path).map(Secret::new),
@@ -326,7 +326,9 @@ pub fn read_pem(path: &Path) -> Result<Secret<String>, String> {
     text.map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no file {shown}"),
         ErrorKind::InvalidData => format!("the file {shown} is not text"),
-        ErrorKind::FileTooLarge => format!("{shown} is not a file of a certificate or a key"),
+        ErrorKind::FileTooLarge => {
+            format!("{shown} is not a file of certificates, keys or revocation lists")
+        }
         _ => format!("the file {shown} cannot be read: {error}"),
     })
 }

@@ -157,3 +157,108 @@ fn check_signature(
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// DER by hand: a tag, the length (below 128) and what is in it.
+    fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let inside = parts.concat();
+        let length = u8::try_from(inside.len()).unwrap();
+        assert!(length < 128);
+        [&[tag, length], &*inside].concat()
+    }
+
+    fn time(year: &str) -> Vec<u8> {
+        der(0x17, &[format!("{year}0101000000Z").as_bytes()])
+    }
+
+    /// A list with these entries and extensions; nobody signed it.
+    fn list(next: &str, entries: &[Vec<u8>], extensions: &[u8]) -> Vec<u8> {
+        let algorithm = der(0x30, &[&[0x06, 0x03, 0x2b, 0x65, 0x70]]);
+        let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+        let inside = der(
+            0x30,
+            &[
+                &[0x02, 0x01, 0x01],
+                &algorithm,
+                &der(0x30, &[]),
+                &time("20"),
+                &time(next),
+                &der(0x30, &entries),
+                extensions,
+            ],
+        );
+        der(0x30, &[&inside, &algorithm, &[0x03, 0x02, 0x00, 0x00]])
+    }
+
+    fn entry(serial: &[u8]) -> Vec<u8> {
+        der(0x30, &[&der(0x02, &[serial]), &time("20")])
+    }
+
+    #[test]
+    fn serial_numbers_are_found_as_certificates_tell_them() {
+        let mut revoked = Revoked::default();
+        let taken = list("30", &[entry(&[0x00, 0xab]), entry(&[0x05])], &[]);
+        revoked.take(&taken, None).unwrap();
+        revoked
+            .take(&list("29", &[entry(&[0x06])], &[]), None)
+            .unwrap();
+        for serial in ["00:ab", "05", "06"] {
+            assert!(revoked.names(serial), "{serial}");
+        }
+        for serial in ["ab", "00:05", "04", ""] {
+            assert!(!revoked.names(serial), "{serial}");
+        }
+        let due = SystemTime::UNIX_EPOCH + Duration::from_secs(1_861_920_000);
+        assert_eq!(revoked.overdue(due), None);
+        let late = revoked.overdue(due + Duration::from_secs(1)).unwrap();
+        assert!(
+            late.message.contains("by 2029-01-01T00:00:00Z"),
+            "{}",
+            late.message
+        );
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused() {
+        let whole = list("30", &[entry(&[0x05])], &[]);
+        let mut revoked = Revoked::default();
+        for end in 0..whole.len() {
+            assert!(revoked.take(&whole[..end], None).is_err(), "{end}");
+        }
+        // An entry without its time, one that is none, and bytes behind the list.
+        let without = der(0x30, &[&der(0x02, &[&[0x05]])]);
+        for broken in [
+            list("30", &[entry(&[0x04]), without], &[]),
+            list("30", &[entry(&[0x04]), vec![0x05, 0x00]], &[]),
+            [&*whole, &[0x00]].concat(),
+        ] {
+            let (what, _) = revoked.take(&broken, None).unwrap_err();
+            assert_eq!(what, "is not one");
+        }
+        assert!(!revoked.names("04") && !revoked.names("05"));
+    }
+
+    #[test]
+    fn what_is_only_new_since_another_is_refused() {
+        let number = der(0x04, &[&[0x02, 0x01, 0x01]]);
+        let indicator = der(
+            0x30,
+            &[
+                &[0x06, 0x03, 0x55, 0x1d, 0x1b],
+                &[0x01, 0x01, 0xff],
+                &number,
+            ],
+        );
+        let extensions = der(0xa0, &[&der(0x30, &[&indicator])]);
+        let mut revoked = Revoked::default();
+        let (what, _) = revoked
+            .take(&list("30", &[entry(&[0x05])], &extensions), None)
+            .unwrap_err();
+        assert!(what.contains("a delta"), "{what}");
+    }
+}

@@ -229,7 +229,7 @@ mod tests {
     async fn kept(listener: &TcpListener, peer: &HttpPeer) -> (Pool, TcpStream) {
         let pool = Pool::new(1);
         let now = Instant::now();
-        let (taken, accepted) = tokio::join!(pool.take(peer, now), listener.accept());
+        let (taken, accepted) = tokio::join!(pool.take(peer, None, now), listener.accept());
         let (mut upstream, reused) = taken.unwrap();
         let mut server = accepted.unwrap().0;
         assert!(!reused);
