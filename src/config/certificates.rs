@@ -39,6 +39,9 @@ const OF_OTHERS: Fields = Fields {
     authorities: ["tls", "ca"],
 };
 
+/// Only upstreams name revocation lists.
+const OF_LISTS: [&str; 2] = ["tls", "crl"];
+
 impl Fields {
     fn wrong(&self, wrong: Vec<Wrong>) -> Vec<Finding> {
         let finding = |wrong: Wrong| Finding {
@@ -46,6 +49,7 @@ impl Fields {
                 Part::Certificate => self.certificate,
                 Part::Key => self.key,
                 Part::Authorities => self.authorities,
+                Part::Revoked => OF_LISTS,
             },
             message: wrong.message,
             help: wrong.help.to_owned(),
@@ -115,7 +119,15 @@ fn of_gateway(gateway: &Gateway, config: &Config, read: &ReadPem<'_>) -> Vec<Fin
 fn of_upstream(tls: &crate::model::UpstreamTls, read: &ReadPem<'_>) -> Vec<Finding> {
     match ClientFiles::of(tls).map(|files| files.check(read)) {
         Some(Err(wrong)) => OF_OTHERS.wrong(wrong),
-        Some(Ok(())) | None => Vec::new(),
+        Some(Ok(doubt)) => { doubt.into_iter() }
+            .map(|doubt| Finding {
+                field: OF_LISTS,
+                message: doubt.message,
+                help: doubt.help.to_owned(),
+                usable: true,
+            })
+            .collect(),
+        None => Vec::new(),
     }
 }
 

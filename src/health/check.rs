@@ -12,6 +12,7 @@ use http::HeaderValue;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::ALPN;
+use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr as Address;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, OrErr, Result};
@@ -81,6 +82,19 @@ impl Place {
         // One stream and the connection is not kept for another.
         peer.options.max_h2_streams = 1;
         Ok(peer)
+    }
+
+    /// A connection to it on which something may be asked.
+    pub(super) async fn connect(
+        &self,
+        connector: &Connector,
+        peer: &HttpPeer,
+    ) -> Result<HttpSession<()>> {
+        let (session, _) = connector.get_http_session(peer).await?;
+        if let Some(credentials) = &self.credentials {
+            credentials.admit(peer, session.digest())?;
+        }
+        Ok(session)
     }
 }
 

@@ -101,7 +101,7 @@ async fn read(watched: &Watched, connector: &Connector, path: &str) -> Result<St
     let place = &watched.place;
     let target = place.locate((watched.address)())?;
     let peer = place.peer(&target, alpn(place))?;
-    let (mut session, _) = connector.get_http_session(&peer).await?;
+    let mut session = place.connect(connector, &peer).await?;
     let mut head = RequestHeader::build(Method::GET, path.as_bytes(), None)?;
     head.insert_header(HOST, place.authority.clone())?;
     head.insert_header(USER_AGENT, HeaderValue::from_static("tollgate"))?;

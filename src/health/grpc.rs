@@ -46,7 +46,7 @@ impl GrpcCheck {
 impl HealthCheck for GrpcCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
         let peer = self.place.peer(target, ALPN::H2)?;
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let mut session = self.place.connect(&self.connector, &peer).await?;
         let mut head = RequestHeader::build(Method::POST, PATH, None)?;
         head.insert_header(HOST, self.place.authority.clone())?;
         head.insert_header(CONTENT_TYPE, "application/grpc")?;

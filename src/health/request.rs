@@ -54,7 +54,7 @@ impl RequestCheck {
 impl HealthCheck for RequestCheck {
     async fn check(&self, target: &Backend) -> Result<()> {
         let peer = self.place.peer(target, alpn(&self.place))?;
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let mut session = self.place.connect(&self.connector, &peer).await?;
         let body = Bytes::from(self.probe.body.clone().unwrap_or_default());
         let mut head = self.head(&body)?;
         if session.as_http2().is_some() {

@@ -147,6 +147,9 @@ document! {
         /// A PEM file with the authorities that may vouch for the target, in place of the system's.
         #[example = "engines.pem"]
         ca: Option<FilePath>,
+        /// A PEM file with the lists of certificates that their issuers have revoked; a target that shows one of these gets no request.
+        #[example = "engines.crl"]
+        crl: Option<FilePath>,
         /// A PEM file with the certificate that is shown to the target, followed by those that vouch for it; needs `key`.
         #[example = "tollgate.pem"]
         certificate: Option<FilePath>,
@@ -170,10 +173,20 @@ impl UpstreamTls {
                 );
             }
         }
-        if let (Some(given), false) = (node.entry("ca"), self.verify) {
-            let help = "take it out, or `verify = false`";
-            let message = "nobody has to vouch for the target, as `verify` is false";
-            r.warn(given.span, &at.field("ca"), message, help);
+        for (name, message) in [
+            (
+                "ca",
+                "nobody has to vouch for the target, as `verify` is false",
+            ),
+            (
+                "crl",
+                "who has a revoked certificate may show any other, as `verify` is false",
+            ),
+        ] {
+            if let (Some(given), false) = (node.entry(name), self.verify) {
+                let help = "take it out, or `verify = false`";
+                r.warn(given.span, &at.field(name), message, help);
+            }
         }
         self
     }

@@ -31,7 +31,7 @@ use crate::balance;
 use crate::health;
 use crate::model;
 use crate::snapshot::{Bounds, Chain, Gateway, Offer};
-use crate::tls::Handshake;
+use crate::tls::{Credentials, Handshake};
 
 const CLIENT_CLOSED: u16 = 499;
 
@@ -263,6 +263,11 @@ impl Drop for InFlight {
 }
 
 impl Exchange {
+    /// What connections to targets of its service take along, and who is believed on them.
+    pub(super) fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.offer.as_ref()?.service.upstream.credentials.as_ref()
+    }
+
     pub(super) fn new(account: Arc<Account>) -> Exchange {
         account.open.fetch_add(1, Ordering::AcqRel);
         Exchange {

@@ -36,6 +36,7 @@ mod tokens;
 mod verdict;
 mod waiting;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -166,6 +168,21 @@ impl ProxyHttp for Proxy {
         x: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
         peer::next(session, x).await
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        peer: &HttpPeer,
+        _socket: RawFd,
+        digest: Option<&Digest>,
+        x: &mut Self::CTX,
+    ) -> Result<()> {
+        match x.credentials() {
+            None => Ok(()),
+            Some(credentials) => credentials.admit(peer, digest).map_err(|e| e.into_up()),
+        }
     }
 
     async fn upstream_request_filter(

@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
+use pingora_core::protocols::Digest as Connected;
 use pingora_core::protocols::tls::CaType;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
+use pingora_core::{Error, ErrorType, Result as OfPingora};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 use super::pem::{self, Pair, Part, ReadPem, Wrong};
+use super::revoked::Revoked;
 use crate::model::UpstreamTls;
 
 /// The files of an upstream.
@@ -22,6 +27,8 @@ pub struct ClientFiles {
     pub authorities: Option<PathBuf>,
     /// The certificate that is shown, and its key.
     pub pair: Option<(PathBuf, PathBuf)>,
+    /// The lists of certificates that no target may show.
+    pub revoked: Option<PathBuf>,
 }
 
 impl ClientFiles {
@@ -33,16 +40,24 @@ impl ClientFiles {
                 (Some(certificate), Some(key)) => Some((certificate.0.clone(), key.0.clone())),
                 _ => None,
             },
+            revoked: tls.crl.as_ref().map(|crl| crl.0.clone()),
         };
-        (files.authorities.is_some() || files.pair.is_some()).then_some(files)
+        let Self {
+            authorities,
+            pair,
+            revoked,
+        } = &files;
+        let any = authorities.is_some() || pair.is_some() || revoked.is_some();
+        any.then_some(files)
     }
 
-    /// Reads them.
+    /// Reads them; what is doubtful in them, though they can be used.
     ///
     /// # Errors
     /// Every mistake in them.
-    pub fn check(&self, read: &ReadPem<'_>) -> Result<(), Vec<Wrong>> {
-        Presented::of(self, read).map(drop)
+    pub fn check(&self, read: &ReadPem<'_>) -> Result<Option<Wrong>, Vec<Wrong>> {
+        let presented = Presented::of(self, read)?;
+        Ok(presented.overdue(SystemTime::now()))
     }
 }
 
@@ -59,6 +74,9 @@ pub struct Credentials {
 struct Presented {
     authorities: Option<Arc<CaType>>,
     pair: Option<Arc<CertKey>>,
+    revoked: Option<Revoked>,
+    /// It was told that a list is overdue.
+    told: AtomicBool,
     digest: [u8; 32],
 }
 
@@ -106,6 +124,37 @@ impl Credentials {
         Ok(())
     }
 
+    /// Whether what a target showed in its handshake is still believed. Asked before each request, since a connection is older than its lists may be.
+    ///
+    /// # Errors
+    /// [`ErrorType::InvalidCert`], as of a handshake that failed: the connection must not be used.
+    pub fn admit(&self, peer: &HttpPeer, connected: Option<&Connected>) -> OfPingora<()> {
+        if self.files.revoked.is_none() || !peer.is_tls() {
+            return Ok(());
+        }
+        let presented = self.presented.load();
+        let revoked = presented.as_ref().and_then(|p| p.revoked.as_ref());
+        let shown = connected.and_then(|connected| connected.ssl_digest.as_ref());
+        let serial = shown.and_then(|shown| shown.serial_number.as_deref());
+        let of = peer.address();
+        let why = match (revoked, serial) {
+            (Some(revoked), Some(serial)) if !revoked.names(serial) => return Ok(()),
+            (Some(_), Some(serial)) => {
+                format!("the certificate of {of} (serial {serial}) is revoked")
+            }
+            _ => format!("it is not known whether the certificate of {of} is revoked"),
+        };
+        Error::e_explain(ErrorType::InvalidCert, why)
+    }
+
+    /// What is to be told of a list that should have been replaced: once for each version of the files.
+    pub(super) fn overdue(&self) -> Option<Wrong> {
+        let presented = self.presented.load();
+        let presented = presented.as_ref()?;
+        let overdue = presented.overdue(SystemTime::now())?;
+        (!presented.told.swap(true, Ordering::Relaxed)).then_some(overdue)
+    }
+
     /// Reads the files; whether what they hold is new. With a mistake nothing changes.
     pub(super) fn load(&self, read: &ReadPem<'_>) -> Result<bool, Vec<Wrong>> {
         let presented = Presented::of(&self.files, read)?;
@@ -128,11 +177,17 @@ impl Presented {
         let pair = files.pair.as_ref().map(|(certificate, key)| {
             pem::pair(read(certificate), read(key), &ring::default_provider())
         });
-        match (authorities, pair.transpose()) {
-            (Ok(authorities), Ok(pair)) => Self::made(authorities.as_deref(), pair.as_ref()),
-            (authorities, pair) => {
+        let signers = authorities.as_ref().ok().and_then(Option::as_deref);
+        let revoked = files.revoked.as_ref();
+        let revoked = revoked.map(|path| Revoked::read(read(path), signers));
+        match (authorities, pair.transpose(), revoked.transpose()) {
+            (Ok(authorities), Ok(pair), Ok(revoked)) => {
+                Self::made(authorities.as_deref(), pair.as_ref(), revoked)
+            }
+            (authorities, pair, revoked) => {
                 let mut wrong = pair.err().unwrap_or_default();
                 wrong.extend(authorities.err());
+                wrong.extend(revoked.err().unwrap_or_default());
                 Err(wrong)
             }
         }
@@ -142,6 +197,7 @@ impl Presented {
     fn made(
         authorities: Option<&[CertificateDer<'static>]>,
         pair: Option<&Pair>,
+        revoked: Option<Revoked>,
     ) -> Result<Self, Vec<Wrong>> {
         let chain = pair.map_or(&[][..], |pair| &pair.certified.cert);
         let mut digest = Sha256::new();
@@ -151,6 +207,10 @@ impl Presented {
                 digest.update(certificate.len().to_be_bytes());
                 digest.update(certificate);
             }
+        }
+        if let Some(revoked) = &revoked {
+            digest.update(b"r");
+            digest.update(revoked.digest());
         }
         if let Some(pair) = pair
             && PrivateKeyDer::try_from(pair.key.secret_der()).is_err()
@@ -168,8 +228,14 @@ impl Presented {
                 let chain = chain.iter().map(|c| c.as_ref().to_vec()).collect();
                 Arc::new(CertKey::new(chain, pair.key.secret_der().to_vec()))
             }),
+            revoked,
+            told: AtomicBool::new(false),
             digest: digest.finalize().into(),
         })
+    }
+
+    fn overdue(&self, now: SystemTime) -> Option<Wrong> {
+        self.revoked.as_ref()?.overdue(now)
     }
 }
 

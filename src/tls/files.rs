@@ -58,6 +58,10 @@ trait Handle: Debug {
     fn paths(&self) -> Vec<&Path>;
     fn is_loaded(&self) -> bool;
     fn load(&self, files: &Files) -> Result<bool, Vec<Wrong>>;
+    /// What is to be told of what was read: once, and although it is in force.
+    fn doubt(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Handle for Identity {
@@ -86,9 +90,15 @@ impl Handle for Identity {
 
 impl Handle for Credentials {
     fn paths(&self) -> Vec<&Path> {
-        let ClientFiles { authorities, pair } = self.files();
+        let ClientFiles {
+            authorities,
+            pair,
+            revoked,
+        } = self.files();
         let pair = { pair.iter() }.flat_map(|(certificate, key)| [&**certificate, &**key]);
-        authorities.as_deref().into_iter().chain(pair).collect()
+        let others = [authorities, revoked].into_iter();
+        let others = others.filter_map(|path| path.as_deref());
+        others.chain(pair).collect()
     }
 
     fn is_loaded(&self) -> bool {
@@ -97,6 +107,11 @@ impl Handle for Credentials {
 
     fn load(&self, files: &Files) -> Result<bool, Vec<Wrong>> {
         Credentials::load(self, &|path| files.read(path))
+    }
+
+    fn doubt(&self) -> Option<String> {
+        let path = self.files().revoked.as_ref()?;
+        Some(format!("{}: {}", path.display(), self.overdue()?))
     }
 }
 
@@ -241,6 +256,9 @@ impl Files {
                 look.read = now;
                 wrong.extend(self.read_again(&*handle));
             }
+            if let Some(doubt) = handle.doubt() {
+                log::warn!("{doubt}");
+            }
             looks.insert(name, look);
         }
         match wrong.is_empty() {
@@ -298,8 +316,8 @@ impl Files {
 /// # Errors
 /// A sentence.
 pub fn read_pem(path: &Path) -> Result<Secret<String>, String> {
-    /// Bytes of the longest file that is looked at.
-    const LONGEST: u64 = 1 << 20;
+    /// Bytes of the longest file that is looked at: a revocation list with 300,000 entries.
+    const LONGEST: u64 = 16 << 20;
     let shown = path.display();
     let text = fs::metadata(path).and_then(|found| match found.len() {
         0..=LONGEST if found.is_file() => fs::read_to_string(path).map(Secret::new),
@@ -308,7 +326,9 @@ pub fn read_pem(path: &Path) -> Result<Secret<String>, String> {
     text.map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no file {shown}"),
         ErrorKind::InvalidData => format!("the file {shown} is not text"),
-        ErrorKind::FileTooLarge => format!("{shown} is not a file of a certificate or a key"),
+        ErrorKind::FileTooLarge => {
+            format!("{shown} is not a file of certificates, keys or revocation lists")
+        }
         _ => format!("the file {shown} cannot be read: {error}"),
     })
 }

@@ -9,6 +9,7 @@ mod client;
 mod files;
 mod issued;
 mod pem;
+mod revoked;
 mod server;
 mod stream;
 

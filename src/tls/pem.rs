@@ -25,6 +25,8 @@ pub enum Part {
     Key,
     /// The authorities that vouch for the other side.
     Authorities,
+    /// The lists of certificates that are revoked.
+    Revoked,
 }
 
 /// What is wrong with a file, and how to mend it.
@@ -98,17 +100,23 @@ impl Leaf {
 
     /// Why it is not good at this time, if it is not.
     pub fn untimely(&self, now: SystemTime) -> Option<String> {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        let now = i64::try_from(now.as_secs()).ok()?;
-        let day = |seconds| {
-            jiff::Timestamp::from_second(seconds).map_or_else(|_| "…".into(), |t| t.to_string())
-        };
-        match now {
+        match seconds(now)? {
             now if now > self.not_after => Some(format!("it ended on {}", day(self.not_after))),
             now if now < self.not_before => Some(format!("it begins on {}", day(self.not_before))),
             _ => None,
         }
     }
+}
+
+/// Seconds after 1970.
+pub(super) fn seconds(time: SystemTime) -> Option<i64> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}
+
+/// The day and the time that is so many seconds after 1970.
+pub(super) fn day(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "…".into(), |t| t.to_string())
 }
 
 fn written(name: &GeneralName<'_>) -> Option<String> {
@@ -127,7 +135,7 @@ fn written(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// The common name, or all of it.
-fn called(name: &X509Name<'_>) -> String {
+pub(super) fn called(name: &X509Name<'_>) -> String {
     let common = name.iter_common_name().next();
     let common = common.and_then(|common| common.as_str().ok());
     common.map_or_else(|| name.to_string(), str::to_owned)

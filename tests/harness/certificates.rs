@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, date_time_ymd,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tollgate::config::{self, Diagnostics, Loaded};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Vouches for certificates.
 pub(crate) struct Authority {
@@ -31,7 +33,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let pem = params.self_signed(&key).unwrap().pem();
         Authority {
@@ -67,6 +69,30 @@ impl Authority {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         }
+    }
+
+    /// Its list of certificates that it has revoked, these, as PEM.
+    pub(crate) fn list(&self, revoked: &[&Issued]) -> String {
+        self.list_until(revoked, 2100)
+    }
+
+    /// One that was to be replaced at the beginning of this year.
+    pub(crate) fn list_until(&self, revoked: &[&Issued], year: i32) -> String {
+        let entry = |issued: &&Issued| RevokedCertParams {
+            serial_number: issued.serial().into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// The authority's certificate in a file.
@@ -107,6 +133,13 @@ impl Issued {
 
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()
+    }
+
+    /// Its serial number, as it stands in it.
+    pub(crate) fn serial(&self) -> Vec<u8> {
+        let der = self.der();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        parsed.raw_serial().to_vec()
     }
 
     pub(crate) fn private(&self) -> PrivateKeyDer<'static> {

@@ -9,8 +9,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
-use super::runtime;
+use super::{Issued, runtime};
 
 /// What it does with every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,21 @@ struct Seen {
 
 impl H2Upstream {
     pub(crate) fn start(behaviour: H2Behaviour) -> H2Upstream {
+        Self::listen(behaviour, None)
+    }
+
+    /// Over TLS, with this certificate.
+    pub(crate) fn secure(behaviour: H2Behaviour, shown: &Issued) -> H2Upstream {
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_no_client_auth();
+        let config = builder.with_single_cert(vec![shown.der()], shown.private());
+        let mut config = config.unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self::listen(behaviour, Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn listen(behaviour: H2Behaviour, secure: Option<TlsAcceptor>) -> H2Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -51,7 +70,18 @@ impl H2Upstream {
             while let Ok((stream, _)) = listener.accept().await {
                 let seen = theirs.clone();
                 stream.set_nodelay(true).unwrap();
-                tokio::spawn(connection(stream, behaviour, seen));
+                let secure = secure.clone();
+                tokio::spawn(async move {
+                    match secure {
+                        None => connection(stream, behaviour, seen).await,
+                        Some(secure) => {
+                            // Who does not like the certificate leaves.
+                            if let Ok(stream) = secure.accept(stream).await {
+                                connection(stream, behaviour, seen).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         H2Upstream {
@@ -63,6 +93,11 @@ impl H2Upstream {
 
     pub(crate) fn url(&self) -> String {
         format!("h2c://{}", self.address)
+    }
+
+    /// Its URL where it speaks TLS, at `host`, which leads to this machine.
+    pub(crate) fn secure_url(&self, host: &str) -> String {
+        format!("https://{host}:{}", self.address.port())
     }
 
     pub(crate) fn heads(&self) -> Vec<Request<()>> {
@@ -89,7 +124,11 @@ impl Drop for H2Upstream {
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, behaviour: H2Behaviour, seen: Arc<Mutex<Seen>>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    behaviour: H2Behaviour,
+    seen: Arc<Mutex<Seen>>,
+) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };

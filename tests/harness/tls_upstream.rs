@@ -20,9 +20,11 @@ pub(crate) struct Begun {
     /// The client showed a certificate.
     pub(crate) shown: bool,
     pub(crate) resumed: bool,
+    /// It had served a request before.
+    pub(crate) kept: bool,
 }
 
-/// It answers every request with the usage of nothing, and closes.
+/// It answers every request with the usage of nothing, and closes where the answer says so.
 pub(crate) struct TlsUpstream {
     address: SocketAddr,
     begun: Arc<Mutex<Vec<Begun>>>,
@@ -80,13 +82,13 @@ impl TlsUpstream {
         format!("https://{host}:{}", self.address.port())
     }
 
-    /// How connections began on which something was asked.
+    /// For each request, how its connection began.
     pub(crate) fn begun(&self) -> Vec<Begun> {
         self.begun.lock().unwrap().clone()
     }
 }
 
-/// Serves one request; whoever breaks off is forgotten.
+/// Serves one connection; whoever breaks off is forgotten.
 fn serve(
     stream: std::net::TcpStream,
     config: Arc<ServerConfig>,
@@ -95,23 +97,49 @@ fn serve(
 ) -> Option<()> {
     let session = ServerConnection::new(config).unwrap();
     let mut stream = rustls::StreamOwned::new(session, stream);
+    let closes = find(answer, b"connection: close").is_some();
     let mut asked = Vec::new();
     let mut piece = [0; 4096];
-    while find(&asked, b"\r\n\r\n").is_none() {
-        match stream.read(&mut piece).ok()? {
-            0 => return None,
-            read => asked.extend_from_slice(&piece[..read]),
+    for served in 0.. {
+        let head = loop {
+            if let Some(end) = find(&asked, b"\r\n\r\n") {
+                break end + 4;
+            }
+            match stream.read(&mut piece).ok()? {
+                0 => return None,
+                read => asked.extend_from_slice(&piece[..read]),
+            }
+        };
+        begun.lock().unwrap().push(Begun {
+            name: stream.conn.server_name().map(str::to_owned),
+            shown: stream.conn.peer_certificates().is_some(),
+            resumed: stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            kept: served > 0,
+        });
+        if closes {
+            stream.write_all(answer).ok()?;
+            break;
         }
+        let whole = head + length(&asked[..head]);
+        while asked.len() < whole {
+            let read = stream.read(&mut piece).ok().filter(|&read| read > 0)?;
+            asked.extend_from_slice(&piece[..read]);
+        }
+        asked.drain(..whole);
+        stream.write_all(answer).ok()?;
+        stream.flush().ok()?;
     }
-    begun.lock().unwrap().push(Begun {
-        name: stream.conn.server_name().map(str::to_owned),
-        shown: stream.conn.peer_certificates().is_some(),
-        resumed: stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-    });
-    stream.write_all(answer).ok()?;
     stream.conn.send_close_notify();
     stream.flush().ok()?;
     // What is left of the body is read, so that the answer is not lost with it.
     while stream.read(&mut piece).is_ok_and(|read| read > 0) {}
     Some(())
+}
+
+/// What a head says of its body's length.
+fn length(head: &[u8]) -> usize {
+    let head = std::str::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head.split_once("content-length:").map(|(_, rest)| rest);
+    let length = length.and_then(|rest| rest.lines().next());
+    length.map_or(0, |length| length.trim().parse().unwrap())
 }

@@ -8,6 +8,7 @@ mod connections;
 mod floods;
 mod forbidden_frames;
 mod injection;
+mod revoked;
 mod secrets;
 mod shown_resources;
 mod smuggling;

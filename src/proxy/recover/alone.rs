@@ -23,7 +23,7 @@ impl Road {
         tls: bool,
     ) -> Result<Option<Failure>> {
         loop {
-            let connected = self.pool.take(peer, Instant::now()).await;
+            let connected = self.pool.take(peer, x.credentials(), Instant::now()).await;
             let (mut upstream, reused) = connected.map_err(|e| e.into_up())?;
             upstream.set_write_timeout(peer.options.write_timeout);
             let head = dressed(x, head, tls, &upstream, peer)?;

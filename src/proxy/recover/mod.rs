@@ -196,7 +196,7 @@ impl Road {
         }
         loop {
             let connected = {
-                let mut connect = pin!(self.pool.take(&peer, now));
+                let mut connect = pin!(self.pool.take(&peer, x.credentials(), now));
                 match at_once(connect.as_mut()).await {
                     Some(connected) => connected,
                     None => {

@@ -96,6 +96,7 @@ impl Drop for Prefilling {
 struct Leg {
     pool: Arc<Pool>,
     peer: Box<HttpPeer>,
+    credentials: Option<Arc<crate::tls::Credentials>>,
     head: RequestHeader,
     body: Vec<Bytes>,
     attempt: Attempt,
@@ -164,10 +165,7 @@ impl Road {
                 Err(came) => Ok(Asked::Came(came)),
                 Ok(peer) => self.ask(session, x, peer).await.map(Asked::Answer),
             },
-            None => {
-                let nothing = "prefill handed nothing over";
-                Err(Error::explain(BAD_ANSWER, nothing).into_up())
-            }
+            None => Err(Error::explain(BAD_ANSWER, "prefill handed nothing over").into_up()),
         }
     }
 
@@ -209,6 +207,7 @@ impl Road {
                 let leg = Leg {
                     pool: self.pool.clone(),
                     peer: prefill_peer,
+                    credentials: x.credentials().cloned(),
                     head,
                     body,
                     attempt,
@@ -336,7 +335,7 @@ impl Road {
     async fn word_of(&self, x: &Exchange, peer: &HttpPeer, target: &Target) -> Result<Bytes> {
         let (until, _) = x.deadline(Instant::now(), Deadline::FirstByte);
         let asked = async {
-            let (mut upstream, _) = self.pool.take(peer, Instant::now()).await?;
+            let (mut upstream, _) = self.pool.take(peer, None, Instant::now()).await?;
             let mut head = RequestHeader::build(Method::GET, b"/query", None)?;
             head.insert_header(http::header::HOST, target.url.host.to_string())?;
             let answer = send(&mut upstream, Box::new(head), Vec::new()).await?;
@@ -395,7 +394,9 @@ impl Leg {
     /// Asks, and reads the answer to its end if it is a good one.
     async fn carry(&self) -> Result<Option<Answer>> {
         let late = |_| Error::explain(ErrorType::ReadTimedout, "first_byte");
-        let (mut upstream, _) = self.pool.take(&self.peer, Instant::now()).await?;
+        let credentials = self.credentials.as_ref();
+        let taken = self.pool.take(&self.peer, credentials, Instant::now());
+        let (mut upstream, _) = taken.await?;
         upstream.set_write_timeout(self.peer.options.write_timeout);
         let head = fitted(self.head.clone(), &upstream, &self.peer)?;
         let sent = send(&mut upstream, head, self.body.clone());
@@ -409,13 +410,11 @@ impl Leg {
                 first: None,
             }));
         }
-        loop {
-            let read = upstream.read_response_body();
-            let read = timeout_at(Instant::now() + self.idle, read).await;
-            if read.map_err(late)??.is_none() {
-                break;
-            }
-        }
+        while timeout_at(Instant::now() + self.idle, upstream.read_response_body())
+            .await
+            .map_err(late)??
+            .is_some()
+        {}
         if upstream.response_done() {
             self.pool.keep(upstream, &self.peer, Instant::now()).await;
         }

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep};
 
 use super::gather::Gathering;
 use crate::proxy::body::at_once;
+use crate::tls::Credentials;
 
 /// An exchange on a connection to an upstream. Large, so it stays where it is.
 pub(super) type Upstream = Box<HttpSession<()>>;
@@ -68,11 +69,31 @@ impl Pool {
         }
     }
 
-    /// A connection to this peer at `now`, and whether it has served before.
+    /// A connection to this peer at `now` that its credentials admit, and whether it has served before.
     ///
     /// # Errors
-    /// It could not be made.
-    pub(super) async fn take(&self, peer: &HttpPeer, now: Instant) -> Result<(Upstream, bool)> {
+    /// It could not be made, or may not be used.
+    pub(super) async fn take(
+        &self,
+        peer: &HttpPeer,
+        credentials: Option<&Arc<Credentials>>,
+        now: Instant,
+    ) -> Result<(Upstream, bool)> {
+        let (upstream, reused) = self.connect(peer, now).await?;
+        if let Some(credentials) = credentials
+            && let Err(error) = credentials.admit(peer, upstream.digest())
+        {
+            if let HttpSession::H2(session) = &*upstream {
+                // It is in the pool already, for others to send on.
+                session.conn.mark_shutdown();
+                self.any.release_http_session(*upstream, peer, None).await;
+            }
+            return Err(error);
+        }
+        Ok((upstream, reused))
+    }
+
+    async fn connect(&self, peer: &HttpPeer, now: Instant) -> Result<(Upstream, bool)> {
         if !is_plain(peer) {
             let (session, reused) = Box::pin(self.any.get_http_session(peer)).await?;
             return Ok((Box::new(session), reused));
@@ -208,7 +229,7 @@ mod tests {
     async fn kept(listener: &TcpListener, peer: &HttpPeer) -> (Pool, TcpStream) {
         let pool = Pool::new(1);
         let now = Instant::now();
-        let (taken, accepted) = tokio::join!(pool.take(peer, now), listener.accept());
+        let (taken, accepted) = tokio::join!(pool.take(peer, None, now), listener.accept());
         let (mut upstream, reused) = taken.unwrap();
         let mut server = accepted.unwrap().0;
         assert!(!reused);
@@ -221,13 +242,13 @@ mod tests {
     async fn what_is_kept_serves_again_and_only_one_at_a_time() {
         let (listener, peer) = server(LONG).await;
         let (pool, mut server) = kept(&listener, &peer).await;
-        let (mut first, reused) = pool.take(&peer, Instant::now()).await.unwrap();
+        let (mut first, reused) = pool.take(&peer, None, Instant::now()).await.unwrap();
         assert!(reused);
-        let (_second, reused) = pool.take(&peer, Instant::now()).await.unwrap();
+        let (_second, reused) = pool.take(&peer, None, Instant::now()).await.unwrap();
         assert!(!reused);
         exchange(&mut first, &mut server).await;
         pool.keep(first, &peer, Instant::now()).await;
-        assert!(pool.take(&peer, Instant::now()).await.unwrap().1);
+        assert!(pool.take(&peer, None, Instant::now()).await.unwrap().1);
     }
 
     #[tokio::test]
@@ -235,14 +256,20 @@ mod tests {
         let (listener, peer) = server(LONG).await;
         let (pool, _server) = kept(&listener, &peer).await;
         let (_listener, other) = self::server(LONG).await;
-        assert!(!pool.take(&other, Instant::now()).await.unwrap().1);
+        assert!(!pool.take(&other, None, Instant::now()).await.unwrap().1);
     }
 
     #[tokio::test]
     async fn what_was_idle_for_too_long_does_not_serve() {
         let (listener, peer) = server(LONG).await;
         let (pool, _server) = kept(&listener, &peer).await;
-        assert!(!pool.take(&peer, Instant::now() + LONG).await.unwrap().1);
+        assert!(
+            !pool
+                .take(&peer, None, Instant::now() + LONG)
+                .await
+                .unwrap()
+                .1
+        );
     }
 
     #[tokio::test]
@@ -280,7 +307,7 @@ mod tests {
             };
             timeout(LONG, gone).await.expect("nothing came");
             lock(&pool.shelf).idle.get_mut(&key).unwrap().push(idle);
-            assert!(!pool.take(&peer, Instant::now()).await.unwrap().1);
+            assert!(!pool.take(&peer, None, Instant::now()).await.unwrap().1);
         }
     }
 }
