@@ -13,6 +13,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 
 use super::peek::{Fault, Peek, PeekError, Scanner, peek};
+use super::prompt::{BLOCK_BYTES, prompt};
 use super::sse::Parser;
 use super::stream::{StreamMode, StreamUsage};
 use super::usage::{JsonUsage, Usage};
@@ -43,6 +44,15 @@ pub fn check_peek(body: &[u8]) {
         (Err(_), Err(_)) => {}
     }
     check_usage(body);
+    check_prompt(body);
+}
+
+/// A prompt is no longer than its body, whatever that is, and made of whole blocks.
+fn check_prompt(body: &[u8]) {
+    let prompt = prompt(body, "m", BLOCK_BYTES.start);
+    assert!(prompt.bytes <= body.len(), "{}", prompt.bytes);
+    let blocks = prompt.bytes / BLOCK_BYTES.start;
+    assert!(prompt.blocks.len() == blocks || blocks > 16_384);
 }
 
 /// Events, usage, and what goes on to the client do not depend on how a stream is cut; without stripping,
