@@ -50,6 +50,12 @@ name = "full"
 models = ["full"]
 upstream = "full"
 queue = {{ size = 100000, max_wait = "600s" }}
+[[service]]
+name = "later"
+models = ["later"]
+targets = ["http://127.0.0.1:{engine}"]
+retry = "off"
+queue = {{ size = 100000, max_wait = "600s", initial_delay = "300s", max_delay = "300s" }}
 [[upstream]]
 name = "full"
 targets = ["http://127.0.0.1:{engine}"]
@@ -66,6 +72,8 @@ def request(model, header=b""):
 REQUEST = request(b"m")
 # The first of them has the only place for as long as it likes.
 WAITS = request(b"full", b"x-sim: delay=600s\r\n")
+# Told to come back.
+LATER = request(b"later", b"x-sim: status=429\r\n")
 # The preface, and settings that say nothing.
 H2_BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -151,8 +159,8 @@ def asked(connection):
     return connection
 
 
-def waiting(connection):
-    connection.sendall(WAITS)
+def waiting(connection, request):
+    connection.sendall(request)
     return connection
 
 
@@ -166,7 +174,8 @@ def greeted(connection):
 WAYS = {
     "plain, unused": lambda gateway: gateway.plain(),
     "plain, after a request": lambda gateway: asked(gateway.plain()),
-    "plain, waiting for room": lambda gateway: waiting(gateway.plain()),
+    "plain, waiting for room": lambda gateway: waiting(gateway.plain(), WAITS),
+    "plain, waiting after 429": lambda gateway: waiting(gateway.plain(), LATER),
     "plain, HTTP/2": lambda gateway: greeted(gateway.plain()),
     "TLS, unused": lambda gateway: gateway.encrypted(),
     "TLS, after a request": lambda gateway: asked(gateway.encrypted()),

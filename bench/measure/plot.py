@@ -48,7 +48,7 @@ def draw_means(axes, runs, names, rates):
         means = [sum(values) / max(1, len(values)) for values in own]
         places = [number + (at - (len(names) - 1) / 2) * width for number in range(len(rates))]
         axes.bar_label(axes.bar(places, means, width, color=COLOURS.get(name)), fmt="%.1f", fontsize=7)
-    axes.set(yscale="log", ylabel="mean time to first token, s", title="means", xticks=range(len(rates)), xticklabels=[f"rate {rate:g}" for rate in rates])
+    axes.set(ylabel="mean time to first token, s", title="means", xticks=range(len(rates)), xticklabels=[f"rate {rate:g}" for rate in rates])
 
 
 if __name__ == "__main__":
