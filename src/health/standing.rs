@@ -179,8 +179,10 @@ pub struct TargetHealth {
 #[derive(Debug)]
 struct Known {
     probes: Probes,
-    /// Answers in a row against the present verdict of the probes.
-    contrary: u32,
+    /// Answers in a row against the present verdict of the probes; before there is one, the last that agree.
+    run: u32,
+    /// Whether the last one was good.
+    said: bool,
     breaker: Breaker,
     cooling: Option<Instant>,
     /// Since when it is back.
@@ -201,7 +203,8 @@ impl Default for TargetHealth {
     fn default() -> Self {
         let known = Known {
             probes: Probes::Off,
-            contrary: 0,
+            run: 0,
+            said: false,
             breaker: Breaker::default(),
             cooling: None,
             back: None,
@@ -224,7 +227,7 @@ impl TargetHealth {
             (true, probes) => probes,
         };
         if !probed {
-            known.contrary = 0;
+            known.run = 0;
         }
         known.breaker.configure(breaker);
         self.judge(&mut known, now);
@@ -263,26 +266,25 @@ impl TargetHealth {
         }
     }
 
-    /// Learns what a probe found. A target asked for the first time is up with its first good answer. One that is reached
+    /// Learns what a probe found. A new target is up after as many good answers in a row as one that was down. One that is reached
     /// again, after requests could not reach it, may be tried without waiting for its breaker's time.
     pub fn probed(&self, ok: bool, thresholds: &Thresholds, now: Instant) -> Option<Turn> {
         let mut known = self.lock();
-        let (contrary, needed, turn) = match (known.probes, ok) {
+        let run = match (known.probes, ok) {
             // A probe that was under way when probing was turned off.
             (Probes::Off, _) => return None,
-            (Probes::Up, true) | (Probes::Down, false) => (0, u32::MAX, None),
-            (Probes::Unchecked, true) => (1, 1, Some(Turn::WentUp)),
-            (Probes::Down, true) => {
-                let run = known.contrary.saturating_add(1);
-                (run, thresholds.healthy_after, Some(Turn::WentUp))
-            }
-            (Probes::Up | Probes::Unchecked, false) => {
-                let run = known.contrary.saturating_add(1);
-                (run, thresholds.unhealthy_after, Some(Turn::WentDown))
-            }
+            (Probes::Up, true) | (Probes::Down, false) => 0,
+            // Which way a new one turns is open.
+            (Probes::Unchecked, _) if known.said != ok => 1,
+            _ => known.run.saturating_add(1),
         };
-        let turn = turn.filter(|_| contrary >= needed);
-        known.contrary = if turn.is_some() { 0 } else { contrary };
+        let (needed, turn) = match ok {
+            true => (thresholds.healthy_after, Turn::WentUp),
+            false => (thresholds.unhealthy_after, Turn::WentDown),
+        };
+        let turn = (run > 0 && run >= needed).then_some(turn);
+        known.run = if turn.is_some() { 0 } else { run };
+        known.said = ok;
         match turn {
             Some(Turn::WentUp) => {
                 let recovered = known.probes == Probes::Down;

@@ -99,7 +99,7 @@ document! {
         /// After how many failures in a row a target is out.
         #[range(1..=1000)]
         unhealthy_after: u32 = 2,
-        /// After how many good answers in a row it is back.
+        /// After how many good answers in a row it is back, or a new one is in.
         #[range(1..=1000)]
         healthy_after: u32 = 1,
     }

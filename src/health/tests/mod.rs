@@ -68,6 +68,8 @@ impl Bench {
 #[test]
 fn probes_turn_a_target_at_their_thresholds() {
     let mut bench = Bench::new(true);
+    let answers = [true, false, true].map(|ok| bench.probed(ok));
+    assert_eq!(answers, [None; 3], "not two in a row");
     assert_eq!(bench.standing(), Standing::Unchecked);
     assert_eq!(bench.probed(true), Some(Turn::WentUp));
     assert_eq!(bench.standing(), Standing::Up, "no slow start when new");

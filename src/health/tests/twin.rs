@@ -90,7 +90,6 @@ impl Twin {
             .take_while(|answer| **answer == ok)
             .count();
         let turned = match (up, ok) {
-            (None, true) => true,
             (Some(true), true) | (Some(false), false) => false,
             _ => run >= 2,
         };

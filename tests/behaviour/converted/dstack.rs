@@ -203,12 +203,7 @@ fn a_replica_that_was_out_is_held_out_until_it_is_ready() {
     conversion.tells(
         "probes[0].ready_after",
         Fate::Adapted,
-        "`health.healthy_after`",
-    );
-    conversion.tells(
-        "probes[0].ready_after",
-        Fate::Adapted,
-        "a new one is in with its first",
+        "`health.healthy_after`: so many good answers in a row",
     );
     conversion.tells("probes[0]", Fate::Assumed, "dstack would go on sending");
     let running = conversion.start();

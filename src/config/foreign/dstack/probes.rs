@@ -262,7 +262,7 @@ fn times(table: &mut Fields<'_>, health: &mut Map<String, Value>, notes: &mut No
     health.insert("interval".into(), json!(duration(interval.max(timeout))));
     match table.whole("ready_after", notes) {
         Some(after @ 1..=1000) => {
-            let message = "`health.healthy_after`: so many good answers in a row bring back a replica that was out, after two bad ones; a new one is in with its first";
+            let message = "`health.healthy_after`: so many good answers in a row also bring back a replica that was out, after two bad ones";
             notes.adapted(table.at("ready_after"), message);
             health.insert("healthy_after".into(), json!(after));
         }
