@@ -130,6 +130,27 @@ mod tests {
 
     use super::*;
 
+    /// What fuzzing kept of a target's inputs.
+    fn kept(target: &str) -> Vec<Vec<u8>> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/");
+        let files = std::fs::read_dir(folder.to_owned() + target).unwrap();
+        let kept: Vec<_> = files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .collect();
+        assert!(!kept.is_empty(), "nothing of {target} is kept");
+        kept
+    }
+
+    #[test]
+    fn what_fuzzing_kept() {
+        kept("requests")
+            .iter()
+            .for_each(|bytes| check_requests(bytes));
+        kept("proxy_header")
+            .iter()
+            .for_each(|bytes| check_preamble(bytes));
+    }
+
     fn request() -> impl Strategy<Value = Vec<u8>> {
         let body = prop::collection::vec(any::<u8>(), 0..300);
         let path = prop::sample::select(vec!["/", "/a b", "/v1/models?x=%20", "/\u{e4}"]);

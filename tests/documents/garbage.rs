@@ -10,6 +10,26 @@ mod document;
 #[path = "../../fuzz/checks/routes.rs"]
 mod routes;
 
+/// What fuzzing kept of a target's inputs.
+fn kept(target: &str) -> Vec<Vec<u8>> {
+    let files = std::fs::read_dir(repository("fuzz/corpus").join(target)).unwrap();
+    let kept: Vec<_> = files
+        .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    assert!(!kept.is_empty(), "nothing of {target} is kept");
+    kept
+}
+
+#[test]
+fn what_fuzzing_kept() {
+    for text in kept("config") {
+        if let Ok(text) = String::from_utf8(text) {
+            survives(&text);
+        }
+    }
+    kept("routes").iter().for_each(|bytes| check_routes(bytes));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 

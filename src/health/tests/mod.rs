@@ -236,6 +236,7 @@ fn settings_may_change_meanwhile() {
     bench.health.configure(true, None, bench.now);
     assert_eq!(bench.standing(), Standing::Unchecked);
     bench.probed(true);
+    bench.probed(true);
     for _ in 0..10 {
         assert_eq!(bench.fail(Failure::Connect), None, "its breaker is off");
     }

@@ -188,6 +188,23 @@ fn stream() -> impl Strategy<Value = String> {
     })
 }
 
+/// What fuzzing kept of a target's inputs.
+fn kept(target: &str) -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/");
+    let files = std::fs::read_dir(folder.to_owned() + target).unwrap();
+    let kept: Vec<_> = files
+        .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    assert!(!kept.is_empty(), "nothing of {target} is kept");
+    kept
+}
+
+#[test]
+fn what_fuzzing_kept() {
+    kept("peek").iter().for_each(|body| check_peek(body));
+    kept("sse").iter().for_each(|stream| check_sse(stream));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
