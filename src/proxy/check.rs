@@ -125,24 +125,18 @@ async fn receive(ours: tokio::io::DuplexStream) -> Seen {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/checks/kept.rs"]
+mod kept;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// What fuzzing kept of a target's inputs.
-    fn kept(target: &str) -> Vec<Vec<u8>> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/");
-        let files = std::fs::read_dir(folder.to_owned() + target).unwrap();
-        let kept: Vec<_> = files
-            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-            .collect();
-        assert!(!kept.is_empty(), "nothing of {target} is kept");
-        kept
-    }
-
     #[test]
     fn what_fuzzing_kept() {
+        let kept = |target| kept::kept(env!("CARGO_MANIFEST_DIR"), target);
         kept("requests")
             .iter()
             .for_each(|bytes| check_requests(bytes));

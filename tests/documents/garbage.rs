@@ -7,21 +7,14 @@ use routes::check_routes;
 
 #[path = "../../fuzz/checks/document.rs"]
 mod document;
+#[path = "../../fuzz/checks/kept.rs"]
+mod kept;
 #[path = "../../fuzz/checks/routes.rs"]
 mod routes;
 
-/// What fuzzing kept of a target's inputs.
-fn kept(target: &str) -> Vec<Vec<u8>> {
-    let files = std::fs::read_dir(repository("fuzz/corpus").join(target)).unwrap();
-    let kept: Vec<_> = files
-        .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-        .collect();
-    assert!(!kept.is_empty(), "nothing of {target} is kept");
-    kept
-}
-
 #[test]
 fn what_fuzzing_kept() {
+    let kept = |target| kept::kept(env!("CARGO_MANIFEST_DIR"), target);
     for text in kept("config") {
         if let Ok(text) = String::from_utf8(text) {
             survives(&text);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tollgate_sdk::llm::peek::{Scanner, peek};
+use tollgate_sdk::llm::prompt::prompt;
 use tollgate_sdk::llm::stream::{StreamMode, StreamUsage};
 use tollgate_sdk::llm::usage::JsonUsage;
 
@@ -46,13 +47,15 @@ fn report(name: &str, body: &str) {
         usage.push(black_box(body.as_bytes()));
         black_box(usage.finish());
     });
+    let prompt = time(|| drop(black_box(prompt(black_box(body.as_bytes()), "m", 256))));
     let len = body.len() as f64;
     let line = format!(
-        "{name:<34} {:>8} B  {whole:>9.0} ns  {:>6.2} GB/s whole  {:>6.2} in 8 KiB chunks  {:>6.2} for usage\n",
+        "{name:<34} {:>8} B  {whole:>9.0} ns  {:>6.2} GB/s whole  {:>6.2} in 8 KiB chunks  {:>6.2} for usage  {:>6.2} for the prompt\n",
         body.len(),
         len / whole,
         len / pushed,
         len / usage,
+        len / prompt,
     );
     let _ = std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes());
 }
@@ -133,6 +136,13 @@ fn main() {
     report(
         "Chinese, top level",
         &format!(r#"{head}"prompt":"{chinese}"}}"#),
+    );
+    report(
+        "content before role",
+        &format!(
+            r#"{head}"messages":[{}]}}"#,
+            vec![format!(r#"{{"content":"{}","role":"user"}}"#, &long[..1024]); 16].join(",")
+        ),
     );
     report(
         "token ids",

@@ -16,6 +16,9 @@ use super::peek::{Fault, Shape, peek};
 use super::splice::{Edits, splice};
 use super::usage::{JsonUsage, Usage};
 
+#[path = "../../../../fuzz/checks/kept.rs"]
+mod kept;
+
 // --- strategies: JSON as people, and attackers, write it
 
 fn space() -> impl Strategy<Value = &'static str> {
@@ -188,19 +191,9 @@ fn stream() -> impl Strategy<Value = String> {
     })
 }
 
-/// What fuzzing kept of a target's inputs.
-fn kept(target: &str) -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/");
-    let files = std::fs::read_dir(folder.to_owned() + target).unwrap();
-    let kept: Vec<_> = files
-        .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-        .collect();
-    assert!(!kept.is_empty(), "nothing of {target} is kept");
-    kept
-}
-
 #[test]
 fn what_fuzzing_kept() {
+    let kept = |target| kept::kept(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."), target);
     kept("peek").iter().for_each(|body| check_peek(body));
     kept("sse").iter().for_each(|stream| check_sse(stream));
 }
