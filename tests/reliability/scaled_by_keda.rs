@@ -100,8 +100,11 @@ fn a_stream_ends_when_its_service_is_scaled_no_longer_or_gone() {
     }
     let [mut left, mut gone] = ["left", "gone"].map(|name| keda.watch(name));
     assert!(!left.next() && !gone.next());
-    api.ask("PATCH", "/v1/services/left", &json!({"scaling": null}));
-    api.ask("DELETE", "/v1/services/gone", &Value::Null);
+    let fixed = json!({"scaling": null, "targets": ["http://127.0.0.1:9"]});
+    let reply = api.ask("PATCH", "/v1/services/left", &fixed);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let reply = api.ask("DELETE", "/v1/services/gone", &Value::Null);
+    assert_eq!(reply.status, 204, "{}", reply.text());
     let (status, told) = left.ends();
     assert_eq!(status, 9, "{told}");
     assert!(told.contains("not scaled"), "{told}");

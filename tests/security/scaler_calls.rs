@@ -9,7 +9,9 @@ const NOBODYS: &str = "nobodys-token-abcdef0123";
 const PROCEDURES: [&str; 4] = ["IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"];
 
 fn start(tokens: &str) -> Gateway {
-    [ADMIN, SCALER, NOBODYS].map(learn);
+    for token in [ADMIN, SCALER, NOBODYS] {
+        learn(token);
+    }
     let service = scaled("min = 1\nmax = 1\ntarget = 1.0", "{ type = \"none\" }", "");
     let gateway = Gateway::start(&format!(
         "{service}[admin]\naddress = \"$ADMIN\"\n{tokens}\n"
