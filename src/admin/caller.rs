@@ -18,21 +18,56 @@ use tollgate_sdk::secret::Secret;
 use super::reply;
 use super::serve::Peer;
 
-/// Who may.
-pub(super) struct Callers {
-    token: Option<Secret<String>>,
+/// What callers are known by; an empty one is none.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    /// Opens everything.
+    pub admin: Option<Secret<String>>,
+    /// Opens KEDA's calls, and nothing else.
+    pub scaler: Option<Secret<String>>,
 }
 
+/// Who may.
+pub(super) struct Callers(Tokens);
+
 impl Callers {
-    pub(super) fn new(token: Option<Secret<String>>) -> Callers {
-        Callers {
-            token: token.filter(|token| !token.expose().is_empty()),
-        }
+    pub(super) fn new(tokens: Tokens) -> Callers {
+        let told = |token: &Secret<String>| !token.expose().is_empty();
+        Callers(Tokens {
+            admin: tokens.admin.filter(told),
+            scaler: tokens.scaler.filter(told),
+        })
     }
 
     /// The token a request presents, if there is one to present.
     pub(super) fn presented(&self, headers: &HeaderMap) -> Option<Secret<String>> {
-        self.token.as_ref().and_then(|_| bearer(headers))
+        self.0.admin.as_ref().and_then(|_| bearer(headers))
+    }
+
+    /// Why a call of KEDA's is not answered, as far as its head tells. UNAUTHORIZED: a token is missing or is not the one.
+    pub(super) fn refuse_scaler(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+    ) -> Option<(StatusCode, &'static str)> {
+        let refused = self.refuse(peer, headers)?;
+        if is_foreign(headers) {
+            return Some(refused);
+        }
+        match bearer(headers) {
+            Some(token) if self.opens_scaler(&token) => None,
+            _ if self.0.scaler.is_none() && self.0.admin.is_none() => Some(refused),
+            _ => {
+                let why = "This needs admin.scaler_token: as tokenFromEnv or token in the trigger's metadata, or as Authorization: Bearer TOKEN.";
+                Some((StatusCode::UNAUTHORIZED, why))
+            }
+        }
+    }
+
+    /// Whether a token opens KEDA's calls.
+    pub(super) fn opens_scaler(&self, token: &Secret<String>) -> bool {
+        let known = [&self.0.scaler, &self.0.admin];
+        known.into_iter().flatten().any(|known| known == token)
     }
 
     fn refuse(&self, peer: &Peer, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
@@ -43,7 +78,7 @@ impl Callers {
         let Peer::Address(peer) = peer else {
             return None;
         };
-        match &self.token {
+        match &self.0.admin {
             None if peer.ip().to_canonical().is_loopback() && !is_led_here(headers) => None,
             None if peer.ip().to_canonical().is_loopback() => {
                 let why = "Without admin.token, the admin API is asked for by an address or as localhost.";
@@ -122,8 +157,14 @@ mod tests {
 
     use super::*;
 
+    fn callers(admin: Option<&str>, scaler: Option<&str>) -> Callers {
+        let [admin, scaler] =
+            [admin, scaler].map(|token| token.map(|token| Secret::new(token.to_owned())));
+        Callers::new(Tokens { admin, scaler })
+    }
+
     fn status(token: Option<&str>, peer: &str, headers: &[(&'static str, &'static str)]) -> u16 {
-        let callers = Callers::new(token.map(|token| Secret::new(token.to_owned())));
+        let callers = callers(token, None);
         let headers = { headers.iter() }
             .filter_map(|(name, value)| {
                 let name = axum::http::HeaderName::from_static(name);
@@ -161,11 +202,41 @@ mod tests {
 
     #[test]
     fn who_comes_by_the_socket_needs_no_token() {
-        let callers = Callers::new(Some(Secret::new("t".to_owned())));
+        let callers = callers(Some("t"), None);
         let peer = Peer::Socket { uid: Some(0) };
         let mut headers = HeaderMap::new();
         assert!(callers.refuse(&peer, &headers).is_none());
         headers.insert(ORIGIN, HeaderValue::from_static("http://evil.example"));
         assert!(callers.refuse(&peer, &headers).is_some());
+    }
+
+    #[test]
+    fn the_scaler_has_a_token_of_its_own() {
+        let far = Peer::Address(SocketAddr::from(([192, 0, 2, 1], 1)));
+        let with = |token: &str| {
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+            HeaderMap::from_iter([(AUTHORIZATION, value)])
+        };
+        let told = |refused: Option<(StatusCode, &str)>| refused.map_or(200, |(s, _)| s.as_u16());
+        for (admin, scaler, token, page, call) in [
+            (None, None, "", 403, 403),
+            (None, Some(""), "", 403, 403),
+            (None, Some("s"), "s", 403, 200),
+            (None, Some("s"), "x", 403, 401),
+            (Some("a"), Some("s"), "s", 401, 200),
+            (Some("a"), Some("s"), "a", 200, 200),
+            (Some("a"), None, "a", 200, 200),
+            (Some("a"), None, "", 401, 401),
+        ] {
+            let callers = callers(admin, scaler);
+            let mut headers = with(token);
+            let both = |headers: &HeaderMap| {
+                let page = told(callers.refuse(&far, headers));
+                (page, told(callers.refuse_scaler(&far, headers)))
+            };
+            assert_eq!(both(&headers), (page, call), "{admin:?} {scaler:?} {token}");
+            headers.insert(ORIGIN, HeaderValue::from_static("http://evil.example"));
+            assert_eq!(both(&headers), (403, 403));
+        }
     }
 }

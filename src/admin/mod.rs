@@ -9,6 +9,8 @@ mod caller;
 mod dialects;
 mod events;
 mod explain;
+mod http2;
+mod keda;
 mod keys;
 mod openapi;
 mod pages;
@@ -34,13 +36,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tollgate_sdk::secret::Secret;
 
 use self::caller::Callers;
-use self::serve::Limits;
+use self::serve::{Limits, Sites};
 use crate::control::Control;
 use crate::store::Health;
 
+pub use caller::Tokens;
 pub use openapi::text as openapi;
 pub use socket::Socket;
 
@@ -54,31 +56,34 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub async fn serve(
     listener: TcpListener,
     socket: Option<&Socket>,
-    token: Option<Secret<String>>,
+    tokens: Tokens,
     control: Arc<Control>,
     over: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = router(control, token);
+    let callers = Arc::new(Callers::new(tokens));
+    let sites = Sites {
+        http1: router(control.clone(), &callers),
+        http2: keda::router(control, callers),
+    };
     let on_socket = async {
         match socket.map(Socket::listen).transpose()? {
             Some(socket) => {
                 let end = std::future::pending();
-                serve::serve(socket, router.clone(), Limits::default(), end).await;
+                serve::serve(socket, sites.clone(), Limits::default(), end).await;
             }
             None => std::future::pending().await,
         }
         Ok(())
     };
     let on_address = async {
-        serve::serve(listener, router.clone(), Limits::default(), over).await;
+        serve::serve(listener, sites.clone(), Limits::default(), over).await;
         Ok(())
     };
     tokio::try_join!(on_address, on_socket).map(drop)
 }
 
-fn router(control: Arc<Control>, token: Option<Secret<String>>) -> Router {
-    let callers = Arc::new(Callers::new(token));
-    routes::router(&control, &callers)
+fn router(control: Arc<Control>, callers: &Arc<Callers>) -> Router {
+    routes::router(&control, callers)
         .fallback(reply::no_page)
         .method_not_allowed_fallback(reply::no_method)
         .layer(Extension(events::Watchers::default()))

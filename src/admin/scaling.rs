@@ -43,10 +43,7 @@ fn whole(service: &Service) -> Option<Value> {
     add("min", json!(scaling.min));
     add("max", json!(scaling.max));
     add("target", json!(scaling.target));
-    add(
-        "waiting",
-        json!(service.state.room.depth() + service.state.queue.depth()),
-    );
+    add("waiting", json!(service.state.waiting()));
     Some(told)
 }
 

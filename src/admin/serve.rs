@@ -1,8 +1,10 @@
 //! Connections of the admin API: where they come from, how many there may be, and how long each may take.
 //!
 //! Whoever is slow must not hold the listener: heads, bodies and the reading of answers have a time, and so many connections are served at once; the
-//! others wait to be accepted. Streams of events alone may be read slowly, and are counted apart.
+//! others wait to be accepted. Streams of events alone may be read slowly, and are counted apart. The pages are served by HTTP/1; what speaks HTTP/2, by
+//! prior knowledge, is KEDA.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,16 +16,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Version};
+use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::http2::{self, Conduct, End};
 
 /// What slow clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +40,8 @@ pub(super) struct Limits {
     pub(super) head: Duration,
     /// For taking the next piece of an answer.
     pub(super) answer: Duration,
+    /// How long an HTTP/2 connection may be idle whose client has been let in.
+    pub(super) quiet: Duration,
 }
 
 impl Default for Limits {
@@ -42,8 +50,16 @@ impl Default for Limits {
             connections: 256,
             head: Duration::from_secs(10),
             answer: Duration::from_secs(10),
+            quiet: Duration::from_secs(300),
         }
     }
+}
+
+/// What is served, by the version of HTTP.
+#[derive(Clone)]
+pub(super) struct Sites {
+    pub(super) http1: Router,
+    pub(super) http2: Router,
 }
 
 /// Who asks, as far as the connection tells.
@@ -99,11 +115,12 @@ impl Source for UnixListener {
 /// Accepts until `over` and then closes its source; whom it has accepted it serves until it is dropped.
 pub(super) async fn serve(
     source: impl Source,
-    router: Router,
+    sites: Sites,
     limits: Limits,
     over: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let (closing, closed) = watch::channel(false);
     // They end with this.
     let mut open = JoinSet::new();
     let mut over = pin!(over);
@@ -119,7 +136,7 @@ pub(super) async fn serve(
         };
         match next {
             Ok((io, peer)) => {
-                let served = converse(io, peer, router.clone(), limits);
+                let served = converse(io, peer, sites.clone(), limits, closed.clone());
                 open.spawn(async move {
                     served.await;
                     drop(place);
@@ -133,11 +150,17 @@ pub(super) async fn serve(
         }
     }
     drop(source);
+    closing.send_replace(true);
     while open.join_next().await.is_some() {}
 }
 
-async fn converse<I>(io: I, peer: Peer, router: Router, limits: Limits)
-where
+async fn converse<I>(
+    io: I,
+    peer: Peer,
+    sites: Sites,
+    limits: Limits,
+    closing: watch::Receiver<bool>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let leisure = Leisure::default();
@@ -147,19 +170,60 @@ where
         patience: limits.answer,
         stalled: None,
     };
-    let router = TowerToHyperService::new(router);
+    let conduct = Conduct::default();
+    let theirs = conduct.clone();
+    let pages = TowerToHyperService::new(sites.http1);
+    let calls = TowerToHyperService::new(sites.http2);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        request.extensions_mut().insert(leisure.clone());
-        router.call(request)
+        let extensions = request.extensions_mut();
+        extensions.insert(peer.clone());
+        extensions.insert(leisure.clone());
+        extensions.insert(theirs.clone());
+        let call = match request.version() {
+            Version::HTTP_2 => Some(theirs.begin()),
+            _ => None,
+        };
+        let answer = match call {
+            Some(_) => calls.call(with_host(request)),
+            None => {
+                theirs.speaks_http1();
+                pages.call(request)
+            }
+        };
+        async move {
+            let answer: Response = answer.await?;
+            Ok::<_, Infallible>(match call {
+                Some(call) => call.answered(answer),
+                None => answer,
+            })
+        }
     });
-    let mut connection = http1::Builder::new();
-    connection
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head);
-    if let Err(error) = connection.serve_connection(TokioIo::new(io), service).await {
+    let builder = http2::builder(limits);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        end = conduct.end(limits, closing) => match end {
+            End::Cut => return,
+            End::Gently => {
+                connection.as_mut().graceful_shutdown();
+                let last = timeout(limits.answer, connection).await;
+                last.unwrap_or_else(|late| Err(late.into()))
+            }
+        },
+    };
+    if let Err(error) = ended {
         log::debug!("a connection of the admin listener broke off: {error}");
     }
+}
+
+/// Who is asked is said in HTTP/2 beside the header fields.
+fn with_host(mut request: Request<Incoming>) -> Request<Incoming> {
+    let authority = request.uri().authority();
+    let host = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
+    request
 }
 
 /// A connection that breaks when the other side takes nothing for too long.
@@ -247,10 +311,13 @@ mod tests {
     use super::*;
 
     const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    /// The preface of HTTP/2, and empty settings.
+    const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     const SHORT: Limits = Limits {
-        connections: 2,
+        connections: 3,
         head: Duration::from_millis(150),
         answer: Duration::from_millis(150),
+        quiet: Duration::from_millis(150),
     };
 
     /// A listener whose one page is a megabyte and more than any socket's buffer.
@@ -266,7 +333,11 @@ mod tests {
         let router = Router::new()
             .route("/", get(page))
             .route("/small", get(|| async { "small" }));
-        tokio::spawn(async move { serve(listener, router, SHORT, std::future::pending()).await });
+        let sites = Sites {
+            http1: router,
+            http2: Router::new(),
+        };
+        tokio::spawn(async move { serve(listener, sites, SHORT, std::future::pending()).await });
         address
     }
 
@@ -281,21 +352,23 @@ mod tests {
     async fn who_sends_no_head_is_let_go_and_makes_room() {
         let address = start(false).await;
         let mut silent = Vec::new();
-        for part in [&b""[..], b"GET /small HTTP/1.1\r\nhost"] {
+        for part in [&b""[..], b"GET /small HTTP/1.1\r\nhost", HTTP2] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(part).await.unwrap();
             silent.push(stream);
         }
         // There is no place left: this one is served once the others are gone.
-        let mut third = TcpStream::connect(address).await.unwrap();
-        third
+        let mut fourth = TcpStream::connect(address).await.unwrap();
+        fourth
             .write_all(b"GET /small HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             .await
             .unwrap();
-        let answer = read_all(&mut third).await;
+        let answer = read_all(&mut fourth).await;
         assert!(answer.ends_with(b"small"), "{answer:?}");
         for mut stream in silent {
-            assert!(read_all(&mut stream).await.is_empty());
+            let told = read_all(&mut stream).await;
+            // In HTTP/2 one begins with settings and is told when it is over.
+            assert!(told.is_empty() || told.starts_with(b"\0\0"), "{told:?}");
         }
     }
 

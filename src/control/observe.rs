@@ -137,7 +137,7 @@ fn queues(snapshot: &Snapshot, metrics: &Metrics, page: &mut Page) {
     let mut gauges = page.gauges(&metrics.queue_depth);
     let waits = |s: &&Arc<Service>| s.queue.is_some() || s.scaling().is_some();
     for service in snapshot.services.iter().filter(waits) {
-        let depth = service.state.queue.depth() + service.state.room.depth();
+        let depth = service.state.waiting();
         gauges.add(&[&service.name], depth as f64);
     }
 }

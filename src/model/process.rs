@@ -54,6 +54,9 @@ document! {
         /// The token of the admin API; if empty, only clients on this machine may use it.
         #[example = "${TOLLGATE_TOKEN:-}"]
         token: Option<Secret<String>>,
+        /// A token that opens the calls of KEDA's external scaler and nothing else; if empty, they ask for `token`.
+        #[example = "${KEDA_TOKEN:-}"]
+        scaler_token: Option<Secret<String>>,
         /// A unix socket with the same pages, for its owner alone; whoever can open it needs no token.
         #[example = "/run/tollgate/admin.sock"]
         socket: Option<SocketPath>,

@@ -165,6 +165,7 @@ impl Tending {
             let standing = self.turn().await;
             if self.leaving && standing.is_empty() {
                 self.service.state.scaled.store(None);
+                self.service.state.decided.notify_waiters();
                 self.service.state.demand.clear();
                 return;
             }
@@ -268,6 +269,7 @@ impl Tending {
             scaled.ready += fixed;
         }
         service.state.scaled.store(Some(Arc::new(scaled)));
+        service.state.decided.notify_waiters();
         standing
     }
 

@@ -35,7 +35,7 @@ impl Reading {
         let mut reading = Reading {
             came: asked.came,
             refused: asked.refused,
-            waiting: (service.state.room.depth() + service.state.queue.depth()) as u64,
+            waiting: service.state.waiting() as u64,
             ..Reading::default()
         };
         for offer in offers {

@@ -12,12 +12,11 @@ use pingora_core::services::background::BackgroundService;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::{oneshot, watch};
-use tollgate_sdk::secret::Secret;
 
 use super::admin_socket::AdminSocket;
 use super::pid_file;
 use super::upgrade::Predecessor;
-use crate::admin;
+use crate::admin::{self, Tokens};
 use crate::control::Control;
 use crate::proxy::Waiting;
 use crate::scale::Scaling;
@@ -36,7 +35,7 @@ pub(super) struct Housekeeping {
     /// Counts those that accept.
     pub(super) accepting: watch::Receiver<usize>,
     pub(super) admin_socket: AdminSocket,
-    pub(super) token: Option<Secret<String>>,
+    pub(super) tokens: Tokens,
     pub(super) pid_file: Option<PathBuf>,
     /// Exchanges that have not ended.
     pub(super) open: Arc<AtomicUsize>,
@@ -115,7 +114,7 @@ impl Housekeeping {
             let socket = self.admin_socket.get();
             // Then the new process accepts; connections that are open here go on.
             let over = self.control.handed_over();
-            admin::serve(listener, socket, self.token.clone(), control, over).await
+            admin::serve(listener, socket, self.tokens.clone(), control, over).await
         };
         if let Err(error) = serve.await {
             log::error!("the admin listener failed: {error}");

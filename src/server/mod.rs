@@ -32,6 +32,7 @@ use self::housekeeping::{Beginning, Housekeeping, Once};
 use self::signals::Signals;
 use self::sockets::Sockets;
 use self::upgrade::{Old, Predecessor, Program, door};
+use crate::admin::Tokens;
 use crate::calls::Calls;
 use crate::control::{self, Control};
 use crate::model::{AccessLog as Destination, Config, Listener, StateStore};
@@ -236,7 +237,10 @@ fn server(
         services: waiting.len(),
         accepting: accepted,
         admin_socket,
-        token: config.admin.token.clone(),
+        tokens: Tokens {
+            admin: config.admin.token.clone(),
+            scaler: config.admin.scaler_token.clone(),
+        },
         pid_file: config.server.pid_file.clone().map(|path| path.0),
         open: proxy.open(),
         waiting,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 use tollgate_sdk::plugin::{Host, Http, Kept as KeptByPlugins};
 use tollgate_sdk::quota::{Clock, Local, Quota, SystemClock};
 
@@ -38,6 +39,15 @@ pub struct ServiceState {
     pub demand: Demand,
     /// How its scaling stands, if it is scaled and that was looked at.
     pub scaled: ArcSwapOption<Scaled>,
+    /// Told whenever that was looked at again.
+    pub decided: Notify,
+}
+
+impl ServiceState {
+    /// Requests that wait, for a target with room or to be sent again.
+    pub fn waiting(&self) -> usize {
+        self.room.depth() + self.queue.depth()
+    }
 }
 
 /// States by identity: a target's upstream and URL, a service's name. What no revision refers to any more is forgotten

@@ -68,6 +68,8 @@ pub struct Metrics {
     pub desired_replicas: IntGaugeVec,
     /// How many it has, by `state`.
     pub replicas: IntGaugeVec,
+    /// Streams on which KEDA is told whether a service is active.
+    pub scaler_streams: IntGauge,
     /// A target's breaker: 0 closed, 1 half open, 2 open.
     pub breaker_state: IntGaugeVec,
     /// Clients that left before their answer was complete.
@@ -275,6 +277,10 @@ impl Metrics {
                     "Replicas that a service which is scaled should have",
                     &["service"],
                 ),
+            ),
+            scaler_streams: add(
+                r,
+                gauge("tollgate_scaler_streams", "StreamIsActive calls now open"),
             ),
             replicas: add(
                 r,

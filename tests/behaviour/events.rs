@@ -278,7 +278,13 @@ fn slow_readers_lose_the_oldest_and_are_told() {
     let address = closed_address();
     let listener = runtime().block_on(tokio::net::TcpListener::bind(address));
     let over = std::future::pending();
-    let served = tollgate::admin::serve(listener.unwrap(), None, None, control.clone(), over);
+    let served = tollgate::admin::serve(
+        listener.unwrap(),
+        None,
+        Default::default(),
+        control.clone(),
+        over,
+    );
     let served = runtime().spawn(served);
     until("the admin listener", || Client::try_connect(address).ok());
     let mut watch = Watch::open(address, "");

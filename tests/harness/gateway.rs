@@ -142,6 +142,15 @@ impl Gateway {
         runtime().block_on(H2Client::connect(self.address))
     }
 
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// An HTTP/2 connection to the admin listener.
+    pub(crate) fn admin_h2(&self) -> H2Client {
+        runtime().block_on(H2Client::connect(self.admin))
+    }
+
     /// A page of the admin listener.
     pub(crate) fn admin(&self, path: &str) -> Reply {
         let mut client = Client::connect(self.admin);

@@ -12,6 +12,7 @@ mod h2_client;
 mod h2_frames;
 mod h2_upstream;
 mod issuer;
+pub(crate) mod keda;
 mod leaks;
 mod metrics;
 mod pairs;

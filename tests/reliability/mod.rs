@@ -12,6 +12,7 @@ mod llumnix;
 mod queue;
 mod replaced;
 mod retry;
+mod scaled_by_keda;
 mod scaled_by_others;
 mod scaled_roles;
 mod scaling;

@@ -379,7 +379,7 @@ fn what_waits_is_bounded_and_what_is_lost_is_counted() {
     let served = tollgate::admin::serve(
         listener.unwrap(),
         None,
-        None,
+        Default::default(),
         control,
         std::future::pending(),
     );

@@ -12,6 +12,7 @@ mod issuers;
 mod killed;
 mod killed_in_a_storm;
 mod many_writers;
+mod scaler_streams;
 mod scaling;
 mod shutdown;
 mod slow_admin;

@@ -8,6 +8,8 @@ use crate::harness::{Client, Gateway, closed_address, service};
 
 /// More than any of the listener's patience.
 const LONG: Duration = Duration::from_secs(25);
+/// The preface of HTTP/2, and empty settings.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn start() -> Gateway {
     Gateway::start(&service("a", "a", &format!("http://{}", closed_address())))
@@ -20,8 +22,10 @@ fn the_silent_do_not_hold_it() {
     let silent: Vec<Client> = (0..300)
         .map(|n| {
             let mut client = gateway.admin_client();
-            if n % 2 == 0 {
-                client.send("GET /v1/status HTTP/1.1\r\nhost: te");
+            match n % 3 {
+                0 => client.send("GET /v1/status HTTP/1.1\r\nhost: te"),
+                1 => client.send(HTTP2),
+                _ => {}
             }
             client
         })

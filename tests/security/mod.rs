@@ -9,6 +9,7 @@ mod floods;
 mod forbidden_frames;
 mod injection;
 mod revoked;
+mod scaler_calls;
 mod secrets;
 mod shown_resources;
 mod smuggling;
