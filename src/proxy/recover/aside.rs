@@ -21,8 +21,9 @@ pub(in crate::proxy) enum Aside {
     /// No: it is somewhere else than on the road, has done so, or cannot.
     #[default]
     Stays,
+    /// Yes, before the next wait.
     Goes,
-    /// It does, and takes up the road there.
+    /// It is going, and takes up the road there.
     Left(Point),
 }
 

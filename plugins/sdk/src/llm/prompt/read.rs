@@ -9,7 +9,7 @@ use std::ops::Range;
 use fearless_simd::{Simd, dispatch};
 use smallvec::SmallVec;
 
-use super::super::text::{self, Skipped};
+use crate::llm::text::{self, Skipped};
 
 /// Strings longer than this may be files.
 const FILE: usize = 256;
