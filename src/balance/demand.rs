@@ -1,7 +1,8 @@
 //! What is asked of a service, counted as it comes: what scaling goes by, beside the metrics.
 //!
 //! A request costs one atomic addition. The counts are of what came while the service is scaled: whoever begins to scale it begins at zero, so that
-//! what came before its first look is seen, and whoever ends leaves zero behind.
+//! what came before its first look is seen, and whoever ends leaves zero behind. Where requests are split all are counted: another service may scale a
+//! role of the same upstream.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,8 @@ use tokio::sync::Notify;
 pub struct Demand {
     came: AtomicU64,
     refused: AtomicU64,
+    undecoded: AtomicU64,
+    whole: AtomicU64,
     woken: Notify,
 }
 
@@ -22,6 +25,10 @@ pub struct Asked {
     pub came: u64,
     /// Those of them that no target could take.
     pub refused: u64,
+    /// Those of these that only lacked a target to decode them.
+    pub undecoded: u64,
+    /// Those that nobody was to prefill for somebody else, where requests are split.
+    pub whole: u64,
 }
 
 impl Demand {
@@ -30,9 +37,15 @@ impl Demand {
         self.came.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a request that was refused because no target could take it.
-    pub fn refused(&self) {
+    /// Counts a request that was refused because no target could take it, or only none could `decode` it.
+    pub fn refused(&self, decode: bool) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        self.undecoded.fetch_add(decode.into(), Ordering::Relaxed);
+    }
+
+    /// Counts a request that came to be served by one target where others are split.
+    pub fn whole(&self) {
+        self.whole.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Calls whoever scales the service: there is somebody to serve, and nobody who does.
@@ -47,8 +60,9 @@ impl Demand {
 
     /// Forgets what was counted: the service is scaled no longer.
     pub fn clear(&self) {
-        self.came.store(0, Ordering::Relaxed);
-        self.refused.store(0, Ordering::Relaxed);
+        for count in [&self.came, &self.refused, &self.undecoded, &self.whole] {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 
     /// What was counted.
@@ -56,6 +70,8 @@ impl Demand {
         Asked {
             came: self.came.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            undecoded: self.undecoded.load(Ordering::Relaxed),
+            whole: self.whole.load(Ordering::Relaxed),
         }
     }
 }

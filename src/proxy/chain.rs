@@ -39,14 +39,14 @@ impl Exchange {
         self.offer = Some(offer);
     }
 
-    /// Counts the request as asked of its service, if that is scaled by what is asked.
+    /// Counts the request as asked of its service, if what is asked may scale something.
     pub(super) fn arrives(&self) {
         let service = self.offer.as_ref().map(|offer| &offer.service);
-        let Some(service) = service.filter(|service| service.scaling().is_some()) else {
+        let Some(service) = service.filter(|service| service.counts_demand()) else {
             return;
         };
         service.state.demand.came();
-        if service.upstream.targets.is_empty() {
+        if service.scaling().is_some() && service.upstream.targets.is_empty() {
             // Once one is to start there is nothing to hurry for.
             let scaled = service.state.scaled.load();
             if scaled.as_ref().is_none_or(|scaled| scaled.desired == 0) {

@@ -283,8 +283,9 @@ impl Exchange {
         if let (Some(service), Rejection::Overloaded | Rejection::NoHealthyUpstream) =
             (service, &rejection)
         {
-            if service.scaling().is_some() {
-                service.state.demand.refused();
+            if service.counts_demand() {
+                let decode = disaggregate::wants_decode(self);
+                service.state.demand.refused(decode);
             }
             let scaled = service.state.scaled.load();
             why = scaled.as_ref().and_then(|scaled| scaled.problem.clone());

@@ -15,12 +15,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::actuator::{self, Actuator, Order, Processes, Standing};
 use super::decide::{Memory, decide};
-use super::signals::{Reading, Signals};
+use super::reading::{Offered, Reading};
+use super::signals::Signals;
 use crate::config::targets_of;
 use crate::control::Control;
 use crate::control::events::EventKind;
 use crate::model;
-use crate::snapshot::{Offer, Scaled, Service, Snapshot};
+use crate::snapshot::{Scaled, Service, Snapshot};
 
 /// How often services are measured and decided on.
 const TURN: Duration = Duration::from_secs(1);
@@ -83,7 +84,7 @@ impl Scaling {
             processes: self.processes.clone(),
             moved: Arc::default(),
             service: service.clone(),
-            offers: Vec::new(),
+            offered: Vec::new(),
             revision: None,
             signals: Signals::default(),
             memory: None,
@@ -132,7 +133,8 @@ struct Tending {
     /// Told when the actuator wants to be asked.
     moved: Arc<Notify>,
     service: Arc<Service>,
-    offers: Vec<Arc<Offer>>,
+    /// Whose requests count.
+    offered: Vec<Offered>,
     /// The revision they are of.
     revision: Option<u64>,
     signals: Signals,
@@ -189,7 +191,7 @@ impl Tending {
                 self.signals = Signals::default();
             }
             self.service = service.clone();
-            self.offers = offers(&snapshot, service);
+            self.offered = offered(&snapshot, service);
         }
     }
 
@@ -204,8 +206,8 @@ impl Tending {
         let before = service.state.scaled.load_full();
         let ready = before.as_ref().map_or(0, |before| before.ready);
         let since = now - self.began;
-        let reading = Reading::of(&service, &self.offers);
-        self.signals.add(reading, since, scaling.window);
+        let reading = Reading::of(&service, &self.offered, now);
+        self.signals.add(reading, since, scaling);
         let measured = self.signals.measure(scaling, ready);
         let fixed = self.fixed();
         let mut order = Order {
@@ -286,15 +288,26 @@ impl Tending {
     }
 }
 
-/// The service in all gateways that offer it.
-fn offers(snapshot: &Snapshot, service: &Service) -> Vec<Arc<Offer>> {
-    let of = |gateway: &Arc<crate::snapshot::Gateway>| {
-        let mut offers = gateway.router.offers().iter();
-        offers
-            .find(|offer| offer.service.name == service.name)
-            .cloned()
+/// Whose requests count for a service that is scaled: its own, and where one role is scaled those of all services of the upstream.
+fn offered(snapshot: &Snapshot, scaled: &Service) -> Vec<Offered> {
+    let role = scaled
+        .scaling()
+        .is_some_and(|s| s.role != model::Role::Both);
+    let counts = |service: &&Arc<Service>| {
+        service.name == scaled.name || role && service.upstream.name == scaled.upstream.name
     };
-    snapshot.gateways.iter().filter_map(of).collect()
+    let counted = snapshot.services.iter().filter(counts);
+    let offered = counted.map(|service| {
+        let of = |gateway: &Arc<crate::snapshot::Gateway>| {
+            let mut offers = gateway.router.offers().iter();
+            { offers.find(|offer| offer.service.name == service.name) }.cloned()
+        };
+        Offered {
+            service: service.clone(),
+            offers: snapshot.gateways.iter().filter_map(of).collect(),
+        }
+    });
+    offered.collect()
 }
 
 fn tell(control: &Control, service: &Service, from: u32, to: u32, reason: &str) {

@@ -2,72 +2,11 @@
 //! slots of a second each. Requests know nothing of it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::Measured;
+pub use super::reading::Reading;
 use crate::model::{Role, Scaling, ScalingMetric};
-use crate::snapshot::{Offer, Service};
-
-/// What has been counted of a service, requests since it is scaled, and what its gauges say.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Reading {
-    /// Requests that came.
-    pub came: u64,
-    /// Requests that no target could take.
-    pub refused: u64,
-    /// Tokens, read and written.
-    pub tokens: u64,
-    /// Seconds until first tokens, all together, and how many there were.
-    pub first_token: (f64, u64),
-    /// Seconds between tokens, and how many there were.
-    pub inter_token: (f64, u64),
-    /// Requests being served or waiting; where one role is scaled, those that targets of it have.
-    pub in_flight: u64,
-    /// Those of them that wait.
-    pub waiting: u64,
-}
-
-impl Reading {
-    /// A service's; `offers` are all of it.
-    pub fn of(service: &Service, offers: &[Arc<Offer>]) -> Reading {
-        let asked = service.state.demand.asked();
-        let mut reading = Reading {
-            came: asked.came,
-            refused: asked.refused,
-            waiting: service.state.waiting() as u64,
-            ..Reading::default()
-        };
-        for offer in offers {
-            let handles = offer.metrics.handles();
-            reading.tokens += handles.input.get() + handles.output.get();
-            let told = |histogram: &prometheus::Histogram| {
-                (histogram.get_sample_sum(), histogram.get_sample_count())
-            };
-            let (first, between) = (told(&handles.first_token), told(&handles.inter_token));
-            reading.first_token.0 += first.0;
-            reading.first_token.1 += first.1;
-            reading.inter_token.0 += between.0;
-            reading.inter_token.1 += between.1;
-            // The same gauge for every gateway.
-            reading.in_flight = u64::try_from(handles.in_flight.get()).unwrap_or(0);
-        }
-        let role = service.scaling().map_or(Role::Both, |scaling| scaling.role);
-        if role != Role::Both {
-            // Whoever waits is to be prefilled first.
-            let waiting = if role == Role::Prefill {
-                reading.waiting
-            } else {
-                0
-            };
-            let held = service
-                .replicas()
-                .map(|target| target.state.in_flight() as u64);
-            reading.in_flight = waiting + held.sum::<u64>();
-        }
-        reading
-    }
-}
 
 /// One service's readings within its window, oldest first.
 #[derive(Debug, Default)]
@@ -76,14 +15,18 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Remembers what was read at `now`, and forgets what is older than the window.
-    pub fn add(&mut self, reading: Reading, now: Duration, window: Duration) {
+    /// Remembers what was read at `now`, and forgets what is older than the scaling's window.
+    pub fn add(&mut self, reading: Reading, now: Duration, scaling: &Scaling) {
         if self.readings.is_empty() {
-            // Requests are counted from zero: those that came before the first look are asked for, too.
-            let before = Reading {
-                came: 0,
-                refused: 0,
-                ..reading
+            let before = match scaling.role {
+                // Requests are counted from zero: those that came before the first look are asked for, too.
+                Role::Both => Reading {
+                    came: 0,
+                    refused: 0,
+                    ..reading
+                },
+                // What other services of the upstream counted may be as old as they are.
+                Role::Prefill | Role::Decode => reading,
             };
             self.readings.push_back((now, before));
         }
@@ -92,7 +35,7 @@ impl Signals {
         while self
             .readings
             .get(1)
-            .is_some_and(|(at, _)| *at + window <= now)
+            .is_some_and(|(at, _)| *at + scaling.window <= now)
         {
             self.readings.pop_front();
         }

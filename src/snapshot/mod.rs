@@ -242,6 +242,11 @@ impl Service {
         self.document.scaling.on()
     }
 
+    /// Whether what is asked of it may scale something: itself, or a role of its upstream.
+    pub fn counts_demand(&self) -> bool {
+        self.scaling().is_some() || self.upstream.disaggregation.is_some()
+    }
+
     /// The targets that scaling counts: those of its role.
     pub fn replicas(&self) -> impl Iterator<Item = &Target> {
         let scaling = self.scaling();

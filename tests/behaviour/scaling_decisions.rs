@@ -58,7 +58,7 @@ fn replay(scaling: &Scaling, seconds: u64, demand: impl Fn(u64) -> u64) -> (Vec<
             in_flight,
             ..Reading::default()
         };
-        signals.add(reading, at(second), scaling.window);
+        signals.add(reading, at(second), scaling);
         let from = memory.desired();
         let seen = signals.measure(scaling, from);
         let decision = decide(scaling, &seen, &mut memory, at(second));

@@ -116,3 +116,109 @@ fn both_roles_are_scaled_apart() {
     assert_eq!(of_role(&gateway, "prefill").len(), 2);
     drop(streams);
 }
+
+/// Both engines, the one that decodes with a single place, and a gateway in which services that nobody asks measure each role of the upstream of the one that is asked.
+fn measured(metric: &str, disaggregation: &str) -> ([Engine; 2], Gateway) {
+    let [prefill, decode] = pair();
+    let one = format!(
+        "{{ url = \"http://{}\", role = \"decode\", max_in_flight = 1 }}",
+        decode.address()
+    );
+    let targets = [NIXL.prefill(prefill.address()), one];
+    let asked = NIXL.service(&targets, "", "").replace("\"m\"", "\"qwen\"");
+    let split = format!("{}{disaggregation}", NIXL.settings);
+    let asked = asked.replace(NIXL.settings, &split);
+    let idle = |role: &str| {
+        format!(
+            "[[service]]\nname = \"{role}\"\nmodels = [\"{role}\"]\nupstream = \"qwen\"\n[service.scaling]\nrole = \"{role}\"\nmin = 1\nmetric = \"{metric}\"\nwindow = \"1m\"\nactuator = \"none\"\n"
+        )
+    };
+    let gateway = Gateway::start(&format!("{}{}{asked}", idle("prefill"), idle("decode")));
+    // Each has begun to measure: only what comes afterwards is theirs to see.
+    for role in ["prefill", "decode"] {
+        until("a first look", || {
+            of(&gateway, role).as_object()?.get("reason").cloned()
+        });
+    }
+    ([prefill, decode], gateway)
+}
+
+/// How the scaling of this role's service stands.
+fn of(gateway: &Gateway, role: &str) -> Value {
+    gateway
+        .api()
+        .get(&format!("/v1/services/{role}/scaling"))
+        .json()
+}
+
+/// What is measured of both roles, once this holds of it.
+fn until_measured(gateway: &Gateway, what: &str, holds: impl Fn(f64, f64) -> bool) -> (f64, f64) {
+    until(what, || {
+        let value = |role: &str| of(gateway, role)["measured"].as_f64();
+        let (prefill, decode) = (value("prefill")?, value("decode")?);
+        holds(prefill, decode).then_some((prefill, decode))
+    })
+}
+
+fn chat_of(words: usize) -> String {
+    let text = "word ".repeat(words);
+    json!({"model": "qwen", "max_tokens": 2, "messages": [{"role": "user", "content": text}]})
+        .to_string()
+}
+
+#[test]
+fn a_role_is_measured_by_what_all_services_of_its_upstream_ask() {
+    let (_engines, gateway) = measured("rps", "");
+    for _ in 0..5 {
+        gateway.client().post(CHAT, &chat_of(400)).assert_ok();
+    }
+    until_measured(&gateway, "requests of both roles", |prefill, decode| {
+        prefill > 0.0 && decode > 0.0
+    });
+}
+
+/// Prefill has nothing of what is too short to be split.
+#[test]
+fn what_is_served_whole_is_decodes_alone() {
+    let (_engines, gateway) = measured("rps", ", min_prefill_tokens = 100000");
+    for _ in 0..5 {
+        gateway.client().post(CHAT, &chat_of(4)).assert_ok();
+    }
+    let (prefill, _) = until_measured(&gateway, "requests to decode", |_, decode| decode > 0.0);
+    assert_eq!(prefill, 0.0);
+}
+
+/// Long prompts and two tokens of each answer: prefill reads, decode writes.
+#[test]
+fn tokens_belong_to_who_computes_them() {
+    let (_engines, gateway) = measured("tokens", "");
+    for _ in 0..5 {
+        gateway.client().post(CHAT, &chat_of(1000)).assert_ok();
+    }
+    let (prefill, decode) = until_measured(&gateway, "tokens of both roles", |prefill, decode| {
+        prefill > 0.0 && decode > 0.0
+    });
+    assert!(prefill > 100.0 * decode, "{prefill} {decode}");
+}
+
+#[test]
+fn times_are_those_of_all_services_of_the_upstream() {
+    for metric in ["ttft", "itl"] {
+        let (_engines, gateway) = measured(metric, "");
+        let _stream = stream(&gateway);
+        until_measured(&gateway, "a time", |prefill, decode| {
+            prefill > 0.0 && decode > 0.0
+        });
+    }
+}
+
+/// Who finds no place to be decoded misses an engine that decodes, and no other.
+#[test]
+fn who_is_refused_is_missed_by_the_role_that_lacks_a_place() {
+    let (_engines, gateway) = measured("queue", "");
+    let _stream = stream(&gateway);
+    let refused = gateway.client().post(CHAT, &chat_of(400));
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let (prefill, _) = until_measured(&gateway, "somebody to decode", |_, decode| decode > 0.0);
+    assert_eq!(prefill, 0.0);
+}

@@ -56,6 +56,8 @@ pub(super) struct Split {
     whole: bool,
     /// Why it is not, if that is still to be counted.
     why: Option<&'static str>,
+    /// Nobody was ever to prefill it for somebody else, and that is still to be counted.
+    never: bool,
     /// The body as it would be sent whole, if it can be split.
     body: Option<Whole>,
     /// The field of the client's that is ours to set.
@@ -95,6 +97,7 @@ pub(super) fn begin(x: &Exchange) -> Option<Box<Split>> {
         part: Part::Prefill,
         whole: false,
         why: None,
+        never: false,
         body: None,
         forbidden: None,
         leg: None,
@@ -128,6 +131,7 @@ pub(super) fn begin(x: &Exchange) -> Option<Box<Split>> {
     };
     if let Some(why) = why {
         split.whole = true;
+        split.never = true;
         split.part = match why {
             Some("short") if settings.protocol.decodes_whole() => Part::Anyone,
             _ if has(&offer.service.upstream, Role::Both) => Part::Alone,
@@ -149,6 +153,11 @@ pub(super) fn part(x: &Exchange) -> Option<Part> {
 
 fn settings(x: &Exchange) -> Option<&Disaggregation> {
     x.offer.as_ref()?.service.upstream.disaggregation.as_ref()
+}
+
+/// Whether the next target is wanted to decode, what another computed or the whole.
+pub(super) fn wants_decode(x: &Exchange) -> bool {
+    matches!(part(x), Some(Part::Decode { .. } | Part::Anyone))
 }
 
 /// Whether decode is asked only after prefill has answered.
@@ -247,6 +256,9 @@ impl Exchange {
         let Some(split) = &mut self.split else { return };
         if let (Some(why), Some(offer)) = (split.why.take(), &self.offer) {
             offer.metrics.undivided(why);
+        }
+        if let (true, Some(offer)) = (std::mem::take(&mut split.never), &self.offer) {
+            offer.service.state.demand.whole();
         }
         split.leg = None;
         split.running = None;
