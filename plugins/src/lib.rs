@@ -3,11 +3,6 @@
 //! [`BUILTINS`] is the only list of them. Every plugin owns its settings, which say everything that can be wrong when they are
 //! read, and what it makes of them once, when it is built: no request compiles a pattern.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "an exchange is refused at most once, and then the move costs nothing that counts"
-)]
-
 mod api_key;
 mod budget;
 mod concurrency_limiter;

@@ -78,10 +78,7 @@ impl Allowlist {
             return Ok(());
         }
         let message = format!("the model {} may not be used here", Quoted(model));
-        Err(Refusal {
-            param: Some("model".into()),
-            ..Refusal::forbidden(message)
-        })
+        Err(Refusal::forbidden(message).about("model"))
     }
 }
 

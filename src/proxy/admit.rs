@@ -194,7 +194,7 @@ fn count_rate(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
             refusal
                 .headers
                 .extend(denied.standing.headers(Standing::REQUESTS));
-            Err(Rejection::Plugin(Box::new(refusal)))
+            Err(Rejection::Plugin(refusal))
         }
     }
 }

@@ -49,6 +49,10 @@ pub(super) struct Alarm {
     conduct: Option<Arc<Conduct>>,
     /// An exchange on its way from Pingora to the connection's task.
     parked: Mutex<Option<Box<Parked>>>,
+    /// Lines that join the head that is about to be written.
+    beside: Mutex<Vec<u8>>,
+    /// There are some.
+    has_beside: AtomicBool,
 }
 
 impl Alarm {
@@ -71,6 +75,8 @@ impl Alarm {
             claimed: AtomicU64::new(0),
             conduct,
             parked: Mutex::default(),
+            beside: Mutex::default(),
+            has_beside: AtomicBool::new(false),
         }
     }
 
@@ -119,6 +125,26 @@ impl Alarm {
 
     fn parking(&self) -> MutexGuard<'_, Option<Box<Parked>>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lines that join the head that is written next. Whoever writes it [takes them back](Self::take_beside) when it is written.
+    pub(super) fn put_beside(&self, lines: Vec<u8>) {
+        *self.beside() = lines;
+        self.has_beside.store(true, Ordering::Relaxed);
+    }
+
+    /// The lines that nobody has written yet, if there are any.
+    pub(super) fn take_beside(&self) -> Option<Vec<u8>> {
+        // Put and taken by the same task.
+        let some = self.has_beside.load(Ordering::Relaxed);
+        some.then(|| {
+            self.has_beside.store(false, Ordering::Relaxed);
+            std::mem::take(&mut *self.beside())
+        })
+    }
+
+    fn beside(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of the connection are read.

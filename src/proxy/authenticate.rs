@@ -99,15 +99,18 @@ fn presented<'h>(
     headers: &'h HeaderMap,
     own: Option<&HeaderName>,
 ) -> impl Iterator<Item = &'h [u8]> {
-    let own = own.and_then(|name| headers.get(name));
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
-        let (scheme, secret) = unquoted(value.as_bytes()).split_first_chunk::<7>()?;
+    let own = own.into_iter().filter_map(|name| headers.get(name));
+    let own = own.map(|value| value.as_bytes());
+    // Looked for only when who asks before has not been found.
+    let others = [AUTHORIZATION, API_KEY].into_iter().filter_map(|name| {
+        let value = headers.get(&name)?.as_bytes();
+        if name == API_KEY {
+            return Some(value);
+        }
+        let (scheme, secret) = unquoted(value).split_first_chunk::<7>()?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
     });
-    let own = own.map(|value| value.as_bytes());
-    let other = headers.get(API_KEY).map(|value| value.as_bytes());
-    let candidates = [own, bearer, other];
-    let trimmed = candidates.into_iter().flatten().map(<[u8]>::trim_ascii);
+    let trimmed = own.chain(others).map(<[u8]>::trim_ascii);
     trimmed.filter(|secret| (1..=LONGEST_TOKEN).contains(&secret.len()))
 }
 

@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::alarm::{Alarm, Deadline};
+use super::beside::Held;
 use crate::tls::Handshake;
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
@@ -69,6 +70,8 @@ pub(super) struct Watched {
     refused: bool,
     /// Something was written and not flushed.
     unflushed: bool,
+    /// And not even passed on.
+    held: Held,
     /// How TLS began, if it is spoken.
     handshake: Option<Arc<Handshake>>,
 }
@@ -87,6 +90,7 @@ impl Watched {
             phase: Phase::Quiet,
             refused: false,
             unflushed: false,
+            held: Held::default(),
             handshake,
         }
     }
@@ -235,6 +239,11 @@ impl Watched {
         }
     }
 
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Watched { inner, held, .. } = self;
+        held.poll_rest(inner, cx)
+    }
+
     fn rings(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.alarm.ring();
         if self.phase == Phase::Head && !self.refused {
@@ -295,16 +304,25 @@ impl AsyncWrite for Watched {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        ready!(self.poll_held(cx))?;
+        match self.alarm.take_beside() {
+            None => Pin::new(&mut self.inner).poll_write(cx, buf),
+            Some(lines) => {
+                let Watched { inner, held, .. } = &mut *self;
+                held.poll_write(inner, cx, buf, &lines)
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_held(cx))?;
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
         self.unflushed &= flushed.is_pending();
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
@@ -314,6 +332,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
+        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

@@ -262,6 +262,15 @@ impl Drop for InFlight {
     }
 }
 
+/// The model asked for: in the body, or elsewhere.
+pub(super) fn asked_model<'m>(
+    peek: Option<&'m Peek>,
+    elsewhere: Option<&'m Arc<str>>,
+) -> Option<&'m Arc<str>> {
+    let in_body = peek.and_then(|peek| peek.model.as_ref());
+    in_body.map(|model| &model.value).or(elsewhere)
+}
+
 impl Exchange {
     /// What connections to targets of its service take along, and who is believed on them.
     pub(super) fn credentials(&self) -> Option<&Arc<Credentials>> {
@@ -427,8 +436,7 @@ impl Exchange {
 
     /// The model asked for, wherever that stood.
     pub(super) fn asked_model(&self) -> Option<&Arc<str>> {
-        let in_body = self.peek.as_ref().and_then(|peek| peek.model.as_ref());
-        in_body.map(|model| &model.value).or(self.model.as_ref())
+        asked_model(self.peek.as_ref(), self.model.as_ref())
     }
 
     /// The alias to send instead of the client's model name.

@@ -8,6 +8,7 @@ mod admit;
 mod affinity;
 mod alarm;
 mod authenticate;
+mod beside;
 mod body;
 mod chain;
 mod challenge;
@@ -222,7 +223,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let now = Instant::now();
         failure::take_head(x, head, now)?;
-        response::head(session, x, head, now)
+        response::head(session, x, head, now, response::Standings::InHead)
     }
 
     async fn response_filter(

@@ -47,7 +47,7 @@ pub(crate) enum Rejection {
     /// The key does not open this.
     OutOfScope,
     /// A plugin refused it.
-    Plugin(Box<Refusal>),
+    Plugin(Refusal),
     /// A plugin broke down.
     Internal,
     /// No service of the gateway answers to the model.

@@ -22,12 +22,53 @@ const ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
 const KEY_EXPIRES: HeaderName = HeaderName::from_static("x-tollgate-key-expires");
 const SERVICE: HeaderName = HeaderName::from_static("x-tollgate-service");
 
+/// How clients are told where they stand with limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standings {
+    /// In the head.
+    InHead,
+    /// By lines that join it when it is written.
+    Beside,
+}
+
+impl Standings {
+    /// How it can be done on our road: beside the head wherever nobody else is to see them there.
+    pub(super) fn of(session: &Session, x: &Exchange) -> Standings {
+        let tells = x.edits.tells_standings() && x.alarm.is_some();
+        let edited = !plugins::response_edits(x).is_empty() || plugins::answer(x);
+        match tells && !edited && !session.as_downstream().is_http2() {
+            true => Standings::Beside,
+            false => Standings::InHead,
+        }
+    }
+}
+
+/// Writes the head, with what stands beside it.
+pub(super) async fn write(
+    session: &mut Session,
+    x: &Exchange,
+    head: Box<ResponseHeader>,
+    end: bool,
+    standings: Standings,
+) -> Result<()> {
+    let alarm = x.alarm.as_ref().filter(|_| standings == Standings::Beside);
+    if let Some(alarm) = alarm {
+        alarm.put_beside(x.edits.standings());
+    }
+    let written = session.write_response_header(head, end).await;
+    if let Some(alarm) = alarm {
+        alarm.take_beside();
+    }
+    written.map_err(|e| e.into_down())
+}
+
 /// Looks at the head, which came at `now`, and makes it the client's. Both roads from an upstream pass here.
 pub(super) fn head(
     session: &Session,
     x: &mut Exchange,
     head: &mut ResponseHeader,
     now: Instant,
+    standings: Standings,
 ) -> Result<()> {
     let status = head.status.as_u16();
     if head.status.is_informational() && status != 101 {
@@ -48,7 +89,10 @@ pub(super) fn head(
     // Edited as a map for the reason that forward.rs gives.
     let nothing = ResponseHeader::from(Response::new(()).into_parts().0);
     let mut parts = RespParts::from(std::mem::replace(head, nothing));
-    parts.headers.reserve(10);
+    parts.headers.reserve(match standings {
+        Standings::InHead => 10,
+        Standings::Beside => 4,
+    });
     if let (Some(alarm), 101) = (&x.alarm, status) {
         alarm.set_request_read(false);
     }
@@ -82,9 +126,13 @@ pub(super) fn head(
     {
         parts.headers.insert(KEY_EXPIRES, end);
     }
-    x.edits.put_standings(|name, value| {
-        parts.headers.insert(name, value);
-    });
+    match standings {
+        Standings::InHead => x.edits.put_standings(|name, value| {
+            parts.headers.insert(name, value);
+        }),
+        // The upstream's own are of its account with whoever serves it, if anybody's.
+        Standings::Beside => remove_all(&mut parts.headers, |name| x.edits.is_standing(name)),
+    }
     for (name, edit) in plugins::response_edits(x) {
         edit.clone().apply(name.clone(), &mut parts.headers);
     }
@@ -128,8 +176,12 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    // A look at each name costs less than looking for each of these.
-    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+    remove_all(headers, is_hop_by_hop);
+}
+
+/// A look at each name costs less than looking for each that is unwanted.
+fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
         headers.remove(name);
     }
 }

@@ -154,3 +154,48 @@ fn a_service_has_rates() {
     ask("/v1/embeddings", "").assert_ok();
     gateway.assert_gauges_zero();
 }
+
+/// An upstream's answer with headers of its own account's limits.
+const THEIRS: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-ratelimit-limit-requests: 90\r\nX-RateLimit-Remaining-Requests: 89\r\nx-ratelimit-remaining-tokens: 5\r\n\r\nok";
+
+/// Where we count, our word counts, by whichever version of HTTP, and once; what we do not count the upstream tells.
+#[test]
+fn our_limits_replace_the_upstreams() {
+    let upstream = Upstream::replying(THEIRS);
+    let toml =
+        limited("global = { limit = 9, window = \"1m\" }") + &service("m", "m", &upstream.url());
+    let gateway = Gateway::start(&toml);
+    let mut client = gateway.client();
+    let h2 = gateway.h2();
+    let body = crate::harness::chat("m");
+    let replies = [
+        client.chat("m", ""),
+        client.chat("m", ""),
+        h2.post(crate::harness::CHAT, &[], body, true).unwrap(),
+        client.chat("m", ""),
+    ];
+    for (reply, left) in replies.iter().zip(["8", "7", "6", "5"]) {
+        reply.assert_ok();
+        assert_eq!(reply.body, b"ok");
+        assert_eq!(reply.headers("x-ratelimit-limit-requests"), ["9"]);
+        assert_eq!(reply.headers("x-ratelimit-remaining-requests"), [left]);
+        assert_eq!(reply.headers("x-ratelimit-reset-requests").len(), 1);
+        assert_eq!(reply.headers("x-ratelimit-remaining-tokens"), ["5"]);
+    }
+}
+
+/// What an operator says of the headers is done to these, too.
+#[test]
+fn what_is_told_of_limits_can_be_taken_away() {
+    let upstream = Upstream::replying(THEIRS);
+    let edit = "{ name = \"headers\", settings = { response = { remove = [\"x-ratelimit-limit-requests\"], set = { x-ratelimit-remaining-requests = \"some\" } } } }";
+    let toml = limited("global = { limit = 9, window = \"1m\" }")
+        .replace("plugins = [", &format!("plugins = [{edit}, "))
+        + &service("m", "m", &upstream.url());
+    let gateway = Gateway::start(&toml);
+    let reply = gateway.client().chat("m", "");
+    reply.assert_ok();
+    assert_eq!(reply.headers("x-ratelimit-limit-requests"), [""; 0]);
+    assert_eq!(reply.headers("x-ratelimit-remaining-requests"), ["some"]);
+    assert_eq!(reply.headers("x-ratelimit-reset-requests").len(), 1);
+}

@@ -146,10 +146,8 @@ impl Purse {
             self.per.word(),
             self.by.name()
         );
-        Refusal {
-            retry_after: denied.retry_after.or(Some(denied.standing.reset)),
-            ..Refusal::of(&codes::INSUFFICIENT_QUOTA, message)
-        }
+        let wait = denied.retry_after.unwrap_or(denied.standing.reset);
+        Refusal::of(&codes::INSUFFICIENT_QUOTA, message).until(wait)
     }
 }
 
@@ -161,8 +159,5 @@ fn unpriced(model: Option<&str>) -> Refusal {
         ),
         None => "the request names no model, and without one it has no price".into(),
     };
-    Refusal {
-        param: Some("model".into()),
-        ..Refusal::forbidden(message)
-    }
+    Refusal::forbidden(message).about("model")
 }

@@ -117,7 +117,7 @@ fn a_preflight_is_answered_here() {
             .as_ref()
             .is_some_and(|(_, body)| body.is_empty())
     );
-    let headers: HeaderMap = answer.headers.into_iter().collect();
+    let headers: HeaderMap = answer.told().headers.into_iter().collect();
     assert_eq!(headers["access-control-allow-origin"], PAGE);
     assert_eq!(headers["access-control-allow-credentials"], "true");
     assert_eq!(headers["access-control-allow-methods"], "GET, POST");
@@ -147,6 +147,7 @@ fn every_origin_is_answered_alike() {
     let headers: HeaderMap = call
         .pre_request(&cors)
         .unwrap_err()
+        .told()
         .headers
         .into_iter()
         .collect();

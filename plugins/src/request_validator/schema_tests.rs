@@ -11,7 +11,8 @@ fn refused(schema: &Json, body: &str) -> Option<(String, String)> {
     let validator = plugin("request_validator", json!({"schema": schema}));
     let refusal = Call::post(body.to_owned()).pre_request(&validator).err()?;
     assert_eq!((refusal.status, refusal.code), (400, "invalid_request"));
-    Some((refusal.param.unwrap_or_default(), refusal.message))
+    let told = refusal.told();
+    Some((told.param.unwrap_or_default(), told.message))
 }
 
 #[test]

@@ -1,16 +1,11 @@
 //! Plugins and the answer: its head, then its chunks, on whichever road they come.
 
-#![allow(
-    clippy::result_large_err,
-    reason = "an exchange is refused at most once, and then the move costs nothing that counts"
-)]
-
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
-use tollgate_sdk::plugin::{Refusal, ResponseHead, Stage};
+use tollgate_sdk::plugin::{Exchange as View, ResponseHead, Stage};
 
 use super::call::unpanicked;
 use super::{Active, Asked, Ended, Running, judge, view};
@@ -28,6 +23,16 @@ pub(in crate::proxy) fn watches(x: &Exchange) -> bool {
     x.plugins
         .as_ref()
         .is_some_and(|running| running.actives.iter().any(wanted))
+}
+
+/// Whether any plugin looks at the answer's head.
+pub(in crate::proxy) fn answer(x: &Exchange) -> bool {
+    let looks = |active: &Active| {
+        let link = active.link();
+        link.is_some_and(|link| link.stages.has(Stage::PreResponse))
+    };
+    let running = x.plugins.as_ref();
+    running.is_some_and(|running| running.actives.iter().any(looks))
 }
 
 /// Runs the `pre_response` stage on the head of the answer that the client is to get.
@@ -70,10 +75,14 @@ fn run(
             headers,
             events: x.event_stream,
         };
-        let mut edits = std::mem::take(&mut x.edits);
-        let mut seen = view(asked, x, started, Bytes::new(), &mut edits, state);
+        let (request, edits) = view(asked, x, started);
+        let mut seen = View {
+            request,
+            body: Bytes::new(),
+            edits,
+            state,
+        };
         let ended = unpanicked(|| link.plugin.pre_response(&mut seen, &mut head));
-        x.edits = edits;
         link.seconds.observe(started.elapsed().as_secs_f64());
         judge(
             x,
@@ -154,7 +163,7 @@ fn through(
         let given = chunk.clone();
         chunk = match unpanicked(|| link.plugin.chunk(state, given, end)) {
             Some(Ok(chunk)) => chunk,
-            Some(Err(refusal)) => return Err(refused(refusal)),
+            Some(Err(refusal)) => return Err(Rejection::Plugin(refusal)),
             None => {
                 link.errors.inc();
                 log::error!("the plugin {} panicked", link.name);
@@ -168,10 +177,6 @@ fn through(
         };
     }
     Ok(chunk)
-}
-
-fn refused(refusal: Refusal) -> Rejection {
-    Rejection::Plugin(Box::new(refusal))
 }
 
 /// Ends the exchange on the plugins' word. Nobody else is to blame for that.

@@ -18,21 +18,40 @@ pub(super) enum Ended {
     Broken(&'static str),
 }
 
-/// Calls a stage before the request is sent. It begins at `now`, which moves on to its end: that is where the next begins.
-pub(super) async fn call(link: &Link, stage: Stage, x: &mut View<'_>, now: &mut Instant) -> Ended {
+/// What a call came to as far as it went without waiting.
+pub(super) enum Begun<'x> {
+    Ended(Ended),
+    Waits(Pin<Box<dyn Future<Output = Verdict> + Send + 'x>>),
+}
+
+impl Begun<'_> {
+    /// How it ends. The wait is boxed: most plugins wait for nobody, and a future without room for it is moved for less.
+    pub(super) async fn ended(self, patience: Duration) -> Ended {
+        match self {
+            Begun::Ended(ended) => ended,
+            Begun::Waits(work) => Box::pin(waited(work, patience)).await,
+        }
+    }
+}
+
+/// Calls a stage before the request is sent.
+pub(super) fn begin<'x>(link: &'x Link, stage: Stage, x: &'x mut View<'_>) -> Begun<'x> {
     let step = unpanicked(|| match stage {
         Stage::PostRequest => link.plugin.post_request(x),
         _ => link.plugin.pre_request(x),
     });
-    let ended = match step {
-        Some(Step::Done(verdict)) => Ended::Verdict(verdict),
-        Some(Step::Wait(work)) => waited(work, link.timeout).await,
-        None => Ended::Broken("panicked"),
-    };
+    match step {
+        Some(Step::Done(verdict)) => Begun::Ended(Ended::Verdict(verdict)),
+        Some(Step::Wait(work)) => Begun::Waits(work),
+        None => Begun::Ended(Ended::Broken("panicked")),
+    }
+}
+
+/// Tells how long a stage took that began at `now`, which moves on to its end: that is where the next begins.
+pub(super) fn tell(link: &Link, now: &mut Instant) {
     let began = std::mem::replace(now, Instant::now());
     link.seconds
         .observe(now.saturating_duration_since(began).as_secs_f64());
-    ended
 }
 
 /// What comes of what a plugin waits for.

@@ -20,14 +20,14 @@ use smallvec::SmallVec;
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::plugin::{Edits, Exchange as View, HeaderEdit, Outcome, Request, Stage, State};
 
-use self::call::{Ended, call, join};
-use super::exchange::{Body, Exchange};
+use self::call::{Begun, Ended, begin, join, tell};
+use super::exchange::{Body, Exchange, asked_model};
 use super::identify::host;
 use super::reply::Rejection;
 use crate::model::OnError;
 use crate::snapshot::{Chain, Link};
 
-pub(super) use answer::{chunk, last_chunk, pre_response, watches};
+pub(super) use answer::{answer, chunk, last_chunk, pre_response, watches};
 pub(super) use end::{Afterwards, after, finish};
 
 /// The plugins of one exchange.
@@ -157,18 +157,26 @@ async fn run_one(
         true => whole(x),
         false => Bytes::new(),
     };
-    let mut edits = std::mem::take(&mut x.edits);
-    let before = Lengths::of(&edits);
-    let mut seen = view(asked, x, *now, body, &mut edits, state);
-    let ended = call(link, stage, &mut seen, now).await;
+    let (request, edits) = view(asked, x, *now);
+    let before = Lengths::of(edits);
+    let mut seen = View {
+        request,
+        body,
+        edits,
+        state,
+    };
+    let ended = match begin(link, stage, &mut seen) {
+        Begun::Ended(ended) => ended,
+        waits => waits.ended(link.timeout).await,
+    };
+    tell(link, now);
     if let Ended::Broken(_) = ended {
         // Half of what it wanted may be worse than nothing.
-        before.cut(&mut edits);
+        before.cut(seen.edits);
     }
-    if let Some(changed) = edits.body.take() {
+    if let Some(changed) = seen.edits.body.take() {
         replace_body(x, changed);
     }
-    x.edits = edits;
     judge(x, link, ended)
 }
 
@@ -187,12 +195,23 @@ async fn run_together(
     let mut kept: Vec<(Edits, State)> = links.iter().map(|_| Default::default()).collect();
     let began = Instant::now();
     let ended = {
-        let shared = &*x;
+        // What each of them changes is its own until all have ended.
+        let (request, _) = view(asked, x, began);
         let calls = links.iter().zip(&mut kept).map(|(link, (edits, state))| {
-            let mut seen = view(asked, shared, began, body.clone(), edits, state);
+            let mut seen = View {
+                request,
+                body: body.clone(),
+                edits,
+                state,
+            };
             Box::pin(async move {
                 match link.stages.has(Stage::PreRequest) {
-                    true => call(link, Stage::PreRequest, &mut seen, &mut began.clone()).await,
+                    true => {
+                        let begun = begin(link, Stage::PreRequest, &mut seen);
+                        let ended = begun.ended(link.timeout).await;
+                        tell(link, &mut began.clone());
+                        ended
+                    }
                     false => Ended::Verdict(Ok(())),
                 }
             })
@@ -227,7 +246,7 @@ fn take_edits(x: &mut Exchange, edits: Edits) {
 fn judge(x: &mut Exchange, link: &Link, ended: Ended) -> Result<(), Rejection> {
     match ended {
         Ended::Verdict(Ok(())) => Ok(()),
-        Ended::Verdict(Err(refusal)) => Err(Rejection::Plugin(Box::new(refusal))),
+        Ended::Verdict(Err(refusal)) => Err(Rejection::Plugin(refusal)),
         Ended::Broken(how) => {
             link.errors.inc();
             log::error!("the plugin {} {how}", link.name);
@@ -256,37 +275,28 @@ impl Asked<'_> {
     }
 }
 
-/// The exchange as plugins see it at `at`.
-fn view<'v>(
-    asked: Asked<'v>,
-    x: &'v Exchange,
-    at: Instant,
-    body: Bytes,
-    edits: &'v mut Edits,
-    state: &'v mut State,
-) -> View<'v> {
-    let head = asked.head;
-    View {
-        request: Request {
-            method: &head.method,
-            host: asked.host,
-            path: head.uri.path(),
-            query: head.uri.query(),
-            headers: &head.headers,
-            id: x.request_id.as_str(),
-            at,
-            client: x.client,
-            gateway: x.gateway.as_ref().map_or("", |gateway| &*gateway.name),
-            service: x.offer.as_ref().map(|offer| &*offer.service.name),
-            principal: x.key.as_ref().map(|key| &key.principal),
-            peek: x.peek.as_ref(),
-            length: x.body.len(),
-            model: x.asked_model().map(|model| &**model),
-        },
-        body,
-        edits,
-        state,
-    }
+/// The request as plugins see it at `at`, and what they may change: apart, since to move the changes back and forth costs more than a plugin does.
+fn view<'v>(asked: Asked<'v>, x: &'v mut Exchange, at: Instant) -> (Request<'v>, &'v mut Edits) {
+    let Asked { head, host } = asked;
+    let (gateway, offer) = (x.gateway.as_ref(), x.offer.as_ref());
+    let model = asked_model(x.peek.as_ref(), x.model.as_ref());
+    let request = Request {
+        method: &head.method,
+        host,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+        id: x.request_id.as_str(),
+        at,
+        client: x.client,
+        gateway: gateway.map_or("", |gateway| &*gateway.name),
+        service: offer.map(|offer| &*offer.service.name),
+        principal: x.key.as_ref().map(|key| &key.principal),
+        peek: x.peek.as_ref(),
+        length: x.body.len(),
+        model: model.map(|model| &**model),
+    };
+    (request, &mut x.edits)
 }
 
 /// How long the lists of edits were.

@@ -37,6 +37,7 @@ use super::alarm::Deadline;
 use super::body::at_once;
 use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
+use super::response::Standings;
 use super::verdict::{self, Verdict};
 use super::{disaggregate, failure, forward, peer, plugins, response, stream};
 use crate::health::Failure;
@@ -237,13 +238,11 @@ impl Road {
             mut at,
             first,
         } = answer;
-        response::head(session, x, &mut head, at)?;
+        let standings = Standings::of(session, x);
+        response::head(session, x, &mut head, at, standings)?;
         let bodiless = bodiless(session, &head);
         hop::frame(session, &mut head, bodiless)?;
-        session
-            .write_response_header(head, bodiless)
-            .await
-            .map_err(|e| e.into_down())?;
+        response::write(session, x, head, bodiless, standings).await?;
         if !bodiless {
             at = relay_body(session, x, &mut upstream, first, at).await?;
         }

@@ -82,6 +82,9 @@ pub struct Edits {
     pub copies: Vec<Arc<str>>,
 }
 
+/// What the standings of [`Edits`] are of.
+const KINDS: [&str; 2] = ["requests", "tokens"];
+
 /// What becomes of one header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderEdit {
@@ -156,6 +159,35 @@ impl Edits {
         if let Some(tokens) = tokens {
             tokens.put(Standing::TOKENS, &mut put);
         }
+    }
+
+    /// Whether there are headers of how limits stand.
+    pub fn tells_standings(&self) -> bool {
+        self.standings.iter().any(Option::is_some)
+    }
+
+    /// The same headers as lines, each with its line break: they cost a tenth of what they cost in a map.
+    pub fn standings(&self) -> Vec<u8> {
+        let mut lines = Vec::with_capacity(256);
+        for (standing, of) in self.standings.iter().zip(KINDS) {
+            if let Some(standing) = standing {
+                standing.write(of, &mut lines);
+            }
+        }
+        lines
+    }
+
+    /// Whether a header is one of them.
+    pub fn is_standing(&self, name: &HeaderName) -> bool {
+        let Some(rest) = name.as_str().strip_prefix("x-ratelimit-") else {
+            return false;
+        };
+        let Some((what, of)) = rest.split_once('-') else {
+            return false;
+        };
+        let told = self.standings.iter().zip(KINDS);
+        ["limit", "remaining", "reset"].contains(&what) && { told }
+            .any(|(standing, kind)| standing.is_some() && kind == of)
     }
 
     /// Adds a header to the answer, beside those of the same name.

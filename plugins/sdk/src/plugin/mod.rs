@@ -24,7 +24,7 @@ pub use exchange::{
 };
 pub use host::{CallError, Called, Host, Http, Kept, NoHttp};
 pub use kind::{Builds, Built, Kind, Settings, kind};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, Told};
 
 use crate::document;
 
@@ -103,10 +103,6 @@ impl fmt::Debug for Step<'_> {
 /// A stage may read, change or refuse; what it changes it writes into [`Exchange::edits`]. A stage that panics refuses or is skipped, as
 /// its entry's `on_error` says, and harms no other exchange.
 #[allow(unused_variables, reason = "the defaults do nothing")]
-#[allow(
-    clippy::result_large_err,
-    reason = "an exchange is refused at most once, and then the move costs nothing that counts"
-)]
 pub trait Plugin: Send + Sync {
     /// What it asks of the engine.
     fn needs(&self) -> Needs {

@@ -133,11 +133,26 @@ impl Standing {
 
     /// For the client, by these names: the reset in whole seconds, not too early.
     pub fn put(&self, names: [HeaderName; 3], put: &mut impl FnMut(HeaderName, HeaderValue)) {
+        for (name, value) in names.into_iter().zip(self.values()) {
+            put(name, number(value));
+        }
+    }
+
+    /// The same as lines of an HTTP/1 head, of `"requests"` or `"tokens"`.
+    pub fn write(&self, of: &str, lines: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        let names = ["limit-", "remaining-", "reset-"];
+        for (name, value) in names.into_iter().zip(self.values()) {
+            for part in ["x-ratelimit-", name, of, ": ", digits.format(value), "\r\n"] {
+                lines.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+
+    fn values(&self) -> [u64; 3] {
         let begun = u64::from(self.reset.subsec_nanos() > 0);
-        let [limit, remaining, reset] = names;
-        put(limit, number(self.limit));
-        put(remaining, number(self.remaining));
-        put(reset, number(self.reset.as_secs().saturating_add(begun)));
+        let reset = self.reset.as_secs().saturating_add(begun);
+        [self.limit, self.remaining, reset]
     }
 
     /// The same as a list.

@@ -121,7 +121,7 @@ fn a_server_refuses_within_its_bounds() {
     let told = |answer| {
         // It refuses also where failures pass: no mistake in a refusal makes it a failure.
         let refusal = refusal(json!({"on_failure": "pass"}), 200, answer).unwrap();
-        (refusal.status, refusal.code, refusal.message)
+        (refusal.status, refusal.code, refusal.told().message)
     };
     for (answer, status, code, message) in [
         (

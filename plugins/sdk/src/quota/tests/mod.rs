@@ -13,6 +13,7 @@ mod carried;
 mod concurrent;
 mod extremes;
 mod local;
+mod standing;
 mod window;
 
 use std::time::Duration;

@@ -1,0 +1,134 @@
+//! Lines that join the head of an answer on its way to the client.
+//!
+//! How six limits stand is told in every answer. Put into a map of headers and written out of it, each of them costs as much as a plugin does; as lines
+//! that are written right before the empty line they cost next to nothing. Only our own road does so, towards HTTP/1 clients, and only
+//! where nobody else is to see or change the head (`response.rs`). The lines are given to the connection's [`Alarm`](super::alarm::Alarm) just
+//! before the head is written, and taken back right after: nothing else can be written in between.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pingora_core::protocols::Stream;
+use tokio::io::AsyncWrite;
+
+/// What a head ends with; the lines go before its second half.
+const END: &[u8] = b"\r\n\r\n";
+
+/// What was taken to be written and could not be at once.
+#[derive(Debug, Default)]
+pub(super) struct Held(Vec<u8>);
+
+impl Held {
+    /// Writes `head` with the lines in it, which end with a line break each. What is no head goes as it is. Returns how much of `head` was taken.
+    pub(super) fn poll_write(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        lines: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !head.starts_with(b"HTTP/1.") || !head.ends_with(END) {
+            return Pin::new(stream).poll_write(cx, head);
+        }
+        let (fields, end) = head.split_at(head.len() - END.len() / 2);
+        self.0.reserve_exact(head.len() + lines.len());
+        for part in [fields, lines, end] {
+            self.0.extend_from_slice(part);
+        }
+        match self.poll_rest(stream, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // What is left goes before whatever is written or flushed next.
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(head.len())),
+        }
+    }
+
+    /// Writes what is held.
+    pub(super) fn poll_rest(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.0.is_empty() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.0))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if written == self.0.len() {
+                // A connection that waits keeps no memory for what has been sent.
+                self.0 = Vec::new();
+            } else {
+                self.0.drain(..written);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use pingora_core::protocols::l4::stream::Stream as L4;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const LINES: &[u8] = b"a: 1\r\nb: 2\r\n";
+
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Box::new(L4::from(near.unwrap())), far.unwrap().0)
+    }
+
+    /// What arrives of `written`, with `LINES` beside it, and of a body after it.
+    async fn arrives(written: Vec<u8>) -> Vec<u8> {
+        let (mut near, mut far) = pair().await;
+        let sending = tokio::spawn(async move {
+            let mut held = Held::default();
+            let mut rest = &written[..];
+            while !rest.is_empty() {
+                let whole = rest.len() == written.len();
+                let lines = if whole { LINES } else { b"" };
+                let taken = poll_fn(|cx| held.poll_write(&mut near, cx, rest, lines));
+                rest = &rest[taken.await.unwrap()..];
+            }
+            poll_fn(|cx| held.poll_rest(&mut near, cx)).await.unwrap();
+            near.write_all(b"body").await.unwrap();
+            near.flush().await.unwrap();
+        });
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        sending.await.unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn lines_go_before_the_empty_line() {
+        let read = arrives(b"HTTP/1.1 200 OK\r\nc: 3\r\n\r\n".into()).await;
+        assert_eq!(
+            read.as_slice(),
+            b"HTTP/1.1 200 OK\r\nc: 3\r\na: 1\r\nb: 2\r\n\r\nbody"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_head_is_left_alone() {
+        for other in ["data: x\r\n\r\n", "HTTP/1.1 200 OK\r\nc: 3\r\n"] {
+            let read = arrives(other.into()).await;
+            assert_eq!(read, [other.as_bytes(), b"body"].concat());
+        }
+    }
+
+    /// More than the system takes at once: the rest follows in order.
+    #[tokio::test]
+    async fn a_slow_reader_gets_everything_in_order() {
+        let long = "x".repeat(9_000_000);
+        let fields = format!("HTTP/1.1 200 OK\r\nc: {long}\r\n");
+        let read = arrives(format!("{fields}\r\n").into()).await;
+        assert!(read == [fields.as_bytes(), LINES, b"\r\nbody"].concat());
+    }
+}
