@@ -5,6 +5,7 @@
 //! where nobody else is to see or change the head (`response.rs`). The lines are given to the connection's [`Alarm`](super::alarm::Alarm) just
 //! before the head is written, and taken back right after: nothing else can be written in between.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,8 +17,15 @@ use tokio::io::AsyncWrite;
 const END: &[u8] = b"\r\n\r\n";
 
 /// What was taken to be written and could not be at once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Held(Vec<u8>);
+
+/// A head may have cookies in it.
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.0.len()).finish()
+    }
+}
 
 impl Held {
     /// Writes `head` with the lines in it, which end with a line break each. What is no head goes as it is. Returns how much of `head` was taken.

@@ -170,7 +170,7 @@ fn chat_of(words: usize) -> String {
 fn a_role_is_measured_by_what_all_services_of_its_upstream_ask() {
     let (_engines, gateway) = measured("rps", "");
     for _ in 0..5 {
-        gateway.client().post(CHAT, &chat_of(400)).assert_ok();
+        gateway.client().post(CHAT, chat_of(400)).assert_ok();
     }
     until_measured(&gateway, "requests of both roles", |prefill, decode| {
         prefill > 0.0 && decode > 0.0
@@ -182,7 +182,7 @@ fn a_role_is_measured_by_what_all_services_of_its_upstream_ask() {
 fn what_is_served_whole_is_decodes_alone() {
     let (_engines, gateway) = measured("rps", ", min_prefill_tokens = 100000");
     for _ in 0..5 {
-        gateway.client().post(CHAT, &chat_of(4)).assert_ok();
+        gateway.client().post(CHAT, chat_of(4)).assert_ok();
     }
     let (prefill, _) = until_measured(&gateway, "requests to decode", |_, decode| decode > 0.0);
     assert_eq!(prefill, 0.0);
@@ -193,7 +193,7 @@ fn what_is_served_whole_is_decodes_alone() {
 fn tokens_belong_to_who_computes_them() {
     let (_engines, gateway) = measured("tokens", "");
     for _ in 0..5 {
-        gateway.client().post(CHAT, &chat_of(1000)).assert_ok();
+        gateway.client().post(CHAT, chat_of(1000)).assert_ok();
     }
     let (prefill, decode) = until_measured(&gateway, "tokens of both roles", |prefill, decode| {
         prefill > 0.0 && decode > 0.0
@@ -217,7 +217,7 @@ fn times_are_those_of_all_services_of_the_upstream() {
 fn who_is_refused_is_missed_by_the_role_that_lacks_a_place() {
     let (_engines, gateway) = measured("queue", "");
     let _stream = stream(&gateway);
-    let refused = gateway.client().post(CHAT, &chat_of(400));
+    let refused = gateway.client().post(CHAT, chat_of(400));
     assert_eq!(refused.status, 503, "{}", refused.text());
     let (prefill, _) = until_measured(&gateway, "somebody to decode", |_, decode| decode > 0.0);
     assert_eq!(prefill, 0.0);

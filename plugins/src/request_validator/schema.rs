@@ -68,13 +68,10 @@ impl JsonSchema {
         compiler.set_default_draft(Draft::V2020_12);
         compiler.use_loader(Box::new(Nothing));
         let mut schemas = Schemas::new();
-        let compiled = compiler
-            .add_resource(NAME, schema.clone())
-            .and_then(|()| compiler.compile(NAME, &mut schemas));
-        match compiled {
-            Ok(root) => Ok(Compiled { schemas, root }),
-            Err(error) => Err(flaws_of(&error)),
-        }
+        { compiler.add_resource(NAME, schema.clone()) }.map_err(|error| flaws_of(&error))?;
+        let root = compiler.compile(NAME, &mut schemas);
+        let root = root.map_err(|error| flaws_of(&error))?;
+        Ok(Compiled { schemas, root })
     }
 }
 

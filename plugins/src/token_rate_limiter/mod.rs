@@ -108,8 +108,12 @@ impl Plugin for Limiter {
         let succeeded = (200..300).contains(&outcome.status);
         for (takes, lease) in leases {
             match (takes, usage) {
-                (Takes::Estimate(count), Some(usage)) => lease.settle(count.of(usage)),
-                (Takes::Fixed(_), Some(usage)) => lease.settle(Count::Total.of(usage)),
+                (Takes::Estimate(count), Some(usage)) => {
+                    lease.settle_at(count.of(usage), outcome.at);
+                }
+                (Takes::Fixed(_), Some(usage)) => {
+                    lease.settle_at(Count::Total.of(usage), outcome.at);
+                }
                 // An answer that was no model's is charged by the request.
                 (Takes::Fixed(_), None) if succeeded => lease.keep(),
                 (Takes::Request, _) => lease.keep(),

@@ -115,6 +115,7 @@ fn outcome(x: &Exchange, now: Instant) -> Outcome {
         tokens: x
             .usage()
             .map(|(usage, estimated)| Tokens { usage, estimated }),
+        at: Some(now.into_std()),
         duration: now.saturating_duration_since(x.started),
         first_byte: x
             .first_byte

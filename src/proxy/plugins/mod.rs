@@ -264,27 +264,37 @@ fn judge(x: &mut Exchange, link: &Link, ended: Ended) -> Result<(), Rejection> {
 struct Asked<'v> {
     head: &'v RequestHeader,
     host: &'v str,
+    path: &'v str,
+    query: Option<&'v str>,
 }
 
 impl Asked<'_> {
     fn of(session: &Session) -> Asked<'_> {
+        let head = session.req_header();
         Asked {
-            head: session.req_header(),
+            head,
             host: host(session),
+            path: head.uri.path(),
+            query: head.uri.query(),
         }
     }
 }
 
 /// The request as plugins see it at `at`, and what they may change: apart, since to move the changes back and forth costs more than a plugin does.
 fn view<'v>(asked: Asked<'v>, x: &'v mut Exchange, at: Instant) -> (Request<'v>, &'v mut Edits) {
-    let Asked { head, host } = asked;
+    let Asked {
+        head,
+        host,
+        path,
+        query,
+    } = asked;
     let (gateway, offer) = (x.gateway.as_ref(), x.offer.as_ref());
     let model = asked_model(x.peek.as_ref(), x.model.as_ref());
     let request = Request {
         method: &head.method,
         host,
-        path: head.uri.path(),
-        query: head.uri.query(),
+        path,
+        query,
         headers: &head.headers,
         id: x.request_id.as_str(),
         at,

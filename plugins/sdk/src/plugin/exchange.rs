@@ -169,9 +169,10 @@ impl Edits {
     /// The same headers as lines, each with its line break: they cost a tenth of what they cost in a map.
     pub fn standings(&self) -> Vec<u8> {
         let mut lines = Vec::with_capacity(256);
-        for (standing, of) in self.standings.iter().zip(KINDS) {
+        let beginnings = [Standing::REQUEST_LINES, Standing::TOKEN_LINES];
+        for (standing, beginnings) in self.standings.iter().zip(beginnings) {
             if let Some(standing) = standing {
-                standing.write(of, &mut lines);
+                standing.write(beginnings, &mut lines);
             }
         }
         lines
@@ -279,6 +280,8 @@ pub struct Outcome {
     pub model: Option<Arc<str>>,
     /// What it took, if anything was generated.
     pub tokens: Option<Tokens>,
+    /// When it ended; `None`: just now.
+    pub at: Option<Instant>,
     /// From the request's head to the answer's end.
     pub duration: Duration,
     /// Until the answer's first byte.

@@ -4,6 +4,7 @@
 //! and under it no other lock is taken.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::bucket::Bucket;
 use super::calendar::Calendar;
@@ -203,7 +204,7 @@ impl Counter {
 }
 
 impl Settle for Counter {
-    fn settle(&self, mark: u64, reserved: u64, used: u64) {
+    fn settle(&self, mark: u64, reserved: u64, used: u64, at: Option<Instant>) {
         if let State::Concurrent(places) = &self.state {
             places.give_back(reserved);
             return;
@@ -211,7 +212,7 @@ impl Settle for Counter {
         if used == reserved {
             return;
         }
-        let now = self.clock.now();
+        let now = at.map_or_else(|| self.clock.now(), |at| self.clock.at(at));
         match &self.state {
             State::Window(state) => {
                 let (bounds, window) = &mut *locked(state);

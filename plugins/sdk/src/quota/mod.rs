@@ -138,12 +138,24 @@ impl Standing {
         }
     }
 
-    /// The same as lines of an HTTP/1 head, of `"requests"` or `"tokens"`.
-    pub fn write(&self, of: &str, lines: &mut Vec<u8>) {
+    /// What lines of an HTTP/1 head begin with that tell the same of requests.
+    pub const REQUEST_LINES: [&str; 3] = [
+        "x-ratelimit-limit-requests: ",
+        "x-ratelimit-remaining-requests: ",
+        "x-ratelimit-reset-requests: ",
+    ];
+    /// And of tokens.
+    pub const TOKEN_LINES: [&str; 3] = [
+        "x-ratelimit-limit-tokens: ",
+        "x-ratelimit-remaining-tokens: ",
+        "x-ratelimit-reset-tokens: ",
+    ];
+
+    /// The same as such lines, each with its line break.
+    pub fn write(&self, beginnings: [&str; 3], lines: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
-        let names = ["limit-", "remaining-", "reset-"];
-        for (name, value) in names.into_iter().zip(self.values()) {
-            for part in ["x-ratelimit-", name, of, ": ", digits.format(value), "\r\n"] {
+        for (beginning, value) in beginnings.into_iter().zip(self.values()) {
+            for part in [beginning, digits.format(value), "\r\n"] {
                 lines.extend_from_slice(part.as_bytes());
             }
         }
@@ -271,7 +283,8 @@ pub fn reserve_all(
 pub trait Settle: Send + Sync {
     /// What was reserved as `reserved` came to `used`. `mark` is what the quota gave the lease. Called once for every lease, also when both are
     /// the same: the lease is over.
-    fn settle(&self, mark: u64, reserved: u64, used: u64);
+    /// It was at the time `at`, if whoever settles knows.
+    fn settle(&self, mark: u64, reserved: u64, used: u64, at: Option<Instant>);
 }
 
 /// An amount that is taken until it is settled.
@@ -304,9 +317,14 @@ impl Lease {
     }
 
     /// It came to `used`, which may be more than was reserved.
-    pub fn settle(mut self, used: u64) {
+    pub fn settle(self, used: u64) {
+        self.settle_at(used, None);
+    }
+
+    /// The same for who has just looked at the clock.
+    pub fn settle_at(mut self, used: u64, at: Option<Instant>) {
         if let Some(of) = self.of.take() {
-            of.settle(self.mark, self.reserved, used);
+            of.settle(self.mark, self.reserved, used, at);
         }
     }
 
@@ -320,7 +338,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(of) = self.of.take() {
-            of.settle(self.mark, self.reserved, 0);
+            of.settle(self.mark, self.reserved, 0, None);
         }
     }
 }

@@ -271,6 +271,20 @@ fn bursts_keep_together_for_little_and_gain_much_under_load() {
     }
 }
 
+/// 28 at one moment with a long new document and a short question each, while nothing else is asked: at most two engines are to compute the
+/// document, and what that costs is that questions take turns.
+#[test]
+fn short_questions_to_a_long_document_wait_little_for_each_other() {
+    let one = |own| Request {
+        at: 0.0,
+        prompt: prompt(1, 20_000, own, 20_200),
+        output: 200.0,
+    };
+    let requests: Vec<Request> = (0..28).map(one).collect();
+    let all = side_by_side(&requests, 8, 6_000);
+    assert!(all.ours.mean < all.least.mean * 1.15, "{all:?}");
+}
+
 /// The trace that is not ours to keep here: `MOONCAKE=path cargo test mooncake -- --ignored --nocapture`.
 #[test]
 #[ignore = "needs the Mooncake trace"]

@@ -1,3 +1,5 @@
+//! How limits stand, as headers and as lines.
+
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
