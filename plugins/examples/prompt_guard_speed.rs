@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 use tollgate_plugins::BUILTINS;
 use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 use tollgate_sdk::plugin::{
@@ -82,16 +82,14 @@ fn guard(keywords: &[String], regex: &[String]) -> Result<Built, Box<dyn Error>>
 
 /// The least of many times, in microseconds.
 fn least(guard: &Built, body: &Bytes) -> f64 {
-    let headers = HeaderMap::new();
+    let (headers, uri) = (HeaderMap::new(), Uri::from_static("/"));
     let mut least = f64::MAX;
     for _ in 0..2000 {
         let (mut edits, mut state) = (Edits::default(), State::default());
         let mut x = Exchange {
             request: Request {
-                host: "localhost",
                 method: &Method::POST,
-                path: "/",
-                query: None,
+                uri: &uri,
                 headers: &headers,
                 id: "",
                 at: Instant::now(),

@@ -368,16 +368,11 @@ impl Call {
     fn with<T>(&mut self, run: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
         let peek = peek(&self.body).ok();
         let model = peek.as_ref().and_then(|peek| peek.model.as_ref());
-        let (path, query) = match self.path.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*self.path, None),
-        };
+        let uri = self.path.parse().unwrap();
         let mut x = Exchange {
             request: Request {
                 method: &self.method,
-                host: { self.headers.get("host") }.map_or("", |host| host.to_str().unwrap()),
-                path,
-                query,
+                uri: &uri,
                 headers: &self.headers,
                 id: &self.id,
                 at: Instant::now(),

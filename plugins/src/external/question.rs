@@ -17,8 +17,8 @@ pub(super) fn request(request: &Request<'_>, headers: &[HeaderName]) -> Json {
     json!({
         "id": request.id,
         "method": request.method.as_str(),
-        "path": request.path,
-        "query": request.query,
+        "path": request.path(),
+        "query": request.query(),
         "client": request.client.to_string(),
         "gateway": request.gateway,
         "service": request.service,

@@ -21,11 +21,11 @@ pub(super) fn of(x: &Exchange<'_>, settings: &ResponseCache) -> Identity {
     parts.text(request.gateway);
     parts.optional(request.service);
     // The host and the model may choose a service that is not known yet.
-    parts.text(request.host);
+    parts.text(request.host());
     parts.optional(request.model);
     parts.text(request.method.as_str());
-    parts.text(request.path);
-    parts.optional(request.query);
+    parts.text(request.path());
+    parts.optional(request.query());
     for name in [&CONTENT_TYPE, &ACCEPT].into_iter().chain(&settings.vary) {
         parts.text(name.as_str());
         parts.header(&sent(x, name), name);

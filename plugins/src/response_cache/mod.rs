@@ -229,11 +229,11 @@ impl Cache {
 
     fn concerns(&self, request: &Request<'_>, body: &[u8]) -> bool {
         self.settings.methods.contains(request.method)
-            && self.settings.names_path(request.path)
+            && self.settings.names_path(request.path())
             && match self.settings.when {
                 When::Always => true,
                 When::Deterministic => {
-                    request.path.ends_with("/embeddings") || asks_temperature_0(body)
+                    request.path().ends_with("/embeddings") || asks_temperature_0(body)
                 }
             }
     }

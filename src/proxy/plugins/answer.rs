@@ -4,11 +4,12 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use tollgate_sdk::plugin::{Exchange as View, ResponseHead, Stage};
 
 use super::call::unpanicked;
-use super::{Active, Asked, Ended, Running, judge, view};
+use super::{Active, Ended, Running, judge, view};
 use crate::model::OnError;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::reply::Rejection;
@@ -41,10 +42,13 @@ pub(in crate::proxy) fn pre_response(
     x: &mut Exchange,
     headers: &mut HeaderMap,
 ) -> Result<()> {
+    if !answer(x) {
+        return Ok(());
+    }
     let Some(mut running) = x.plugins.take() else {
         return Ok(());
     };
-    let verdict = run(Asked::of(session), x, &mut running, headers);
+    let verdict = run(session.req_header(), x, &mut running, headers);
     if running.watching {
         // What goes on may be longer or shorter.
         headers.remove(CONTENT_LENGTH);
@@ -54,7 +58,7 @@ pub(in crate::proxy) fn pre_response(
 }
 
 fn run(
-    asked: Asked<'_>,
+    asked: &RequestHeader,
     x: &mut Exchange,
     running: &mut Running,
     headers: &mut HeaderMap,

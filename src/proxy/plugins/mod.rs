@@ -22,7 +22,6 @@ use tollgate_sdk::plugin::{Edits, Exchange as View, HeaderEdit, Outcome, Request
 
 use self::call::{Begun, Ended, begin, join, tell};
 use super::exchange::{Body, Exchange, asked_model};
-use super::identify::host;
 use super::reply::Rejection;
 use crate::model::OnError;
 use crate::snapshot::{Chain, Link};
@@ -67,7 +66,7 @@ pub(super) async fn pre_request(
     x: &mut Exchange,
     chain: &Arc<Chain>,
 ) -> Result<(), Rejection> {
-    let asked = Asked::of(session);
+    let head = session.req_header();
     let mut now = Instant::now();
     let mut at = 0;
     while let Some(link) = chain.links.get(at) {
@@ -78,13 +77,13 @@ pub(super) async fn pre_request(
         let group = at..at + together.count().max(1);
         at = group.end;
         if group.len() > 1 {
-            Box::pin(run_together(asked, x, chain, group)).await?;
+            Box::pin(run_together(head, x, chain, group)).await?;
             now = Instant::now();
             continue;
         }
         let mut state = State::default();
         let verdict = match link.stages.has(Stage::PreRequest) {
-            true => run_one(asked, x, link, Stage::PreRequest, &mut state, &mut now).await,
+            true => run_one(head, x, link, Stage::PreRequest, &mut state, &mut now).await,
             false => Ok(()),
         };
         enlist(x, chain, group.start, state);
@@ -111,7 +110,7 @@ pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<
     let Some(mut running) = x.plugins.take() else {
         return Ok(());
     };
-    let asked = Asked::of(session);
+    let head = session.req_header();
     let mut now = Instant::now();
     let mut verdict = Ok(());
     for active in &mut running.actives {
@@ -122,7 +121,7 @@ pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<
             continue;
         };
         if link.stages.has(Stage::PostRequest) && verdict.is_ok() {
-            verdict = run_one(asked, x, link, Stage::PostRequest, state, &mut now).await;
+            verdict = run_one(head, x, link, Stage::PostRequest, state, &mut now).await;
             x.splice_body();
         }
     }
@@ -145,7 +144,7 @@ fn enlist(x: &mut Exchange, chain: &Arc<Chain>, link: usize, state: State) {
 
 /// Runs one plugin. `now` is when the one before it ended, and moves on.
 async fn run_one(
-    asked: Asked<'_>,
+    head: &RequestHeader,
     x: &mut Exchange,
     link: &Link,
     stage: Stage,
@@ -157,7 +156,7 @@ async fn run_one(
         true => whole(x),
         false => Bytes::new(),
     };
-    let (request, edits) = view(asked, x, *now);
+    let (request, edits) = view(head, x, *now);
     let before = Lengths::of(edits);
     let mut seen = View {
         request,
@@ -182,7 +181,7 @@ async fn run_one(
 
 /// Runs neighbours at the same time. Each sees the request as it was before all of them; what they change is put together in their order.
 async fn run_together(
-    asked: Asked<'_>,
+    head: &RequestHeader,
     x: &mut Exchange,
     chain: &Arc<Chain>,
     group: std::ops::Range<usize>,
@@ -196,7 +195,7 @@ async fn run_together(
     let began = Instant::now();
     let ended = {
         // What each of them changes is its own until all have ended.
-        let (request, _) = view(asked, x, began);
+        let (request, _) = view(head, x, began);
         let calls = links.iter().zip(&mut kept).map(|(link, (edits, state))| {
             let mut seen = View {
                 request,
@@ -259,42 +258,17 @@ fn judge(x: &mut Exchange, link: &Link, ended: Ended) -> Result<(), Rejection> {
     }
 }
 
-/// What all plugins see alike.
-#[derive(Clone, Copy)]
-struct Asked<'v> {
-    head: &'v RequestHeader,
-    host: &'v str,
-    path: &'v str,
-    query: Option<&'v str>,
-}
-
-impl Asked<'_> {
-    fn of(session: &Session) -> Asked<'_> {
-        let head = session.req_header();
-        Asked {
-            head,
-            host: host(session),
-            path: head.uri.path(),
-            query: head.uri.query(),
-        }
-    }
-}
-
 /// The request as plugins see it at `at`, and what they may change: apart, since to move the changes back and forth costs more than a plugin does.
-fn view<'v>(asked: Asked<'v>, x: &'v mut Exchange, at: Instant) -> (Request<'v>, &'v mut Edits) {
-    let Asked {
-        head,
-        host,
-        path,
-        query,
-    } = asked;
+fn view<'v>(
+    head: &'v RequestHeader,
+    x: &'v mut Exchange,
+    at: Instant,
+) -> (Request<'v>, &'v mut Edits) {
     let (gateway, offer) = (x.gateway.as_ref(), x.offer.as_ref());
     let model = asked_model(x.peek.as_ref(), x.model.as_ref());
     let request = Request {
         method: &head.method,
-        host,
-        path,
-        query,
+        uri: &head.uri,
         headers: &head.headers,
         id: x.request_id.as_str(),
         at,

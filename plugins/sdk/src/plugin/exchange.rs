@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::llm::peek::Peek;
 use crate::llm::usage::Usage;
@@ -26,12 +28,8 @@ pub struct Principal {
 pub struct Request<'a> {
     /// Its method.
     pub method: &'a Method,
-    /// The host it is for, as sent.
-    pub host: &'a str,
-    /// Its path, as sent.
-    pub path: &'a str,
-    /// Its query, without the `?`.
-    pub query: Option<&'a str>,
+    /// What it asks for, as sent; [`host`](Self::host) knows whom.
+    pub uri: &'a Uri,
     /// Its headers.
     pub headers: &'a HeaderMap,
     /// Its id in all logs.
@@ -52,6 +50,26 @@ pub struct Request<'a> {
     pub length: usize,
     /// The model asked for, wherever the gateway looks for it.
     pub model: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// The host it is for, as sent.
+    pub fn host(&self) -> &'a str {
+        match self.headers.get(HOST) {
+            Some(host) => host.to_str().unwrap_or_default(),
+            None => self.uri.authority().map_or("", Authority::as_str),
+        }
+    }
+
+    /// Its path, as sent.
+    pub fn path(&self) -> &'a str {
+        self.uri.path()
+    }
+
+    /// Its query, without the `?`.
+    pub fn query(&self) -> Option<&'a str> {
+        self.uri.query()
+    }
 }
 
 /// An exchange in the hands of a plugin.
