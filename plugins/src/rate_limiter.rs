@@ -169,18 +169,27 @@ impl Plugin for Limiter {
 impl Limiter {
     /// Takes one of every limit that concerns the request, or none: leases that are dropped give back.
     fn count(&self, x: &mut Exchange<'_>) -> Verdict {
+        let at = x.request.at;
         let mut leases: SmallVec<[Lease; 2]> = SmallVec::new();
-        for (by, limit) in &self.counted {
+        let mut left = self.counted.as_slice();
+        while let Some(((by, limit), others)) = left.split_first() {
+            left = others;
             let Some(subject) = by.subject(&x.request) else {
                 continue;
             };
-            match self.quota.reserve_at(limit, &subject, 1, x.request.at) {
-                Ok(lease) => leases.push(lease),
+            // The last one decides, and need not be given back.
+            let counted = match others {
+                [] => self.quota.charge_at(limit, &subject, 1, at).map(Err),
+                _ => self.quota.reserve_at(limit, &subject, 1, at).map(Ok),
+            };
+            match counted {
+                Ok(Ok(lease)) => leases.push(lease),
+                Ok(Err(standing)) => x.edits.standings.tell_requests(standing),
                 Err(denied) => return Err(self.refusal(by, &denied)),
             }
         }
         for lease in leases {
-            x.edits.tell_requests(lease.standing());
+            x.edits.standings.tell_requests(lease.standing());
             lease.keep();
         }
         Ok(())

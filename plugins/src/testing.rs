@@ -454,7 +454,7 @@ impl Call {
 
     /// The headers of an answer that had these, as the client gets them.
     pub(crate) fn answered_headers(&self, mut headers: HeaderMap) -> HeaderMap {
-        self.edits.put_standings(|name, value| {
+        self.edits.standings.put(|name, value| {
             headers.insert(name, value);
         });
         for (name, edit) in self.edits.response_headers.clone() {

@@ -184,7 +184,7 @@ fn count_rate(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
     match rates.count(head.uri.path(), &head.headers, key, x.client) {
         Ok(standing) => {
             if let Some(standing) = standing {
-                x.edits.tell_requests(standing);
+                x.edits.standings.tell_requests(standing);
             }
             Ok(())
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tollgate_sdk::quota::Standings;
 
 use super::conduct::Conduct;
 use super::recover::aside::Parked;
@@ -49,8 +50,8 @@ pub(super) struct Alarm {
     conduct: Option<Arc<Conduct>>,
     /// An exchange on its way from Pingora to the connection's task.
     parked: Mutex<Option<Box<Parked>>>,
-    /// Lines that join the head that is about to be written.
-    beside: Mutex<Vec<u8>>,
+    /// What joins the head that is about to be written.
+    beside: Mutex<Standings>,
     /// There are some.
     has_beside: AtomicBool,
 }
@@ -127,23 +128,23 @@ impl Alarm {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lines that join the head that is written next. Whoever writes it [takes them back](Self::take_beside) when it is written.
-    pub(super) fn put_beside(&self, lines: Vec<u8>) {
-        *self.beside() = lines;
+    /// What joins the head that is written next. Whoever writes it [takes it back](Self::take_beside) when it is written.
+    pub(super) fn put_beside(&self, standings: Standings) {
+        *self.beside() = standings;
         self.has_beside.store(true, Ordering::Relaxed);
     }
 
-    /// The lines that nobody has written yet, if there are any.
-    pub(super) fn take_beside(&self) -> Option<Vec<u8>> {
+    /// What nobody has written yet, if there is any.
+    pub(super) fn take_beside(&self) -> Option<Standings> {
         // Put and taken by the same task.
         let some = self.has_beside.load(Ordering::Relaxed);
         some.then(|| {
             self.has_beside.store(false, Ordering::Relaxed);
-            std::mem::take(&mut *self.beside())
+            *self.beside()
         })
     }
 
-    fn beside(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn beside(&self) -> MutexGuard<'_, Standings> {
         self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

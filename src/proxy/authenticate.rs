@@ -3,8 +3,8 @@
 //! Where everything needs a key, a request without one is refused before its body is read. Where a gateway also
 //! publishes services, that is decided when the service is known.
 
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
 
 use super::exchange::Exchange;
 use super::forward::API_KEY;
@@ -22,7 +22,10 @@ pub(super) async fn authenticate(
         return Ok(());
     };
     let mut why = None;
-    for secret in presented(headers, gateway.key_header.as_ref()) {
+    for place in PLACES {
+        let Some(secret) = presented(place, headers, gateway) else {
+            continue;
+        };
         let found = match authority.known(secret, x.at) {
             Some(found) => found,
             // Boxed: most requests wait for nobody here.
@@ -94,24 +97,33 @@ pub(super) fn authorize(x: &mut Exchange, gateway: &Gateway) -> Result<(), Rejec
     }
 }
 
-/// Everything that may be a key, the gateway's own header first.
-fn presented<'h>(
-    headers: &'h HeaderMap,
-    own: Option<&HeaderName>,
-) -> impl Iterator<Item = &'h [u8]> {
-    let own = own.into_iter().filter_map(|name| headers.get(name));
-    let own = own.map(|value| value.as_bytes());
-    // Looked for only when who asks before has not been found.
-    let others = [AUTHORIZATION, API_KEY].into_iter().filter_map(|name| {
-        let value = headers.get(&name)?.as_bytes();
-        if name == API_KEY {
-            return Some(value);
+/// Where a key may stand.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the gateway's own header.
+    Own,
+    Authorization,
+    ApiKey,
+}
+
+/// The gateway's own header comes first.
+const PLACES: [Place; 3] = [Place::Own, Place::Authorization, Place::ApiKey];
+
+/// What may be a key in this place.
+fn presented<'h>(place: Place, headers: &'h HeaderMap, gateway: &Gateway) -> Option<&'h [u8]> {
+    let secret = match place {
+        Place::Own => headers.get(gateway.key_header.as_ref()?)?.as_bytes(),
+        Place::Authorization => {
+            let value = unquoted(headers.get(AUTHORIZATION)?.as_bytes());
+            let (scheme, secret) = value.split_first_chunk::<7>()?;
+            { scheme.eq_ignore_ascii_case(b"bearer ") }.then_some(secret)?
         }
-        let (scheme, secret) = unquoted(value).split_first_chunk::<7>()?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
-    });
-    let trimmed = own.chain(others).map(<[u8]>::trim_ascii);
-    trimmed.filter(|secret| (1..=LONGEST_TOKEN).contains(&secret.len()))
+        Place::ApiKey => headers.get(API_KEY)?.as_bytes(),
+    };
+    let secret = secret.trim_ascii();
+    (1..=LONGEST_TOKEN)
+        .contains(&secret.len())
+        .then_some(secret)
 }
 
 /// A guide of dstack's prints the whole value in quotes, and people copy it.

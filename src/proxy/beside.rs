@@ -2,8 +2,8 @@
 //!
 //! How six limits stand is told in every answer. Put into a map of headers and written out of it, each of them costs as much as a plugin does; as lines
 //! that are written right before the empty line they cost next to nothing. Only our own road does so, towards HTTP/1 clients, and only
-//! where nobody else is to see or change the head (`response.rs`). The lines are given to the connection's [`Alarm`](super::alarm::Alarm) just
-//! before the head is written, and taken back right after: nothing else can be written in between.
+//! where nobody else is to see or change the head (`response.rs`). What is to be told is given to the connection's
+//! [`Alarm`](super::alarm::Alarm) just before the head is written, and taken back right after: nothing else can be written in between.
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use pingora_core::protocols::Stream;
 use tokio::io::AsyncWrite;
+use tollgate_sdk::quota::Standings;
 
 /// What a head ends with; the lines go before its second half.
 const END: &[u8] = b"\r\n\r\n";
@@ -28,22 +29,23 @@ impl fmt::Debug for Held {
 }
 
 impl Held {
-    /// Writes `head` with the lines in it, which end with a line break each. What is no head goes as it is. Returns how much of `head` was taken.
+    /// Writes `head` with the lines in it. What is no head goes as it is. Returns how much of `head` was taken.
     pub(super) fn poll_write(
         &mut self,
         stream: &mut Stream,
         cx: &mut Context<'_>,
         head: &[u8],
-        lines: &[u8],
+        standings: &Standings,
     ) -> Poll<io::Result<usize>> {
         if !head.starts_with(b"HTTP/1.") || !head.ends_with(END) {
             return Pin::new(stream).poll_write(cx, head);
         }
         let (fields, end) = head.split_at(head.len() - END.len() / 2);
-        self.0.reserve_exact(head.len() + lines.len());
-        for part in [fields, lines, end] {
-            self.0.extend_from_slice(part);
-        }
+        let mut whole = Vec::with_capacity(head.len() + Standings::LONGEST);
+        whole.extend_from_slice(fields);
+        standings.write(&mut whole);
+        whole.extend_from_slice(end);
+        self.0 = whole;
         match self.poll_rest(stream, cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // What is left goes before whatever is written or flushed next.
@@ -76,14 +78,28 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
     use pingora_core::protocols::l4::stream::Stream as L4;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tollgate_sdk::quota::Standing;
 
     use super::*;
 
-    const LINES: &[u8] = b"a: 1\r\nb: 2\r\n";
+    /// How much is left, and how that reads.
+    fn told() -> (Standings, &'static [u8]) {
+        let mut standings = Standings::default();
+        standings.tell_requests(Standing {
+            limit: 15,
+            remaining: 14,
+            reset: Duration::from_secs(60),
+        });
+        let lines = b"x-ratelimit-limit-requests: 15\r\n\
+            x-ratelimit-remaining-requests: 14\r\n\
+            x-ratelimit-reset-requests: 60\r\n";
+        (standings, lines)
+    }
 
     async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,16 +108,18 @@ mod tests {
         (Box::new(L4::from(near.unwrap())), far.unwrap().0)
     }
 
-    /// What arrives of `written`, with `LINES` beside it, and of a body after it.
+    /// What arrives of `written`, with what is [told] beside it, and of a body after it.
     async fn arrives(written: Vec<u8>) -> Vec<u8> {
         let (mut near, mut far) = pair().await;
         let sending = tokio::spawn(async move {
             let mut held = Held::default();
             let mut rest = &written[..];
             while !rest.is_empty() {
-                let whole = rest.len() == written.len();
-                let lines = if whole { LINES } else { b"" };
-                let taken = poll_fn(|cx| held.poll_write(&mut near, cx, rest, lines));
+                let standings = match rest.len() == written.len() {
+                    true => told().0,
+                    false => Standings::default(),
+                };
+                let taken = poll_fn(|cx| held.poll_write(&mut near, cx, rest, &standings));
                 rest = &rest[taken.await.unwrap()..];
             }
             poll_fn(|cx| held.poll_rest(&mut near, cx)).await.unwrap();
@@ -117,10 +135,8 @@ mod tests {
     #[tokio::test]
     async fn lines_go_before_the_empty_line() {
         let read = arrives(b"HTTP/1.1 200 OK\r\nc: 3\r\n\r\n".into()).await;
-        assert_eq!(
-            read.as_slice(),
-            b"HTTP/1.1 200 OK\r\nc: 3\r\na: 1\r\nb: 2\r\n\r\nbody"
-        );
+        let fields = b"HTTP/1.1 200 OK\r\nc: 3\r\n";
+        assert_eq!(read, [fields, told().1, b"\r\nbody"].concat());
     }
 
     #[tokio::test]
@@ -137,6 +153,6 @@ mod tests {
         let long = "x".repeat(9_000_000);
         let fields = format!("HTTP/1.1 200 OK\r\nc: {long}\r\n");
         let read = arrives(format!("{fields}\r\n").into()).await;
-        assert!(read == [fields.as_bytes(), LINES, b"\r\nbody"].concat());
+        assert!(read == [fields.as_bytes(), told().1, b"\r\nbody"].concat());
     }
 }

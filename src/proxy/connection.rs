@@ -307,9 +307,9 @@ impl AsyncWrite for Watched {
         ready!(self.poll_held(cx))?;
         match self.alarm.take_beside() {
             None => Pin::new(&mut self.inner).poll_write(cx, buf),
-            Some(lines) => {
+            Some(standings) => {
                 let Watched { inner, held, .. } = &mut *self;
-                held.poll_write(inner, cx, buf, &lines)
+                held.poll_write(inner, cx, buf, &standings)
             }
         }
     }

@@ -188,7 +188,8 @@ fn remove(x: &Exchange, headers: &mut HeaderMap) {
             || Some(name) == own
             || (x.consumed && (name == AUTHORIZATION || *name == API_KEY))
     };
-    while let Some(name) = headers.keys().find(unwanted).cloned() {
+    let unwanted: SmallVec<[HeaderName; 4]> = headers.keys().filter(unwanted).cloned().collect();
+    for name in unwanted {
         headers.remove(name);
     }
 }

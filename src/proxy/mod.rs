@@ -223,7 +223,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let now = Instant::now();
         failure::take_head(x, head, now)?;
-        response::head(session, x, head, now, response::Standings::InHead)
+        response::head(session, x, head, now, response::Telling::InHead)
     }
 
     async fn response_filter(

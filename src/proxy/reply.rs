@@ -298,7 +298,8 @@ pub(super) async fn send(
     }
     let mut standings = SmallVec::<[_; 6]>::new();
     x.edits
-        .put_standings(|name, value| standings.push((name, value)));
+        .standings
+        .put(|name, value| standings.push((name, value)));
     for (name, value) in standings {
         // What a refusal says of its own limit counts more.
         if !head.headers.contains_key(&name) {

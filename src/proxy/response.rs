@@ -24,21 +24,21 @@ const SERVICE: HeaderName = HeaderName::from_static("x-tollgate-service");
 
 /// How clients are told where they stand with limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standings {
+pub(super) enum Telling {
     /// In the head.
     InHead,
     /// By lines that join it when it is written.
     Beside,
 }
 
-impl Standings {
+impl Telling {
     /// How it can be done on our road: beside the head wherever nobody else is to see them there.
-    pub(super) fn of(session: &Session, x: &Exchange) -> Standings {
-        let tells = x.edits.tells_standings() && x.alarm.is_some();
+    pub(super) fn of(session: &Session, x: &Exchange) -> Telling {
+        let tells = !x.edits.standings.is_empty() && x.alarm.is_some();
         let edited = !plugins::response_edits(x).is_empty() || plugins::answer(x);
         match tells && !edited && !session.as_downstream().is_http2() {
-            true => Standings::Beside,
-            false => Standings::InHead,
+            true => Telling::Beside,
+            false => Telling::InHead,
         }
     }
 }
@@ -49,11 +49,11 @@ pub(super) async fn write(
     x: &Exchange,
     head: Box<ResponseHeader>,
     end: bool,
-    standings: Standings,
+    telling: Telling,
 ) -> Result<()> {
-    let alarm = x.alarm.as_ref().filter(|_| standings == Standings::Beside);
+    let alarm = x.alarm.as_ref().filter(|_| telling == Telling::Beside);
     if let Some(alarm) = alarm {
-        alarm.put_beside(x.edits.standings());
+        alarm.put_beside(x.edits.standings);
     }
     let written = session.write_response_header(head, end).await;
     if let Some(alarm) = alarm {
@@ -68,7 +68,7 @@ pub(super) fn head(
     x: &mut Exchange,
     head: &mut ResponseHeader,
     now: Instant,
-    standings: Standings,
+    telling: Telling,
 ) -> Result<()> {
     let status = head.status.as_u16();
     if head.status.is_informational() && status != 101 {
@@ -89,9 +89,9 @@ pub(super) fn head(
     // Edited as a map for the reason that forward.rs gives.
     let nothing = ResponseHeader::from(Response::new(()).into_parts().0);
     let mut parts = RespParts::from(std::mem::replace(head, nothing));
-    parts.headers.reserve(match standings {
-        Standings::InHead => 10,
-        Standings::Beside => 4,
+    parts.headers.reserve(match telling {
+        Telling::InHead => 10,
+        Telling::Beside => 4,
     });
     if let (Some(alarm), 101) = (&x.alarm, status) {
         alarm.set_request_read(false);
@@ -126,12 +126,12 @@ pub(super) fn head(
     {
         parts.headers.insert(KEY_EXPIRES, end);
     }
-    match standings {
-        Standings::InHead => x.edits.put_standings(|name, value| {
+    match telling {
+        Telling::InHead => x.edits.standings.put(|name, value| {
             parts.headers.insert(name, value);
         }),
         // The upstream's own are of its account with whoever serves it, if anybody's.
-        Standings::Beside => remove_all(&mut parts.headers, |name| x.edits.is_standing(name)),
+        Telling::Beside => remove_all(&mut parts.headers, |name| x.edits.standings.has(name)),
     }
     for (name, edit) in plugins::response_edits(x) {
         edit.clone().apply(name.clone(), &mut parts.headers);

@@ -32,6 +32,8 @@ pub struct Link {
     pub parallel: bool,
     /// The stages it runs in.
     pub stages: Stages,
+    /// One of them comes after `pre_request`.
+    pub later: bool,
     /// What it needs in those.
     pub needs: Needs,
     /// What becomes of a request when it breaks down.
@@ -116,6 +118,7 @@ impl Link {
             priority: entry.priority,
             parallel: entry.parallel,
             stages,
+            later: stages != Stages::of(&[Stage::PreRequest]),
             needs: Needs {
                 request_body: wanted.request_body && asks,
                 request_peek: wanted.request_peek && asks,

@@ -85,8 +85,8 @@ struct Limiter {
 /// What is to be settled of one exchange.
 struct Reserved(Leases);
 
-/// Most requests are counted by one limit or two.
-type Leases = SmallVec<[(Takes, Lease); 2]>;
+/// Most requests are counted by one limit.
+type Leases = SmallVec<[(Takes, Lease); 1]>;
 
 impl Plugin for Limiter {
     fn needs(&self) -> Needs {
@@ -154,8 +154,8 @@ impl Limiter {
 fn admit(x: &mut Exchange<'_>, leases: Leases) {
     for (takes, lease) in &leases {
         match takes {
-            Takes::Request => x.edits.tell_requests(lease.standing()),
-            Takes::Estimate(_) | Takes::Fixed(_) => x.edits.tell_tokens(lease.standing()),
+            Takes::Request => x.edits.standings.tell_requests(lease.standing()),
+            Takes::Estimate(_) | Takes::Fixed(_) => x.edits.standings.tell_tokens(lease.standing()),
         }
     }
     x.state.put(Reserved(leases));

@@ -50,6 +50,9 @@ pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
             }
         }
         x.cost = outcome.cost;
+        if !running.later {
+            return;
+        }
         running.outcome = Some(outcome);
     }
     x.plugins = Some(running);

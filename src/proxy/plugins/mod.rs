@@ -33,6 +33,8 @@ pub(super) use end::{Afterwards, after, finish};
 #[derive(Default)]
 pub(super) struct Running {
     actives: SmallVec<[Active; 2]>,
+    /// Some of them have a stage after `pre_request`.
+    later: bool,
     /// Some of them have a `post_request` stage.
     post_request: bool,
     /// They stand in the order of the later stages.
@@ -86,7 +88,7 @@ pub(super) async fn pre_request(
             true => run_one(head, x, link, Stage::PreRequest, &mut state, &mut now).await,
             false => Ok(()),
         };
-        enlist(x, chain, group.start, state);
+        enlist(x, chain, group.start, link, state);
         verdict?;
     }
     Ok(())
@@ -129,13 +131,17 @@ pub(super) async fn post_request(session: &Session, x: &mut Exchange) -> Result<
     verdict
 }
 
-fn enlist(x: &mut Exchange, chain: &Arc<Chain>, link: usize, state: State) {
+/// Remembers a plugin that something is left to do for: to tell it of the end, at least.
+fn enlist(x: &mut Exchange, chain: &Arc<Chain>, at: usize, link: &Link, state: State) {
+    if state.is_empty() && !link.later {
+        return;
+    }
     let running = x.plugins.get_or_insert_default();
-    let stages = chain.links.get(link).map(|link| link.stages);
-    running.post_request |= stages.is_some_and(|stages| stages.has(Stage::PostRequest));
+    running.later |= link.later;
+    running.post_request |= link.stages.has(Stage::PostRequest);
     running.actives.push(Active {
         chain: chain.clone(),
-        link,
+        link: at,
         state,
         watches: false,
         held: None,
@@ -224,7 +230,7 @@ async fn run_together(
         if let Ended::Verdict(_) = ended {
             take_edits(x, edits);
         }
-        enlist(x, chain, place, state);
+        enlist(x, chain, place, link, state);
         let one = judge(x, link, ended);
         verdict = verdict.and(one);
     }
@@ -232,7 +238,7 @@ async fn run_together(
 }
 
 fn take_edits(x: &mut Exchange, edits: Edits) {
-    x.edits.tell_all(&edits);
+    x.edits.standings.tell_all(&edits.standings);
     x.edits.request_headers.extend(edits.request_headers);
     x.edits.response_headers.extend(edits.response_headers);
     x.edits.copies.extend(edits.copies);

@@ -18,7 +18,7 @@ use super::while_present;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::plugins;
 use crate::proxy::reply::{self, Rejection};
-use crate::proxy::response::{self, Standings};
+use crate::proxy::response::{self, Telling};
 
 /// An answer that was not passed on, in case none better comes.
 pub(in crate::proxy) struct LastAnswer {
@@ -71,7 +71,7 @@ pub(in crate::proxy) async fn give_up(session: &mut Session, x: &mut Exchange) -
         return Err(Error::explain(ErrorType::ConnectError, told).into_up());
     };
     x.refusal = None;
-    response::head(session, x, &mut head, Instant::now(), Standings::InHead)?;
+    response::head(session, x, &mut head, Instant::now(), Telling::InHead)?;
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&CONTENT_LENGTH);
     if !session.as_downstream().is_http2() {

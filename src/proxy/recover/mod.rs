@@ -37,7 +37,7 @@ use super::alarm::Deadline;
 use super::body::at_once;
 use super::exchange::{Exchange, Rescue};
 use super::reply::Rejection;
-use super::response::Standings;
+use super::response::Telling;
 use super::verdict::{self, Verdict};
 use super::{disaggregate, failure, forward, peer, plugins, response, stream};
 use crate::health::Failure;
@@ -238,11 +238,11 @@ impl Road {
             mut at,
             first,
         } = answer;
-        let standings = Standings::of(session, x);
-        response::head(session, x, &mut head, at, standings)?;
+        let telling = Telling::of(session, x);
+        response::head(session, x, &mut head, at, telling)?;
         let bodiless = bodiless(session, &head);
         hop::frame(session, &mut head, bodiless)?;
-        response::write(session, x, head, bodiless, standings).await?;
+        response::write(session, x, head, bodiless, telling).await?;
         if !bodiless {
             at = relay_body(session, x, &mut upstream, first, at).await?;
         }

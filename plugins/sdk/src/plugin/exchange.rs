@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::llm::peek::Peek;
 use crate::llm::usage::Usage;
-use crate::quota::Standing;
+use crate::quota::Standings;
 
 /// Who was authenticated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,16 +92,13 @@ pub struct Edits {
     pub request_headers: Vec<(HeaderName, HeaderEdit)>,
     /// Headers of the answer, ours included.
     pub response_headers: Vec<(HeaderName, HeaderEdit)>,
-    /// How limits stand, for the answer's headers: of requests, and of tokens. Of several the one of which least is left.
-    standings: [Option<Standing>; 2],
+    /// How limits stand, for the answer's headers.
+    pub standings: Standings,
     /// The body to send instead.
     pub body: Option<Bytes>,
     /// Services that get a copy of the request, whose answers nobody waits for.
     pub copies: Vec<Arc<str>>,
 }
-
-/// What the standings of [`Edits`] are of.
-const KINDS: [&str; 2] = ["requests", "tokens"];
 
 /// What becomes of one header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,77 +144,9 @@ impl Edits {
         self.response_headers.push((name, HeaderEdit::Set(value)));
     }
 
-    /// Tells how a limit of requests stands.
-    pub fn tell_requests(&mut self, standing: Standing) {
-        let [requests, _] = &mut self.standings;
-        tell(requests, standing);
-    }
-
-    /// Tells how a limit of tokens stands.
-    pub fn tell_tokens(&mut self, standing: Standing) {
-        let [_, tokens] = &mut self.standings;
-        tell(tokens, standing);
-    }
-
-    /// What others were told beside this.
-    pub fn tell_all(&mut self, others: &Edits) {
-        for (own, other) in self.standings.iter_mut().zip(others.standings) {
-            if let Some(other) = other {
-                tell(own, other);
-            }
-        }
-    }
-
-    /// How limits stand, as headers of the answer: each is put by itself, since to hand on lists of them costs more than to make them.
-    pub fn put_standings(&self, mut put: impl FnMut(HeaderName, HeaderValue)) {
-        let [requests, tokens] = &self.standings;
-        if let Some(requests) = requests {
-            requests.put(Standing::REQUESTS, &mut put);
-        }
-        if let Some(tokens) = tokens {
-            tokens.put(Standing::TOKENS, &mut put);
-        }
-    }
-
-    /// Whether there are headers of how limits stand.
-    pub fn tells_standings(&self) -> bool {
-        self.standings.iter().any(Option::is_some)
-    }
-
-    /// The same headers as lines, each with its line break: they cost a tenth of what they cost in a map.
-    pub fn standings(&self) -> Vec<u8> {
-        let mut lines = Vec::with_capacity(256);
-        let beginnings = [Standing::REQUEST_LINES, Standing::TOKEN_LINES];
-        for (standing, beginnings) in self.standings.iter().zip(beginnings) {
-            if let Some(standing) = standing {
-                standing.write(beginnings, &mut lines);
-            }
-        }
-        lines
-    }
-
-    /// Whether a header is one of them.
-    pub fn is_standing(&self, name: &HeaderName) -> bool {
-        let Some(rest) = name.as_str().strip_prefix("x-ratelimit-") else {
-            return false;
-        };
-        let Some((what, of)) = rest.split_once('-') else {
-            return false;
-        };
-        let told = self.standings.iter().zip(KINDS);
-        ["limit", "remaining", "reset"].contains(&what) && { told }
-            .any(|(standing, kind)| standing.is_some() && kind == of)
-    }
-
     /// Adds a header to the answer, beside those of the same name.
     pub fn add_response(&mut self, name: HeaderName, value: HeaderValue) {
         self.response_headers.push((name, HeaderEdit::Add(value)));
-    }
-}
-
-fn tell(place: &mut Option<Standing>, standing: Standing) {
-    if place.is_none_or(|told| standing.remaining <= told.remaining) {
-        *place = Some(standing);
     }
 }
 
@@ -240,6 +169,11 @@ impl State {
     /// Keeps a value, in place of what was kept.
     pub fn put<T: Any + Send + Sync>(&mut self, value: T) {
         self.0 = Some(Box::new(value));
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// What is kept, if it is of this type.

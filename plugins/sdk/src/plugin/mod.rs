@@ -131,7 +131,8 @@ pub trait Plugin: Send + Sync {
     }
 
     /// The exchange is over, however it ended: here leases are settled. Called once, at once, for every exchange that this plugin's
-    /// `pre_request` saw, also when it was refused, broke off or panicked. It must not take long. [`Outcome::cost`] may be set.
+    /// `pre_request` saw and for which it keeps something in its state or has another stage; also when it was refused, broke off or
+    /// panicked. It must not take long. [`Outcome::cost`] may be set.
     fn end(&self, state: &mut State, outcome: &mut Outcome) {}
 
     /// The exchange is over. Runs off its way after [`end`](Plugin::end); what it waits for is bounded by its entry's timeout. Under overload it may

@@ -105,6 +105,15 @@ impl Counter {
         }
     }
 
+    /// Takes `amount` for good. A place is only held, so nobody has it after this.
+    pub(super) fn charge(&self, rule: &Rule, now: u64, amount: u64) -> Result<Standing, Denied> {
+        let (_, standing) = self.reserve(rule, now, amount)?;
+        if let State::Concurrent(places) = &self.state {
+            places.give_back(amount);
+        }
+        Ok(standing)
+    }
+
     /// How it stands by a rule that [fits](Self::fits).
     pub(super) fn standing(&self, rule: &Rule, now: u64) -> Standing {
         match &self.state {

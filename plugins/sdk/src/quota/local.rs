@@ -1,7 +1,7 @@
 //! Limits counted in this process.
 //!
-//! One counter for each limit's identity and each user of it, in a map of [`SHARDS`] parts with a lock each. A lock is held for a look-up, never
-//! for an await. What exists is found with one hash and no allocation. Counters are known by identity alone, so they outlive every change
+//! One counter for each limit's identity and each user of it, in a map of [`SHARDS`] parts with a lock each. A lock is held for a look-up and its
+//! arithmetic, never for an await. What exists is found with one hash and no allocation. Counters are known by identity alone, so they outlive every change
 //! of the configuration; [`Counter`] says what becomes of one whose rule changes.
 //!
 //! Invariant: a counter from which nothing is missing any more is as good as none, and only such are forgotten, a second after they were asked last: a few with every new one
@@ -19,7 +19,7 @@ use indexmap::{Equivalent, IndexMap};
 
 use super::clock::{Clock, SystemClock};
 use super::counter::{Counter, locked};
-use super::{Carried, Denied, Held, Lease, Limit, Quota, Recent, Rule, Standing};
+use super::{Carried, Denied, Held, Lease, Limit, LimitId, Quota, Recent, Rule, Standing};
 
 /// Parts of the map.
 const SHARDS: usize = 64;
@@ -87,10 +87,17 @@ impl Local {
 
     fn asked<'a>(&self, limit: &'a Limit, who: &'a str) -> Asked<'a> {
         Asked {
-            hash: self.hashing.hash_one((folded(&limit.id), who)),
+            hash: self.hash(&limit.id, who),
             id: &limit.id,
             who,
         }
+    }
+
+    /// Whose name it is decides by the keyed hash of it, which the limit's number only shuffles.
+    fn hash(&self, id: &LimitId, who: &str) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        hasher.write(who.as_bytes());
+        (hasher.finish() ^ id.number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The part that has a hash; by bits the map itself does not look at first.
@@ -101,20 +108,31 @@ impl Local {
     }
 
     fn take(&self, limit: &Limit, who: &str, amount: u64, now: u64) -> Result<Lease, Denied> {
-        // What can never be had needs no counter.
-        if amount > limit.rule.most() {
-            return Err(Denied {
-                standing: self.standing(limit, who),
-                retry_after: None,
-            });
-        }
-        let counter = self.counter(limit, who, now);
+        self.possible(limit, who, amount)?;
+        let counter = self.counter(limit, who, now, Arc::clone);
         let (mark, standing) = counter.reserve(&limit.rule, now, amount)?;
         Ok(Lease::new(counter, mark, amount, standing))
     }
 
-    /// The counter that can judge by the limit's rule, made if there is none.
-    fn counter(&self, limit: &Limit, who: &str, now: u64) -> Arc<Counter> {
+    /// What can never be had needs no counter.
+    fn possible(&self, limit: &Limit, who: &str, amount: u64) -> Result<(), Denied> {
+        if amount <= limit.rule.most() {
+            return Ok(());
+        }
+        Err(Denied {
+            standing: self.standing(limit, who),
+            retry_after: None,
+        })
+    }
+
+    /// Makes use of the counter that can judge by the limit's rule, made if there is none. Under the lock of its shard.
+    fn counter<T>(
+        &self,
+        limit: &Limit,
+        who: &str,
+        now: u64,
+        make_use: impl FnOnce(&Arc<Counter>) -> T,
+    ) -> T {
         let asked = self.asked(limit, who);
         let mut shard = locked(self.shard(asked.hash));
         shard.looked_up(now);
@@ -123,7 +141,7 @@ impl Local {
             if !slot.counter.fits(&limit.rule) {
                 slot.counter = Arc::new(slot.counter.converted(&limit.rule, now));
             }
-            return slot.counter.clone();
+            return make_use(&slot.counter);
         }
         let counter = Arc::new(Counter::new(self.clock.clone(), &limit.rule, now, 0));
         let slot = Slot {
@@ -137,7 +155,7 @@ impl Local {
             who: who.into(),
         };
         shard.counters.insert(key, slot);
-        counter
+        make_use(&counter)
     }
 }
 
@@ -154,6 +172,19 @@ impl Quota for Local {
         now: Instant,
     ) -> Result<Lease, Denied> {
         self.take(limit, who, amount, self.clock.at(now))
+    }
+
+    fn charge_at(
+        &self,
+        limit: &Limit,
+        who: &str,
+        amount: u64,
+        now: Instant,
+    ) -> Result<Standing, Denied> {
+        self.possible(limit, who, amount)?;
+        let now = self.clock.at(now);
+        let charge = |counter: &Arc<Counter>| counter.charge(&limit.rule, now, amount);
+        self.counter(limit, who, now, charge)
     }
 
     fn standing(&self, limit: &Limit, who: &str) -> Standing {
@@ -179,7 +210,7 @@ impl Quota for Local {
             all.extend(shard.counters.iter().filter_map(|(key, slot)| {
                 let (period, start, used) = slot.counter.held()?;
                 (used > 0).then(|| Held {
-                    limit: (*key.id).into(),
+                    limit: (*key.id.name).into(),
                     who: key.who.clone(),
                     period,
                     start,
@@ -192,8 +223,8 @@ impl Quota for Local {
 
     fn adjust(&self, held: &Held, by: i64) {
         if held.start == held.period.start(self.clock.unix().as_secs()) {
-            let counter = self.counter(&by_calendar(held), &held.who, self.clock.now());
-            counter.adjust(held.start, by);
+            let adjust = |counter: &Arc<Counter>| counter.adjust(held.start, by);
+            self.counter(&by_calendar(held), &held.who, self.clock.now(), adjust);
         }
     }
 
@@ -204,7 +235,7 @@ impl Quota for Local {
             let shard = locked(shard);
             all.extend(shard.counters.iter().filter_map(|(key, slot)| {
                 Some(Carried {
-                    limit: (*key.id).into(),
+                    limit: (*key.id.name).into(),
                     who: key.who.clone(),
                     recent: slot.counter.recent(now)?,
                 })
@@ -223,9 +254,9 @@ impl Quota for Local {
                 },
                 Recent::Bucket { rate, burst, .. } => Rule::Bucket { rate, burst },
             };
-            let id = (*one.limit).into();
-            let counter = self.counter(&Limit { id, rule }, &one.who, now);
-            counter.resume(now, &one.recent);
+            let id = one.limit.clone().into();
+            let resume = |counter: &Arc<Counter>| counter.resume(now, &one.recent);
+            self.counter(&Limit { id, rule }, &one.who, now, resume);
         }
     }
 }
@@ -241,25 +272,12 @@ impl std::fmt::Debug for Local {
 /// The limit that held it, whatever it allowed.
 fn by_calendar(held: &Held) -> Limit {
     Limit {
-        id: (*held.limit).into(),
+        id: held.limit.clone().into(),
         rule: Rule::Calendar {
             limit: u64::MAX,
             period: held.period,
         },
     }
-}
-
-/// A limit's identity as a number. It comes from the configuration, so nobody makes two meet on purpose; if they do, the map still tells them
-/// apart.
-fn folded(id: &str) -> u64 {
-    let (words, rest) = id.as_bytes().as_chunks::<8>();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let rest = rest.iter().map(|byte| u64::from(*byte));
-    words.chain(rest).fold(id.len() as u64, |folded, word| {
-        (folded ^ word)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29)
-    })
 }
 
 /// A part of the map. Its entries have places, so that sweeping and sampling need no second structure.
@@ -328,7 +346,7 @@ impl Shard {
     }
 
     /// Lets one more in: sweeps, and if that is not enough forgets one that is in use.
-    fn make_room(&mut self, id: &str, capacity: usize, now: u64) {
+    fn make_room(&mut self, id: &LimitId, capacity: usize, now: u64) {
         self.sweep(now);
         while self.counters.len() >= capacity {
             let Some(victim) = self.victim(id, now) else {
@@ -340,10 +358,10 @@ impl Shard {
 
     /// Of a few: an idle one, else of the same limit, else not of the calendar, whose periods are the longest, else not leased, else the one used
     /// longest ago.
-    fn victim(&mut self, id: &str, now: u64) -> Option<usize> {
+    fn victim(&mut self, id: &LimitId, now: u64) -> Option<usize> {
         let worth = |shard: &Self, at| {
             let (key, slot) = shard.counters.get_index(at)?;
-            let of_others = *key.id != *id;
+            let of_others = !key.id.is(id);
             let calendar = slot.counter.is_calendar();
             let lasting = (of_others, calendar, slot.leased());
             Some((!slot.idle(now), lasting, slot.touched, at))
@@ -369,7 +387,7 @@ impl Shard {
 /// Whose counter it is, with the hash of both names.
 struct Key {
     hash: u64,
-    id: Arc<str>,
+    id: LimitId,
     who: Box<str>,
 }
 
@@ -390,7 +408,7 @@ impl Hash for Key {
 /// A key that is borrowed.
 struct Asked<'a> {
     hash: u64,
-    id: &'a Arc<str>,
+    id: &'a LimitId,
     who: &'a str,
 }
 
@@ -402,9 +420,7 @@ impl Hash for Asked<'_> {
 
 impl Equivalent<Key> for Asked<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        // Mostly the very limit that made it asks again.
-        let same_id = || Arc::ptr_eq(self.id, &key.id) || *self.id == key.id;
-        self.hash == key.hash && *self.who == *key.who && same_id()
+        self.hash == key.hash && *self.who == *key.who && self.id.is(&key.id)
     }
 }
 

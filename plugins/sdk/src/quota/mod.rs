@@ -15,19 +15,20 @@ mod clock;
 mod concurrent;
 mod counter;
 mod local;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod window;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 pub use carried::{Carried, Recent};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
+pub use standing::{Standing, Standings};
 
 /// How much in how much time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,104 +102,39 @@ pub struct Held {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
     /// Whose it is and which, for instance `gateway/main/rate_limiter/0/per_key/requests`.
-    pub id: Arc<str>,
+    pub id: LimitId,
     /// What it allows.
     pub rule: Rule,
 }
 
-/// How a limit stands for somebody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The limit, or the burst.
-    pub limit: u64,
-    /// What is left of it now.
-    pub remaining: u64,
-    /// When all of it is back, if nothing more is used.
-    pub reset: Duration,
+/// A limit's identity, with the number it is found by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitId {
+    name: Arc<str>,
+    number: u64,
 }
 
-impl Standing {
-    /// The names that OpenAI uses for requests: the limit, what remains, and the reset.
-    pub const REQUESTS: [HeaderName; 3] = [
-        HeaderName::from_static("x-ratelimit-limit-requests"),
-        HeaderName::from_static("x-ratelimit-remaining-requests"),
-        HeaderName::from_static("x-ratelimit-reset-requests"),
-    ];
-    /// Its names for tokens.
-    pub const TOKENS: [HeaderName; 3] = [
-        HeaderName::from_static("x-ratelimit-limit-tokens"),
-        HeaderName::from_static("x-ratelimit-remaining-tokens"),
-        HeaderName::from_static("x-ratelimit-reset-tokens"),
-    ];
-
-    /// For the client, by these names: the reset in whole seconds, not too early.
-    pub fn put(&self, names: [HeaderName; 3], put: &mut impl FnMut(HeaderName, HeaderValue)) {
-        for (name, value) in names.into_iter().zip(self.values()) {
-            put(name, number(value));
-        }
-    }
-
-    /// What lines of an HTTP/1 head begin with that tell the same of requests.
-    pub const REQUEST_LINES: [&str; 3] = [
-        "x-ratelimit-limit-requests: ",
-        "x-ratelimit-remaining-requests: ",
-        "x-ratelimit-reset-requests: ",
-    ];
-    /// And of tokens.
-    pub const TOKEN_LINES: [&str; 3] = [
-        "x-ratelimit-limit-tokens: ",
-        "x-ratelimit-remaining-tokens: ",
-        "x-ratelimit-reset-tokens: ",
-    ];
-
-    /// The same as such lines, each with its line break.
-    pub fn write(&self, beginnings: [&str; 3], lines: &mut Vec<u8>) {
-        let mut digits = itoa::Buffer::new();
-        for (beginning, value) in beginnings.into_iter().zip(self.values()) {
-            for part in [beginning, digits.format(value), "\r\n"] {
-                lines.extend_from_slice(part.as_bytes());
-            }
-        }
-    }
-
-    fn values(&self) -> [u64; 3] {
-        let begun = u64::from(self.reset.subsec_nanos() > 0);
-        let reset = self.reset.as_secs().saturating_add(begun);
-        [self.limit, self.remaining, reset]
-    }
-
-    /// The same as a list.
-    pub fn headers(&self, names: [HeaderName; 3]) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers = Vec::with_capacity(names.len());
-        self.put(names, &mut |name, value| headers.push((name, value)));
-        headers
+impl LimitId {
+    /// Whether it is this one; mostly it is the very same.
+    fn is(&self, other: &LimitId) -> bool {
+        Arc::ptr_eq(&self.name, &other.name) || self == other
     }
 }
 
-/// A number as a header. The small ones, which most are, are there already.
-fn number(value: u64) -> HeaderValue {
-    static SMALL: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
-        let mut digits = String::new();
-        let ends: Vec<usize> = (0..=3600)
-            .map(|number| {
-                digits += &number.to_string();
-                digits.len()
-            })
-            .collect();
-        // One text for all of them, for as long as the process lives: copies of them are not counted.
-        let digits: &'static str = Box::leak(digits.into_boxed_str());
-        let begins = std::iter::once(0).chain(ends.iter().copied());
-        let texts = begins
-            .zip(&ends)
-            .filter_map(|(from, to)| digits.get(from..*to));
-        texts.map(HeaderValue::from_static).collect()
-    });
-    let small = usize::try_from(value).ok().and_then(|at| SMALL.get(at));
-    small.cloned().unwrap_or_else(|| {
-        let mut digits = itoa::Buffer::new();
-        // In one piece of memory of its own size, which the conversion from a number would not be.
-        HeaderValue::from_str(digits.format(value)).unwrap_or_else(|_| value.into())
-    })
+impl<T: Into<Arc<str>>> From<T> for LimitId {
+    /// The number comes from the configuration, so nobody makes two meet on purpose; if they do, the name still tells them apart.
+    fn from(name: T) -> Self {
+        let name = name.into();
+        let (words, rest) = name.as_bytes().as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let rest = rest.iter().map(|byte| u64::from(*byte));
+        let number = words.chain(rest).fold(name.len() as u64, |number, word| {
+            (number ^ word)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+        });
+        Self { name, number }
+    }
 }
 
 /// Why nothing was reserved.
@@ -231,6 +167,23 @@ pub trait Quota: Send + Sync {
     ) -> Result<Lease, Denied> {
         let _ = now;
         self.reserve(limit, who, amount)
+    }
+
+    /// Takes `amount` for good: nothing of it will be given back.
+    ///
+    /// # Errors
+    /// [`Denied`] when less than that is left.
+    fn charge_at(
+        &self,
+        limit: &Limit,
+        who: &str,
+        amount: u64,
+        now: Instant,
+    ) -> Result<Standing, Denied> {
+        let lease = self.reserve_at(limit, who, amount, now)?;
+        let standing = lease.standing();
+        lease.keep();
+        Ok(standing)
     }
 
     /// How a limit stands for `who`.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use crate::plugin::Edits;
-use crate::quota::Standing;
+use crate::quota::{Standing, Standings};
 
 prop_compose! {
     fn standing()(limit: u64, remaining: u64, nanoseconds in 0..10_000_000_000_000_u64) -> Standing {
@@ -21,26 +20,29 @@ proptest! {
         requests in proptest::option::of(standing()),
         tokens in proptest::option::of(standing()),
     ) {
-        let mut edits = Edits::default();
+        let mut standings = Standings::default();
         if let Some(standing) = requests {
-            edits.tell_requests(standing);
+            standings.tell_requests(standing);
         }
         if let Some(standing) = tokens {
-            edits.tell_tokens(standing);
+            standings.tell_tokens(standing);
         }
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
-        edits.put_standings(|name, value| headers.push((name, value)));
+        standings.put(|name, value| headers.push((name, value)));
         let lines: String = headers
             .iter()
             .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
             .collect();
-        prop_assert_eq!(String::from_utf8(edits.standings()).unwrap(), lines);
-        prop_assert_eq!(edits.tells_standings(), !headers.is_empty());
+        let mut written = Vec::new();
+        standings.write(&mut written);
+        prop_assert!(written.len() <= Standings::LONGEST);
+        prop_assert_eq!(String::from_utf8(written).unwrap(), lines);
+        prop_assert_eq!(standings.is_empty(), headers.is_empty());
         for name in Standing::REQUESTS.iter().chain(&Standing::TOKENS) {
             let told = headers.iter().any(|(told, _)| told == name);
-            prop_assert_eq!(edits.is_standing(name), told);
+            prop_assert_eq!(standings.has(name), told);
         }
         let other = HeaderName::from_static("x-ratelimit-limit-images");
-        prop_assert!(!edits.is_standing(&other));
+        prop_assert!(!standings.has(&other));
     }
 }

@@ -1,0 +1,181 @@
+//! How limits stand, as clients are told: by headers of an answer, or by the lines that these are when it is written.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+/// How a limit stands for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The limit, or the burst.
+    pub limit: u64,
+    /// What is left of it now.
+    pub remaining: u64,
+    /// When all of it is back, if nothing more is used.
+    pub reset: Duration,
+}
+
+impl Standing {
+    /// The names that OpenAI uses for requests: the limit, what remains, and the reset.
+    pub const REQUESTS: [HeaderName; 3] = [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ];
+    /// Its names for tokens.
+    pub const TOKENS: [HeaderName; 3] = [
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ];
+
+    /// For the client, by these names: the reset in whole seconds, not too early.
+    pub fn put(&self, names: [HeaderName; 3], put: &mut impl FnMut(HeaderName, HeaderValue)) {
+        for (name, value) in names.into_iter().zip(self.values()) {
+            put(name, number(value));
+        }
+    }
+
+    /// What stands around the numbers of such headers, of requests, where an HTTP/1 head is written.
+    const REQUEST_LINES: [&str; 4] = [
+        "x-ratelimit-limit-requests: ",
+        "\r\nx-ratelimit-remaining-requests: ",
+        "\r\nx-ratelimit-reset-requests: ",
+        "\r\n",
+    ];
+    /// And of tokens.
+    const TOKEN_LINES: [&str; 4] = [
+        "x-ratelimit-limit-tokens: ",
+        "\r\nx-ratelimit-remaining-tokens: ",
+        "\r\nx-ratelimit-reset-tokens: ",
+        "\r\n",
+    ];
+
+    fn write(&self, [limit, remaining, reset, end]: [&str; 4], lines: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        for (text, value) in [limit, remaining, reset].into_iter().zip(self.values()) {
+            lines.extend_from_slice(text.as_bytes());
+            lines.extend_from_slice(digits.format(value).as_bytes());
+        }
+        lines.extend_from_slice(end.as_bytes());
+    }
+
+    fn values(&self) -> [u64; 3] {
+        let begun = u64::from(self.reset.subsec_nanos() > 0);
+        let reset = self.reset.as_secs().saturating_add(begun);
+        [self.limit, self.remaining, reset]
+    }
+
+    /// The same as a list.
+    pub fn headers(&self, names: [HeaderName; 3]) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::with_capacity(names.len());
+        self.put(names, &mut |name, value| headers.push((name, value)));
+        headers
+    }
+}
+
+/// How limits stand: one of requests, and one of tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    requests: Option<Standing>,
+    tokens: Option<Standing>,
+}
+
+impl Standings {
+    /// The most bytes that [`write`](Self::write) writes.
+    pub const LONGEST: usize = 2 * 3 * 56;
+
+    /// Tells how a limit of requests stands. Of several the one counts of which least is left.
+    pub fn tell_requests(&mut self, standing: Standing) {
+        tell(&mut self.requests, standing);
+    }
+
+    /// Tells how a limit of tokens stands.
+    pub fn tell_tokens(&mut self, standing: Standing) {
+        tell(&mut self.tokens, standing);
+    }
+
+    /// What others were told beside this.
+    pub fn tell_all(&mut self, others: &Standings) {
+        if let Some(requests) = others.requests {
+            self.tell_requests(requests);
+        }
+        if let Some(tokens) = others.tokens {
+            self.tell_tokens(tokens);
+        }
+    }
+
+    /// Whether nothing is told.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_none() && self.tokens.is_none()
+    }
+
+    /// As headers: each is put by itself, since to hand on lists of them costs more than to make them.
+    pub fn put(&self, mut put: impl FnMut(HeaderName, HeaderValue)) {
+        if let Some(requests) = &self.requests {
+            requests.put(Standing::REQUESTS, &mut put);
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.put(Standing::TOKENS, &mut put);
+        }
+    }
+
+    /// The same headers as lines, each with its line break: they cost a tenth of what they cost in a map.
+    pub fn write(&self, lines: &mut Vec<u8>) {
+        if let Some(requests) = &self.requests {
+            requests.write(Standing::REQUEST_LINES, lines);
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.write(Standing::TOKEN_LINES, lines);
+        }
+    }
+
+    /// Whether a header is one of them.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        let Some(rest) = name.as_str().strip_prefix("x-ratelimit-") else {
+            return false;
+        };
+        let Some((what, of)) = rest.split_once('-') else {
+            return false;
+        };
+        let told = match of {
+            "requests" => self.requests.is_some(),
+            "tokens" => self.tokens.is_some(),
+            _ => false,
+        };
+        told && ["limit", "remaining", "reset"].contains(&what)
+    }
+}
+
+fn tell(place: &mut Option<Standing>, standing: Standing) {
+    if place.is_none_or(|told| standing.remaining <= told.remaining) {
+        *place = Some(standing);
+    }
+}
+
+/// A number as a header. The small ones, which most are, are there already.
+fn number(value: u64) -> HeaderValue {
+    static SMALL: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
+        let mut digits = String::new();
+        let ends: Vec<usize> = (0..=3600)
+            .map(|number| {
+                digits += &number.to_string();
+                digits.len()
+            })
+            .collect();
+        // One text for all of them, for as long as the process lives: copies of them are not counted.
+        let digits: &'static str = Box::leak(digits.into_boxed_str());
+        let begins = std::iter::once(0).chain(ends.iter().copied());
+        let texts = begins
+            .zip(&ends)
+            .filter_map(|(from, to)| digits.get(from..*to));
+        texts.map(HeaderValue::from_static).collect()
+    });
+    let small = usize::try_from(value).ok().and_then(|at| SMALL.get(at));
+    small.cloned().unwrap_or_else(|| {
+        let mut digits = itoa::Buffer::new();
+        // In one piece of memory of its own size, which the conversion from a number would not be.
+        HeaderValue::from_str(digits.format(value)).unwrap_or_else(|_| value.into())
+    })
+}
