@@ -89,6 +89,7 @@ impl Alarm {
     /// The request's head is complete: its deadline is over, the exchange sets its own.
     pub(super) fn begin(&self) {
         self.clear();
+        self.has_beside.store(false, Ordering::Relaxed);
         self.owned.store(true, Ordering::Relaxed);
     }
 

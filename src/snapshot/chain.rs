@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::IntCounter;
 use tollgate_sdk::plugin::{Built, Kind, Needs, Stage};
 
 use super::registry::Offers;
 use crate::model::{self, OnError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Times};
 
 /// The plugins of one owner (a gateway, a key, a service, a rule), in their order.
 #[derive(Debug, Default)]
@@ -28,8 +28,8 @@ pub struct Link {
     pub plugin: Built,
     /// Lower ones run first.
     pub priority: u16,
-    /// It runs together with its neighbours of the same priority that say so, too.
-    pub parallel: bool,
+    /// How many run together from here on, itself included.
+    pub together: usize,
     /// The stages it runs in.
     pub stages: Stages,
     /// One of them comes after `pre_request`.
@@ -41,7 +41,7 @@ pub struct Link {
     /// How long it may take.
     pub timeout: Duration,
     /// How long it took.
-    pub seconds: Histogram,
+    pub seconds: Arc<Times>,
     /// How often it broke down.
     pub errors: IntCounter,
 }
@@ -80,6 +80,7 @@ impl Chain {
         // Those that run together stand together, before their equals.
         enabled.sort_by_key(|entry| (entry.priority, !entry.parallel));
         let mut links: Vec<Link> = Vec::with_capacity(enabled.len());
+        let mut parallel: Vec<Option<u16>> = Vec::with_capacity(enabled.len());
         for entry in enabled {
             let kind = tollgate_plugins::BUILTINS
                 .iter()
@@ -94,7 +95,15 @@ impl Chain {
                 // Its own limit comes first: then it can say what was late.
                 link.timeout = link.timeout.max(patience + Duration::from_secs(1));
             }
+            parallel.push(entry.parallel.then_some(entry.priority));
             links.push(link);
+        }
+        for (at, link) in links.iter_mut().enumerate() {
+            // Those of the same priority that say so, if it says so itself.
+            let same = |other: &&Option<u16>| {
+                other.is_some() && **other == parallel.get(at).copied().flatten()
+            };
+            link.together = { parallel.iter().skip(at) }.take_while(same).count().max(1);
         }
         let needs = links
             .iter()
@@ -116,7 +125,7 @@ impl Link {
             name: kind.name,
             plugin,
             priority: entry.priority,
-            parallel: entry.parallel,
+            together: 1,
             stages,
             later: stages != Stages::of(&[Stage::PreRequest]),
             needs: Needs {
@@ -127,7 +136,7 @@ impl Link {
             },
             on_error: entry.on_error,
             timeout: entry.timeout,
-            seconds: metrics.plugin_seconds.with_label_values(&[kind.name]),
+            seconds: metrics.plugin_seconds.of(kind.name),
             errors: metrics.plugin_errors.with_label_values(&[kind.name]),
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderMap;
 use tollgate_sdk::quota::{Denied, Limit, Quota, Rule, Standing};
@@ -64,10 +65,8 @@ impl Rates {
                 .map(|value| String::from_utf8_lossy(value.as_bytes())),
         };
         let Some(who) = who else { return Ok(None) };
-        let lease = self.quota.reserve(counted, &who, 1)?;
-        let standing = lease.standing();
-        lease.keep();
-        Ok(Some(standing))
+        let charged = self.quota.charge_at(counted, &who, 1, Instant::now())?;
+        Ok(Some(charged))
     }
 }
 

@@ -7,6 +7,8 @@ use prometheus::{
     Registry,
 };
 
+use super::times::TimesVec;
+
 /// What is known of a metric before anything is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declared {
@@ -72,6 +74,10 @@ pub(super) fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
 
 pub(super) fn numbers(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
     declared(GaugeVec::new(Opts::new(name, help), labels))
+}
+
+pub(super) fn times(name: &str, help: &str, label: &'static str) -> TimesVec {
+    declared(TimesVec::new(name, help, label))
 }
 
 pub(super) fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {

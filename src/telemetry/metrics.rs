@@ -14,10 +14,12 @@ use prometheus::{
 
 use super::declare::{
     Declarations, Declared, add, counter, counters, declared, gauge, gauges, histograms, numbers,
+    times,
 };
 use super::engines::EngineMetrics;
 use super::offer::{FallenBack, GatewayMetrics, OfferMetrics, ServiceMetrics};
 use super::owned::Owners;
+use super::times::TimesVec;
 
 /// Statuses that have a slot of their own; others are looked up when they occur.
 pub(super) const COMMON: [u16; 24] = [
@@ -101,7 +103,7 @@ pub struct Metrics {
     /// What TLS handshakes with clients came to.
     pub handshakes: IntCounterVec,
     /// How long plugins took.
-    pub plugin_seconds: HistogramVec,
+    pub plugin_seconds: TimesVec,
     /// How often they broke down.
     pub plugin_errors: IntCounterVec,
     /// Whether what is to be kept can be written: 1 or 0.
@@ -400,11 +402,10 @@ impl Metrics {
             ),
             plugin_seconds: add(
                 r,
-                histograms(
+                times(
                     "tollgate_plugin_seconds",
                     "Time plugins took for a request",
-                    &["plugin"],
-                    &[1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 5.0],
+                    "plugin",
                 ),
             ),
             plugin_errors: add(

@@ -12,6 +12,7 @@ mod owned;
 mod page;
 mod scrape;
 pub mod supervisor;
+mod times;
 
 pub use access::AccessLog;
 pub use declare::Declared;
@@ -21,3 +22,4 @@ pub use offer::{GatewayMetrics, Handles, OfferMetrics};
 pub use owned::Owned;
 pub use page::{Gauges, Page};
 pub use scrape::{Buckets, Scrape, quantile};
+pub use times::{Times, TimesVec};

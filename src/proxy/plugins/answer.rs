@@ -87,7 +87,7 @@ fn run(
             state,
         };
         let ended = unpanicked(|| link.plugin.pre_response(&mut seen, &mut head));
-        link.seconds.observe(started.elapsed().as_secs_f64());
+        link.seconds.observe(started.elapsed());
         judge(
             x,
             link,

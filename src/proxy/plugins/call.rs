@@ -50,8 +50,7 @@ pub(super) fn begin<'x>(link: &'x Link, stage: Stage, x: &'x mut View<'_>) -> Be
 /// Tells how long a stage took that began at `now`, which moves on to its end: that is where the next begins.
 pub(super) fn tell(link: &Link, now: &mut Instant) {
     let began = std::mem::replace(now, Instant::now());
-    link.seconds
-        .observe(now.saturating_duration_since(began).as_secs_f64());
+    link.seconds.observe(now.saturating_duration_since(began));
 }
 
 /// What comes of what a plugin waits for.

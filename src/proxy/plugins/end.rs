@@ -53,7 +53,7 @@ pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
         if !running.later {
             return;
         }
-        running.outcome = Some(outcome);
+        running.outcome = Some(Box::new(outcome));
     }
     x.plugins = Some(running);
 }

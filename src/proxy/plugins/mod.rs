@@ -42,7 +42,7 @@ pub(super) struct Running {
     /// Some of them look at the answer's chunks.
     watching: bool,
     /// What it came to, when that is known.
-    outcome: Option<Outcome>,
+    outcome: Option<Box<Outcome>>,
 }
 
 /// One plugin in one exchange.
@@ -72,14 +72,10 @@ pub(super) async fn pre_request(
     let mut now = Instant::now();
     let mut at = 0;
     while let Some(link) = chain.links.get(at) {
-        let together =
-            chain.links.iter().skip(at).take_while(|next| {
-                next.parallel && link.parallel && next.priority == link.priority
-            });
-        let group = at..at + together.count().max(1);
-        at = group.end;
-        if group.len() > 1 {
-            Box::pin(run_together(head, x, chain, group)).await?;
+        let first = at;
+        at += link.together;
+        if link.together > 1 {
+            Box::pin(run_together(head, x, chain, first..at)).await?;
             now = Instant::now();
             continue;
         }
@@ -88,7 +84,7 @@ pub(super) async fn pre_request(
             true => run_one(head, x, link, Stage::PreRequest, &mut state, &mut now).await,
             false => Ok(()),
         };
-        enlist(x, chain, group.start, link, state);
+        enlist(x, chain, first, link, state);
         verdict?;
     }
     Ok(())
