@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use tollgate_plugins::BUILTINS;
 use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 use tollgate_sdk::plugin::{
@@ -26,7 +26,13 @@ const NONE: Standing = Standing {
 };
 
 impl Quota for Nothing {
-    fn reserve(&self, _: &Limit, _: &str, _: u64) -> Result<Lease, Denied> {
+    fn reserve_at(
+        &self,
+        _: &Limit,
+        _: &str,
+        _: u64,
+        _: Instant,
+    ) -> Result<(Lease, Standing), Denied> {
         Err(Denied {
             standing: NONE,
             retry_after: None,
@@ -91,7 +97,7 @@ fn least(guard: &Built, body: &Bytes) -> f64 {
                 method: &Method::POST,
                 uri: &uri,
                 headers: &headers,
-                id: "",
+                request_id: &HeaderValue::from_static("-"),
                 at: Instant::now(),
                 client: [127, 0, 0, 1].into(),
                 gateway: "",
@@ -101,7 +107,7 @@ fn least(guard: &Built, body: &Bytes) -> f64 {
                 length: body.len(),
                 model: None,
             },
-            body: body.clone(),
+            body,
             edits: &mut edits,
             state: &mut state,
         };

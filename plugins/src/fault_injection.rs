@@ -113,12 +113,13 @@ impl Plugin for FaultInjection {
     fn needs(&self) -> Needs {
         Needs {
             chunks: self.fault == Fault::Panic,
+            waiting: self.fault == Fault::Delay,
             ..Needs::default()
         }
     }
 
     fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        match self.strikes(x.request.id) {
+        match self.strikes(x.request.id()) {
             true => self.strike_in_time(),
             false => Step::PASS,
         }
@@ -129,7 +130,7 @@ impl Plugin for FaultInjection {
     }
 
     fn pre_response(&self, x: &mut Exchange<'_>, _: &mut ResponseHead<'_>) -> Verdict {
-        match (self.strikes(x.request.id), self.fault) {
+        match (self.strikes(x.request.id()), self.fault) {
             (false, _) => Ok(()),
             (true, Fault::Panic) => {
                 // Later, in the middle of the answer.

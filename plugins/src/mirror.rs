@@ -61,7 +61,7 @@ struct Copier {
 
 impl Plugin for Copier {
     fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        if self.picks(x.request.id) {
+        if self.picks(x.request.id()) {
             x.edits.copies.push(self.service.clone());
         }
         Step::PASS

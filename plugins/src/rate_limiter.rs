@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use smallvec::SmallVec;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule, Standing};
+use tollgate_sdk::quota::{Denied, Limit, Quota, Rule, Standing};
 
 use crate::subject::{By, at_least_one};
 
@@ -169,27 +168,27 @@ impl Plugin for Limiter {
 impl Limiter {
     /// Takes one of every limit that concerns the request, or none: leases that are dropped give back.
     fn count(&self, x: &mut Exchange<'_>) -> Verdict {
-        let at = x.request.at;
-        let mut leases: SmallVec<[Lease; 2]> = SmallVec::new();
-        let mut left = self.counted.as_slice();
-        while let Some(((by, limit), others)) = left.split_first() {
-            left = others;
-            let Some(subject) = by.subject(&x.request) else {
-                continue;
-            };
-            // The last one decides, and need not be given back.
-            let counted = match others {
-                [] => self.quota.charge_at(limit, &subject, 1, at).map(Err),
-                _ => self.quota.reserve_at(limit, &subject, 1, at).map(Ok),
-            };
-            match counted {
-                Ok(Ok(lease)) => leases.push(lease),
-                Ok(Err(standing)) => x.edits.standings.tell_requests(standing),
+        let Some(((by, limit), before)) = self.counted.split_last() else {
+            return Ok(());
+        };
+        let (at, mut leases) = (x.request.at, Vec::new());
+        for (by, limit) in before {
+            if let Some(subject) = by.subject(&x.request) {
+                match self.quota.reserve_at(limit, &subject, 1, at) {
+                    Ok(lease) => leases.push(lease),
+                    Err(denied) => return Err(self.refusal(by, &denied)),
+                }
+            }
+        }
+        // The last one decides, and need not be given back.
+        if let Some(subject) = by.subject(&x.request) {
+            match self.quota.charge_at(limit, &subject, 1, at) {
+                Ok(standing) => x.edits.standings.tell_requests(standing),
                 Err(denied) => return Err(self.refusal(by, &denied)),
             }
         }
-        for lease in leases {
-            x.edits.standings.tell_requests(lease.standing());
+        for (lease, standing) in leases {
+            x.edits.standings.tell_requests(standing);
             lease.keep();
         }
         Ok(())

@@ -104,7 +104,7 @@ impl Limiter {
         let Some(most) = self.chars else {
             return Ok(());
         };
-        let chars = chars(&x.body);
+        let chars = chars(x.body);
         self.tell((SIZE_CHARS, chars), (LIMIT_CHARS, most), x);
         if chars > most {
             return Err(too_large(chars, most, "characters"));

@@ -56,7 +56,13 @@ fn kind(name: &str) -> &'static Kind {
 struct Unlimited;
 
 impl Quota for Unlimited {
-    fn reserve(&self, _: &Limit, _: &str, _: u64) -> Result<Lease, Denied> {
+    fn reserve_at(
+        &self,
+        _: &Limit,
+        _: &str,
+        _: u64,
+        _: Instant,
+    ) -> Result<(Lease, Standing), Denied> {
         panic!("no plugin under test counts anything")
     }
 
@@ -369,22 +375,24 @@ impl Call {
         let peek = peek(&self.body).ok();
         let model = peek.as_ref().and_then(|peek| peek.model.as_ref());
         let uri = self.path.parse().unwrap();
+        let id = HeaderValue::from_str(&self.id).unwrap();
+        let body = self.edits.body.clone().unwrap_or(self.body.clone());
         let mut x = Exchange {
             request: Request {
                 method: &self.method,
                 uri: &uri,
                 headers: &self.headers,
-                id: &self.id,
+                request_id: &id,
                 at: Instant::now(),
                 client: self.client,
                 gateway: "main",
                 service: self.service.as_deref(),
                 principal: self.principal.as_ref(),
                 peek: peek.as_ref(),
-                length: self.edits.body.as_ref().unwrap_or(&self.body).len(),
+                length: body.len(),
                 model: model.map(|model| &*model.value),
             },
-            body: self.edits.body.clone().unwrap_or(self.body.clone()),
+            body: &body,
             edits: &mut self.edits,
             state: &mut self.state,
         };

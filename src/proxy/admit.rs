@@ -215,13 +215,17 @@ async fn run_chain(
     chain: &Arc<Chain>,
     memory: &Arc<BodyMemory>,
 ) -> Result<(), Stop> {
-    let absent = session.is_body_empty() || session.is_upgrade_req();
     let reads = chain.needs.request_body || chain.needs.request_peek;
-    if reads && matches!(x.body, Body::Unread) && !absent {
+    if reads && matches!(x.body, Body::Unread) && has_body(session) {
         body::read(session, x, memory, true).await?;
     }
     plugins::pre_request(session, x, chain).await?;
     Ok(())
+}
+
+/// Whether a body comes with it, and not whatever a tunnel carries.
+fn has_body(session: &mut Session) -> bool {
+    !session.is_body_empty() && !session.is_upgrade_req()
 }
 
 /// `GET /v1/models` and `/v1/models/{id}`, answered here: what this client may use. A host that is one service's own has
@@ -275,7 +279,8 @@ async fn find_route(
     gateway: &Gateway,
     memory: &Arc<BodyMemory>,
 ) -> Result<Route, Stop> {
-    let empty = session.is_body_empty() || session.is_upgrade_req();
+    // What was read is a body.
+    let empty = matches!(x.body, Body::Unread) && !has_body(session);
     let head = session.req_header();
     let model = match (gateway.routing.by, &x.model) {
         (By::Header, Some(name)) => ModelName::Is(name),
@@ -404,7 +409,7 @@ async fn take_route(
     let service = route.offer.service.clone();
     x.take_route(route);
     let unread = matches!(x.body, Body::Unread);
-    if unread && service.buffers() && !session.is_body_empty() && !session.is_upgrade_req() {
+    if unread && service.buffers() && has_body(session) {
         body::read(session, x, memory, service.meters()).await?;
     }
     if let Body::Unread = x.body {

@@ -116,7 +116,9 @@ fn presented<'h>(place: Place, headers: &'h HeaderMap, gateway: &Gateway) -> Opt
         Place::Authorization => {
             let value = unquoted(headers.get(AUTHORIZATION)?.as_bytes());
             let (scheme, secret) = value.split_first_chunk::<7>()?;
-            { scheme.eq_ignore_ascii_case(b"bearer ") }.then_some(secret)?
+            // As nearly everybody writes it: one comparison instead of seven.
+            let bearer = scheme == b"Bearer " || is_bearer(scheme);
+            bearer.then_some(secret)?
         }
         Place::ApiKey => headers.get(API_KEY)?.as_bytes(),
     };
@@ -124,6 +126,11 @@ fn presented<'h>(place: Place, headers: &'h HeaderMap, gateway: &Gateway) -> Opt
     (1..=LONGEST_TOKEN)
         .contains(&secret.len())
         .then_some(secret)
+}
+
+#[cold]
+fn is_bearer(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"bearer ")
 }
 
 /// A guide of dstack's prints the whole value in quotes, and people copy it.

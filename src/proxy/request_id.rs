@@ -45,6 +45,10 @@ impl RequestId {
         self.0.clone()
     }
 
+    pub(super) fn as_value(&self) -> &HeaderValue {
+        &self.0
+    }
+
     pub(super) fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or("-")
     }

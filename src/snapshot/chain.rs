@@ -133,6 +133,7 @@ impl Link {
                 request_peek: wanted.request_peek && asks,
                 chunks: wanted.chunks && answers,
                 response_body: wanted.response_body && answers,
+                waiting: wanted.waiting && asks,
             },
             on_error: entry.on_error,
             timeout: entry.timeout,

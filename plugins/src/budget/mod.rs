@@ -123,7 +123,7 @@ impl Purse {
             .quota
             .reserve_at(&self.limit, &subject, amount, x.request.at)
         {
-            Ok(lease) => Ok(Pending {
+            Ok((lease, _)) => Ok(Pending {
                 rates,
                 lease: Some(lease),
             }),

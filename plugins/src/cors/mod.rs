@@ -317,7 +317,7 @@ impl Filter {
             log::warn!(
                 target: "tollgate::cors",
                 "gateway {}: refused a request of {} from {}, origin {origin}",
-                request.gateway, request.id, request.client
+                request.gateway, request.id(), request.client
             );
         }
     }

@@ -262,7 +262,7 @@ impl Masking {
             x.edits.remove_request(ACCEPT_ENCODING);
         }
         if self.requests
-            && let Some(masked) = body::mask(&masker, &x.body)
+            && let Some(masked) = body::mask(&masker, x.body)
         {
             x.edits.body = Some(masked.into());
         }

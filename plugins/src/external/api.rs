@@ -221,12 +221,13 @@ impl Plugin for Asker {
     fn needs(&self) -> Needs {
         Needs {
             request_body: self.has_body,
+            waiting: !self.after,
             ..Needs::default()
         }
     }
 
     fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        let body = self.body(&x.body);
+        let body = self.body(x.body);
         if self.after {
             x.state.put(Told(body));
             return Step::PASS;
@@ -234,7 +235,7 @@ impl Plugin for Asker {
         let called = self.server.ask(body);
         Step::Wait(Box::pin(async move {
             let answered = called.await;
-            self.judge(x.request.id, answered)
+            self.judge(x.request.id(), answered)
         }))
     }
 

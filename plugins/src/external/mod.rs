@@ -134,6 +134,7 @@ impl Plugin for Asker {
     fn needs(&self) -> Needs {
         Needs {
             request_body: self.send.body && !self.after,
+            waiting: !self.after,
             ..Needs::default()
         }
     }
@@ -144,7 +145,7 @@ impl Plugin for Asker {
             x.state.put(Told(request));
             return Step::PASS;
         }
-        let body = self.send.body.then_some(&*x.body);
+        let body = self.send.body.then_some(&**x.body);
         let called = self.server.ask(question::before(&request, body));
         Step::Wait(Box::pin(async move {
             let answered = called.await;
@@ -180,7 +181,7 @@ impl Asker {
             }
             Ok(Answer::Refuse(refusal)) => Err(refusal),
             Err(failure) => {
-                report(&self.server, x.request.id, &failure);
+                report(&self.server, x.request.id(), &failure);
                 match self.on_failure {
                     OnFailure::Refuse => Err(failed()),
                     OnFailure::Pass => Ok(()),

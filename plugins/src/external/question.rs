@@ -15,7 +15,7 @@ use crate::json;
 /// The request as a JSON object, without its body.
 pub(super) fn request(request: &Request<'_>, headers: &[HeaderName]) -> Json {
     json!({
-        "id": request.id,
+        "id": request.id(),
         "method": request.method.as_str(),
         "path": request.path(),
         "query": request.query(),

@@ -153,7 +153,7 @@ impl Plugin for Guard {
     }
 
     fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        self.decide(&x.body).into()
+        self.decide(x.body).into()
     }
 }
 

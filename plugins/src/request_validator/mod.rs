@@ -98,7 +98,7 @@ impl Plugin for Validator {
         if !bodies.contains(x.request.method) && x.body.is_empty() {
             return Step::PASS;
         }
-        self.validate(&x.body).into()
+        self.validate(x.body).into()
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn of(x: &Exchange<'_>, settings: &ResponseCache) -> Identity {
             }
         }
     }
-    parts.bytes(&x.body);
+    parts.bytes(x.body);
     parts.0.finalize().into()
 }
 

@@ -208,7 +208,7 @@ impl Plugin for Cache {
 impl Cache {
     fn look(&self, x: &mut Exchange<'_>) -> Verdict {
         let wanted = Wanted::of(x.request.headers);
-        if wanted.nothing_kept || !self.concerns(&x.request, &x.body) {
+        if wanted.nothing_kept || !self.concerns(&x.request, x.body) {
             return Ok(());
         }
         let identity = identity::of(x, &self.settings);

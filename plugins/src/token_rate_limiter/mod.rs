@@ -15,7 +15,7 @@ use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
     Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step, Verdict,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing, Standings};
 
 use crate::estimate::estimate;
 use crate::subject::By;
@@ -82,11 +82,8 @@ struct Limiter {
     default_output: u64,
 }
 
-/// What is to be settled of one exchange.
-struct Reserved(Leases);
-
-/// Most requests are counted by one limit.
-type Leases = SmallVec<[(Takes, Lease); 1]>;
+/// What is to be settled of one exchange. Most are counted by one limit.
+struct Reserved(SmallVec<[(Takes, Lease); 1]>);
 
 impl Plugin for Limiter {
     fn needs(&self) -> Needs {
@@ -101,12 +98,12 @@ impl Plugin for Limiter {
     }
 
     fn end(&self, state: &mut State, outcome: &mut Outcome) {
-        let Some(Reserved(leases)) = state.take() else {
+        let Some(Reserved(leases)) = state.get() else {
             return;
         };
         let usage = outcome.tokens.as_ref().map(|tokens| &tokens.usage);
         let succeeded = (200..300).contains(&outcome.status);
-        for (takes, lease) in leases {
+        while let Some((takes, lease)) = leases.pop() {
             match (takes, usage) {
                 (Takes::Estimate(count), Some(usage)) => {
                     lease.settle_at(count.of(usage), outcome.at);
@@ -125,14 +122,15 @@ impl Plugin for Limiter {
 
 impl Limiter {
     fn reserve(&self, x: &mut Exchange<'_>) -> Verdict {
-        let request = x.request;
+        let request = &x.request;
         let guess = match self.reads_body {
             true => estimate(x, self.default_output),
             false => Usage::default(),
         };
-        let mut leases = Leases::new();
+        let mut leases = SmallVec::new();
+        let mut told = Standings::default();
         for of in &self.counted {
-            let named = |(by, limit)| Some((by, limit, By::subject(by, &request)?));
+            let named = |(by, limit)| Some((by, limit, By::subject(by, request)?));
             let pairs = of.by.iter().map(|(by, limit)| (by, limit));
             let Some((by, limit, subject)) = { pairs }.find_map(named) else {
                 continue;
@@ -141,24 +139,20 @@ impl Limiter {
             let amount = of.takes.reserved(&guess).min(limit.rule.most());
             // Leases that are dropped give back: all limits or none.
             match self.quota.reserve_at(limit, &subject, amount, request.at) {
-                Ok(lease) => leases.push((of.takes, lease)),
+                Ok((lease, standing)) => {
+                    leases.push((of.takes, lease));
+                    match of.takes {
+                        Takes::Request => told.tell_requests(standing),
+                        Takes::Estimate(_) | Takes::Fixed(_) => told.tell_tokens(standing),
+                    }
+                }
                 Err(denied) => return Err(refusal(by, of.takes, amount, &denied)),
             }
         }
-        admit(x, leases);
+        x.edits.standings.tell_all(&told);
+        x.state.put(Reserved(leases));
         Ok(())
     }
-}
-
-/// Keeps the leases for the end, and tells how the tightest limits stand.
-fn admit(x: &mut Exchange<'_>, leases: Leases) {
-    for (takes, lease) in &leases {
-        match takes {
-            Takes::Request => x.edits.standings.tell_requests(lease.standing()),
-            Takes::Estimate(_) | Takes::Fixed(_) => x.edits.standings.tell_tokens(lease.standing()),
-        }
-    }
-    x.state.put(Reserved(leases));
 }
 
 fn refusal(by: &By, takes: Takes, amount: u64, denied: &Denied) -> Refusal {

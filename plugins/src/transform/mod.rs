@@ -181,7 +181,7 @@ impl Transformer {
             return Ok(());
         }
         let not_json = || Refusal::invalid("the body is not JSON", None);
-        let text = std::str::from_utf8(&x.body).map_err(|_| not_json())?;
+        let text = std::str::from_utf8(x.body).map_err(|_| not_json())?;
         match edit::apply(&self.request, text) {
             Ok(None) => Ok(()),
             Ok(Some(changed)) => {

@@ -79,10 +79,10 @@ fn run(
             headers,
             events: x.event_stream,
         };
-        let (request, edits) = view(asked, x, started);
+        let (request, body, edits) = view(asked, x, started, false);
         let mut seen = View {
             request,
-            body: Bytes::new(),
+            body,
             edits,
             state,
         };

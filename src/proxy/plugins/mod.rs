@@ -80,8 +80,12 @@ pub(super) async fn pre_request(
             continue;
         }
         let mut state = State::default();
-        let verdict = match link.stages.has(Stage::PreRequest) {
-            true => run_one(head, x, link, Stage::PreRequest, &mut state, &mut now).await,
+        let stage = Stage::PreRequest;
+        let verdict = match link.stages.has(stage) {
+            true if link.needs.waiting => {
+                Box::pin(run_one(head, x, link, stage, &mut state, &mut now)).await
+            }
+            true => run_at_once(head, x, link, stage, &mut state, &mut now),
             false => Ok(()),
         };
         enlist(x, chain, first, link, state);
@@ -144,7 +148,7 @@ fn enlist(x: &mut Exchange, chain: &Arc<Chain>, at: usize, link: &Link, state: S
     });
 }
 
-/// Runs one plugin. `now` is when the one before it ended, and moves on.
+/// Runs one plugin that may wait. `now` is when the one before it ended, and moves on.
 async fn run_one(
     head: &RequestHeader,
     x: &mut Exchange,
@@ -153,29 +157,66 @@ async fn run_one(
     state: &mut State,
     now: &mut Instant,
 ) -> Result<(), Rejection> {
-    // A body in pieces is put together only for who looks at it.
-    let body = match link.needs.request_body {
-        true => whole(x),
-        false => Bytes::new(),
+    let before = Lengths::of(&x.edits);
+    let mut seen = show(head, x, link, state, *now);
+    let begun = begin(link, stage, &mut seen);
+    let ended = begun.ended(link.timeout).await;
+    sum_up(x, link, before, ended, now)
+}
+
+/// Runs one that does not: nothing of it is kept for later.
+fn run_at_once(
+    head: &RequestHeader,
+    x: &mut Exchange,
+    link: &Link,
+    stage: Stage,
+    state: &mut State,
+    now: &mut Instant,
+) -> Result<(), Rejection> {
+    let before = Lengths::of(&x.edits);
+    let mut seen = show(head, x, link, state, *now);
+    let ended = match begin(link, stage, &mut seen) {
+        Begun::Ended(ended) => ended,
+        Begun::Waits(_) => Ended::Broken("waits, and did not say that it would"),
     };
-    let (request, edits) = view(head, x, *now);
-    let before = Lengths::of(edits);
-    let mut seen = View {
+    sum_up(x, link, before, ended, now)
+}
+
+/// What a plugin is shown.
+fn show<'v>(
+    head: &'v RequestHeader,
+    x: &'v mut Exchange,
+    link: &Link,
+    state: &'v mut State,
+    at: Instant,
+) -> View<'v> {
+    let reads = link.needs.request_body;
+    if reads {
+        in_one_piece(&mut x.body);
+    }
+    let (request, body, edits) = view(head, x, at, reads);
+    View {
         request,
         body,
         edits,
         state,
-    };
-    let ended = match begin(link, stage, &mut seen) {
-        Begun::Ended(ended) => ended,
-        waits => waits.ended(link.timeout).await,
-    };
+    }
+}
+
+/// What it left is done.
+fn sum_up(
+    x: &mut Exchange,
+    link: &Link,
+    before: Lengths,
+    ended: Ended,
+    now: &mut Instant,
+) -> Result<(), Rejection> {
     tell(link, now);
     if let Ended::Broken(_) = ended {
         // Half of what it wanted may be worse than nothing.
-        before.cut(seen.edits);
+        before.cut(&mut x.edits);
     }
-    if let Some(changed) = seen.edits.body.take() {
+    if let Some(changed) = x.edits.body.take() {
         replace_body(x, changed);
     }
     judge(x, link, ended)
@@ -189,19 +230,19 @@ async fn run_together(
     group: std::ops::Range<usize>,
 ) -> Result<(), Rejection> {
     let links = chain.links.get(group.clone()).unwrap_or_default();
-    let body = match links.iter().any(|link| link.needs.request_body) {
-        true => whole(x),
-        false => Bytes::new(),
-    };
+    let reads = links.iter().any(|link| link.needs.request_body);
+    if reads {
+        in_one_piece(&mut x.body);
+    }
     let mut kept: Vec<(Edits, State)> = links.iter().map(|_| Default::default()).collect();
     let began = Instant::now();
     let ended = {
         // What each of them changes is its own until all have ended.
-        let (request, _) = view(head, x, began);
+        let (request, body, _) = view(head, x, began, reads);
         let calls = links.iter().zip(&mut kept).map(|(link, (edits, state))| {
             let mut seen = View {
                 request,
-                body: body.clone(),
+                body,
                 edits,
                 state,
             };
@@ -246,33 +287,43 @@ fn take_edits(x: &mut Exchange, edits: Edits) {
 /// What a plugin's end means for the exchange.
 fn judge(x: &mut Exchange, link: &Link, ended: Ended) -> Result<(), Rejection> {
     match ended {
-        Ended::Verdict(Ok(())) => Ok(()),
-        Ended::Verdict(Err(refusal)) => Err(Rejection::Plugin(refusal)),
-        Ended::Broken(how) => {
-            link.errors.inc();
-            log::error!("the plugin {} {how}", link.name);
-            if link.on_error == OnError::Skip {
-                return Ok(());
-            }
-            x.cause = Some(format!("the plugin {} {how}", link.name));
-            Err(Rejection::Internal)
-        }
+        Ended::Verdict(verdict) => verdict.map_err(Rejection::Plugin),
+        Ended::Broken(how) => broken(x, link, how),
     }
 }
 
-/// The request as plugins see it at `at`, and what they may change: apart, since to move the changes back and forth costs more than a plugin does.
+#[cold]
+fn broken(x: &mut Exchange, link: &Link, how: &str) -> Result<(), Rejection> {
+    link.errors.inc();
+    log::error!("the plugin {} {how}", link.name);
+    if link.on_error == OnError::Skip {
+        return Ok(());
+    }
+    x.cause = Some(format!("the plugin {} {how}", link.name));
+    Err(Rejection::Internal)
+}
+
+/// The request as plugins see it at `at`, its body if it `reads` that, and what they may change: apart, since to move the changes back and forth
+/// costs more than a plugin does.
 fn view<'v>(
     head: &'v RequestHeader,
     x: &'v mut Exchange,
     at: Instant,
-) -> (Request<'v>, &'v mut Edits) {
+    reads: bool,
+) -> (Request<'v>, &'v Bytes, &'v mut Edits) {
+    static NOTHING: Bytes = Bytes::new();
+    let body = match &x.body {
+        Body::Short { original, .. } if reads => Some(original),
+        Body::Long { pieces, .. } if reads => pieces.first(),
+        _ => None,
+    };
     let (gateway, offer) = (x.gateway.as_ref(), x.offer.as_ref());
     let model = asked_model(x.peek.as_ref(), x.model.as_ref());
     let request = Request {
         method: &head.method,
         uri: &head.uri,
         headers: &head.headers,
-        id: x.request_id.as_str(),
+        request_id: x.request_id.as_value(),
         at,
         client: x.client,
         gateway: gateway.map_or("", |gateway| &*gateway.name),
@@ -282,7 +333,7 @@ fn view<'v>(
         length: x.body.len(),
         model: model.map(|model| &**model),
     };
-    (request, &mut x.edits)
+    (request, body.unwrap_or(&NOTHING), &mut x.edits)
 }
 
 /// How long the lists of edits were.
@@ -305,17 +356,12 @@ impl Lengths {
     }
 }
 
-/// The body in one piece. Pieces are put together once, for whoever comes after, too.
-fn whole(x: &mut Exchange) -> Bytes {
-    match &mut x.body {
-        Body::Unread => Bytes::new(),
-        Body::Short { original, .. } => original.clone(),
-        Body::Long { pieces, .. } => {
-            if pieces.len() > 1 {
-                *pieces = vec![pieces.concat().into()];
-            }
-            pieces.first().cloned().unwrap_or_default()
-        }
+/// Puts a body that came in pieces together, for whoever looks at it; once.
+fn in_one_piece(body: &mut Body) {
+    if let Body::Long { pieces, .. } = body
+        && pieces.len() > 1
+    {
+        *pieces = vec![pieces.concat().into()];
     }
 }
 

@@ -32,8 +32,8 @@ pub struct Request<'a> {
     pub uri: &'a Uri,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// Its id in all logs.
-    pub id: &'a str,
+    /// Its id in all logs, as it is sent; [`id`](Self::id) reads it.
+    pub request_id: &'a HeaderValue,
     /// When this stage began.
     pub at: Instant,
     /// Who asks: the peer, or whom a trusted proxy speaks for.
@@ -53,6 +53,11 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Its id in all logs.
+    pub fn id(&self) -> &'a str {
+        self.request_id.to_str().unwrap_or("-")
+    }
+
     /// The host it is for, as sent.
     pub fn host(&self) -> &'a str {
         match self.headers.get(HOST) {
@@ -78,7 +83,7 @@ pub struct Exchange<'a> {
     /// The request as it came.
     pub request: Request<'a>,
     /// The body, with what earlier plugins changed; empty unless this plugin [needs](super::Needs) it.
-    pub body: Bytes,
+    pub body: &'a Bytes,
     /// What this and earlier plugins changed.
     pub edits: &'a mut Edits,
     /// What this plugin keeps for this exchange.

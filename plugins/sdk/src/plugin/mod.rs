@@ -53,6 +53,9 @@ pub struct Needs {
     pub chunks: bool,
     /// The answer's body whole: it is held back until its end. Streams of events are not; they come as chunks.
     pub response_body: bool,
+    /// That its `pre_request` and `post_request` may [wait](Step::Wait). Who does not say so breaks down by it: most plugins wait for nobody, and
+    /// are called without the room that waiting takes.
+    pub waiting: bool,
 }
 
 impl Needs {
@@ -63,6 +66,7 @@ impl Needs {
             request_peek: self.request_peek || other.request_peek,
             chunks: self.chunks || other.chunks,
             response_body: self.response_body || other.response_body,
+            waiting: self.waiting || other.waiting,
         }
     }
 }

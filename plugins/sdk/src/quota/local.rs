@@ -107,11 +107,25 @@ impl Local {
         self.shards.get(at).unwrap_or(first)
     }
 
-    fn take(&self, limit: &Limit, who: &str, amount: u64, now: u64) -> Result<Lease, Denied> {
+    /// Takes `amount`, `for_good` or until the lease is settled.
+    fn take(
+        &self,
+        limit: &Limit,
+        who: &str,
+        amount: u64,
+        now: u64,
+        for_good: bool,
+    ) -> Result<(Lease, Standing), Denied> {
         self.possible(limit, who, amount)?;
-        let counter = self.counter(limit, who, now, Arc::clone);
-        let (mark, standing) = counter.reserve(&limit.rule, now, amount)?;
-        Ok(Lease::new(counter, mark, amount, standing))
+        let take = |counter: &Arc<Counter>| {
+            if for_good {
+                let standing = counter.charge(&limit.rule, now, amount)?;
+                return Ok((Lease::settled(amount), standing));
+            }
+            let (mark, standing) = counter.reserve(&limit.rule, now, amount)?;
+            Ok((Lease::new(counter.clone(), mark, amount), standing))
+        };
+        self.counter(limit, who, now, take)
     }
 
     /// What can never be had needs no counter.
@@ -160,18 +174,14 @@ impl Local {
 }
 
 impl Quota for Local {
-    fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied> {
-        self.take(limit, who, amount, self.clock.now())
-    }
-
     fn reserve_at(
         &self,
         limit: &Limit,
         who: &str,
         amount: u64,
         now: Instant,
-    ) -> Result<Lease, Denied> {
-        self.take(limit, who, amount, self.clock.at(now))
+    ) -> Result<(Lease, Standing), Denied> {
+        self.take(limit, who, amount, self.clock.at(now), false)
     }
 
     fn charge_at(
@@ -181,10 +191,8 @@ impl Quota for Local {
         amount: u64,
         now: Instant,
     ) -> Result<Standing, Denied> {
-        self.possible(limit, who, amount)?;
-        let now = self.clock.at(now);
-        let charge = |counter: &Arc<Counter>| counter.charge(&limit.rule, now, amount);
-        self.counter(limit, who, now, charge)
+        let (_, standing) = self.take(limit, who, amount, self.clock.at(now), true)?;
+        Ok(standing)
     }
 
     fn standing(&self, limit: &Limit, who: &str) -> Standing {

@@ -148,13 +148,8 @@ pub struct Denied {
 
 /// Where limits are counted. The one in this process is [`Local`]; a shared one can take its place.
 pub trait Quota: Send + Sync {
-    /// Takes `amount` from a limit for `who`, or nothing.
-    ///
-    /// # Errors
-    /// [`Denied`] when less than that is left.
-    fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied>;
-
-    /// The same for who has just looked at the clock, at `now`.
+    /// Takes `amount` from a limit for `who`, or nothing. Asked by who has just looked at the clock, at `now`. With the lease comes how the limit
+    /// stands right after.
     ///
     /// # Errors
     /// [`Denied`] when less than that is left.
@@ -164,9 +159,15 @@ pub trait Quota: Send + Sync {
         who: &str,
         amount: u64,
         now: Instant,
-    ) -> Result<Lease, Denied> {
-        let _ = now;
-        self.reserve(limit, who, amount)
+    ) -> Result<(Lease, Standing), Denied>;
+
+    /// The same just now, for who tells nobody how it stands.
+    ///
+    /// # Errors
+    /// [`Denied`] when less than that is left.
+    fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied> {
+        let (lease, _) = self.reserve_at(limit, who, amount, Instant::now())?;
+        Ok(lease)
     }
 
     /// Takes `amount` for good: nothing of it will be given back.
@@ -180,8 +181,7 @@ pub trait Quota: Send + Sync {
         amount: u64,
         now: Instant,
     ) -> Result<Standing, Denied> {
-        let lease = self.reserve_at(limit, who, amount, now)?;
-        let standing = lease.standing();
+        let (lease, standing) = self.reserve_at(limit, who, amount, now)?;
         lease.keep();
         Ok(standing)
     }
@@ -245,23 +245,25 @@ pub struct Lease {
     of: Option<Arc<dyn Settle>>,
     mark: u64,
     reserved: u64,
-    standing: Standing,
 }
 
 impl Lease {
     /// What a quota gives out.
-    pub fn new(of: Arc<dyn Settle>, mark: u64, reserved: u64, standing: Standing) -> Self {
+    pub fn new(of: Arc<dyn Settle>, mark: u64, reserved: u64) -> Self {
         Self {
             of: Some(of),
             mark,
             reserved,
-            standing,
         }
     }
 
-    /// How the limit stood right after the reservation.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    /// Of which nothing can be given back.
+    fn settled(reserved: u64) -> Self {
+        Self {
+            of: None,
+            mark: 0,
+            reserved,
+        }
     }
 
     /// What was reserved.

@@ -146,6 +146,7 @@ impl Window {
 
     /// Lets time pass up to `now` and drops what has left the window. Returns by how much `now` is behind the latest time, to which everything
     /// is judged: what was dropped for a later asker must not be missing for an earlier one.
+    #[inline(never)]
     fn pass(&mut self, bounds: Bounds, now: u64) -> u64 {
         self.latest = self.latest.max(now);
         while let Some(first) = self.entries.front().copied() {
@@ -178,7 +179,12 @@ impl Window {
 
     /// Takes back some of the entry that has the admission at `mark`: the first that is not older, since entries only grow younger.
     fn give_back(&mut self, mark: u64, amount: u64) {
-        let at = self.entries.partition_point(|entry| entry.at < mark);
+        let before = |entry: &Entry| entry.at < mark;
+        // Mostly it was admitted just now.
+        let at = match self.entries.iter().nth_back(1) {
+            Some(last_but_one) if before(last_but_one) => self.entries.len() - 1,
+            _ => self.entries.partition_point(before),
+        };
         let Some(entry) = self.entries.get_mut(at) else {
             return;
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Barrier;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::{Limit, Local, ManualClock, Quota, Rule, reserve_all};
 use super::{Numbers, ns};
@@ -131,8 +131,8 @@ fn leases_give_back_what_was_not_used() {
     let (_, quota) = counting();
     for limit in [at_most("window", 10, MINUTE), bucket("bucket", 1.0, 10)] {
         let remaining = || quota.standing(&limit, "who").remaining;
-        let lease = quota.reserve(&limit, "who", 6).unwrap();
-        assert_eq!((lease.standing().remaining, remaining()), (4, 4));
+        let (lease, standing) = quota.reserve_at(&limit, "who", 6, Instant::now()).unwrap();
+        assert_eq!((standing.remaining, remaining()), (4, 4));
         lease.settle(2);
         assert_eq!(remaining(), 8);
         quota.reserve(&limit, "who", 5).unwrap().keep();
