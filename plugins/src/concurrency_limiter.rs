@@ -10,7 +10,7 @@ use http::HeaderName;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
-    Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step, Verdict,
+    Builds, Built, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step, Verdict,
 };
 use tollgate_sdk::quota::{Lease, Limit, Quota, Rule, reserve_all};
 
@@ -123,7 +123,7 @@ impl Plugin for Limiter {
         self.enter(x).into()
     }
 
-    fn end(&self, state: &mut State, _: &mut Outcome) {
+    fn end(&self, state: &mut State, _: &mut End) {
         drop(state.take::<Places>());
     }
 }

@@ -19,7 +19,7 @@ use tollgate_sdk::document::{At, Format, FromNode, Key, Node, Reading, Span, Val
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Built, CallError, Called, Edits, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
+    Built, CallError, Called, Edits, End, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
     Request, ResponseHead, Settings, Stage, State, Step, Tokens, Verdict,
 };
 use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Standing};
@@ -441,13 +441,24 @@ impl Call {
 
     /// The exchange ends; returns how, as the plugin left it.
     pub(crate) fn end(&mut self, plugin: &Built, mut outcome: Outcome) -> Outcome {
-        plugin.end(&mut self.state, &mut outcome);
+        self.settle(plugin, &mut outcome);
         outcome
+    }
+
+    fn settle(&mut self, plugin: &Built, outcome: &mut Outcome) {
+        let mut end = End {
+            status: outcome.status,
+            tokens: outcome.tokens,
+            at: None,
+            cost: outcome.cost,
+        };
+        plugin.end(&mut self.state, &mut end);
+        outcome.cost = end.cost;
     }
 
     /// The exchange is over: both stages after the end.
     pub(crate) fn ends(&mut self, plugin: &Built, mut outcome: Outcome) -> Verdict {
-        plugin.end(&mut self.state, &mut outcome);
+        self.settle(plugin, &mut outcome);
         ended(plugin.post_response(&mut self.state, &outcome))
     }
 

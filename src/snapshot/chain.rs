@@ -18,6 +18,8 @@ pub struct Chain {
     pub links: Vec<Link>,
     /// What any of them needs.
     pub needs: Needs,
+    /// Some of them may wait before the request is sent, or run together.
+    pub waits: bool,
 }
 
 /// A plugin in its place.
@@ -108,7 +110,12 @@ impl Chain {
         let needs = links
             .iter()
             .fold(Needs::default(), |needs, link| needs.or(link.needs));
-        Arc::new(Chain { links, needs })
+        let waits = needs.waiting || links.iter().any(|link| link.together > 1);
+        Arc::new(Chain {
+            links,
+            needs,
+            waits,
+        })
     }
 }
 

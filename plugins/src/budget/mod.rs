@@ -14,7 +14,7 @@ use tollgate_sdk::codes;
 use tollgate_sdk::document::Quoted;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step,
+    Builds, Built, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step,
 };
 use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule};
 
@@ -85,9 +85,9 @@ impl Plugin for Purse {
         Step::Done(reserved.map(|pending| x.state.put(pending)))
     }
 
-    fn end(&self, state: &mut State, outcome: &mut Outcome) {
+    fn end(&self, state: &mut State, end: &mut End) {
         // What is dropped gives back.
-        let (Some(pending), Some(tokens)) = (state.take::<Pending>(), outcome.tokens) else {
+        let (Some(pending), Some(tokens)) = (state.take::<Pending>(), end.tokens) else {
             return;
         };
         let used = self.amount(pending.rates, &tokens.usage);
@@ -95,7 +95,7 @@ impl Plugin for Purse {
             lease.settle(used);
         }
         if let Some(rates) = pending.rates {
-            outcome.cost.get_or_insert(rates.cost(&tokens.usage));
+            end.cost.get_or_insert(rates.cost(&tokens.usage));
         }
     }
 }

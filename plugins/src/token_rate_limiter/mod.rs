@@ -13,7 +13,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Builds, Built, Exchange, Host, Needs, Outcome, Plugin, Refusal, Stage, State, Step, Verdict,
+    Builds, Built, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step, Verdict,
 };
 use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing, Standings};
 
@@ -97,19 +97,19 @@ impl Plugin for Limiter {
         self.reserve(x).into()
     }
 
-    fn end(&self, state: &mut State, outcome: &mut Outcome) {
+    fn end(&self, state: &mut State, end: &mut End) {
         let Some(Reserved(leases)) = state.get() else {
             return;
         };
-        let usage = outcome.tokens.as_ref().map(|tokens| &tokens.usage);
-        let succeeded = (200..300).contains(&outcome.status);
+        let usage = end.tokens.as_ref().map(|tokens| &tokens.usage);
+        let succeeded = (200..300).contains(&end.status);
         while let Some((takes, lease)) = leases.pop() {
             match (takes, usage) {
                 (Takes::Estimate(count), Some(usage)) => {
-                    lease.settle_at(count.of(usage), outcome.at);
+                    lease.settle_at(count.of(usage), end.at);
                 }
                 (Takes::Fixed(_), Some(usage)) => {
-                    lease.settle_at(Count::Total.of(usage), outcome.at);
+                    lease.settle_at(Count::Total.of(usage), end.at);
                 }
                 // An answer that was no model's is charged by the request.
                 (Takes::Fixed(_), None) if succeeded => lease.keep(),

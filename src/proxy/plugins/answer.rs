@@ -1,6 +1,6 @@
 //! Plugins and the answer: its head, then its chunks, on whichever road they come.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use pingora_core::{Error, ErrorType, Result};
@@ -95,7 +95,7 @@ fn run(
         )?;
         let whole = link.needs.response_body && !x.event_stream;
         active.watches = link.needs.chunks || link.needs.response_body;
-        active.held = whole.then(BytesMut::new);
+        active.held = whole.then(Box::default);
         running.watching |= active.watches;
     }
     Ok(())

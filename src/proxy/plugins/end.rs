@@ -6,7 +6,7 @@ use prometheus::IntCounter;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tollgate_sdk::plugin::{Outcome, Stage, Step, Tokens};
+use tollgate_sdk::plugin::{End, Outcome, Stage, Step, Tokens};
 
 use super::call::{Ended, unpanicked, waited};
 use super::{Active, Running};
@@ -36,7 +36,14 @@ pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
         return;
     };
     if running.outcome.is_none() {
-        let mut outcome = outcome(x, now);
+        let mut end = End {
+            status: x.final_status(),
+            tokens: x
+                .usage()
+                .map(|(usage, estimated)| Tokens { usage, estimated }),
+            at: Some(now.into_std()),
+            cost: None,
+        };
         for active in &mut running.actives {
             let Active {
                 chain, link, state, ..
@@ -44,16 +51,16 @@ pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
             let Some(link) = chain.links.get(*link) else {
                 continue;
             };
-            if unpanicked(|| link.plugin.end(state, &mut outcome)).is_none() {
+            if unpanicked(|| link.plugin.end(state, &mut end)).is_none() {
                 link.errors.inc();
                 log::error!("the plugin {} panicked at the end", link.name);
             }
         }
-        x.cost = outcome.cost;
+        x.cost = end.cost;
         if !running.later {
             return;
         }
-        running.outcome = Some(Box::new(outcome));
+        running.outcome = Some(Box::new(outcome(x, end, now)));
     }
     x.plugins = Some(running);
 }
@@ -110,19 +117,16 @@ async fn run(running: Running) {
     }
 }
 
-fn outcome(x: &Exchange, now: Instant) -> Outcome {
+fn outcome(x: &Exchange, end: End, now: Instant) -> Outcome {
     Outcome {
-        status: x.final_status(),
+        status: end.status,
         service: x.offer.as_ref().map(|offer| offer.service.name.clone()),
         model: x.asked_model().cloned(),
-        tokens: x
-            .usage()
-            .map(|(usage, estimated)| Tokens { usage, estimated }),
-        at: Some(now.into_std()),
+        tokens: end.tokens,
         duration: now.saturating_duration_since(x.started),
         first_byte: x
             .first_byte
             .map(|at| at.saturating_duration_since(x.started)),
-        cost: None,
+        cost: end.cost,
     }
 }

@@ -32,7 +32,7 @@ pub(super) use end::{Afterwards, after, finish};
 /// The plugins of one exchange.
 #[derive(Default)]
 pub(super) struct Running {
-    actives: SmallVec<[Active; 2]>,
+    actives: SmallVec<[Active; 1]>,
     /// Some of them have a stage after `pre_request`.
     later: bool,
     /// Some of them have a `post_request` stage.
@@ -53,7 +53,7 @@ struct Active {
     /// It looks at the answer's chunks.
     watches: bool,
     /// It waits for the whole of the answer; so much has come.
-    held: Option<BytesMut>,
+    held: Option<Box<BytesMut>>,
 }
 
 impl Active {
@@ -68,24 +68,56 @@ pub(super) async fn pre_request(
     x: &mut Exchange,
     chain: &Arc<Chain>,
 ) -> Result<(), Rejection> {
-    let head = session.req_header();
+    match chain.waits {
+        true => Box::pin(run_patiently(session.req_header(), x, chain)).await,
+        false => run_at_once(session.req_header(), x, chain),
+    }
+}
+
+/// Runs those of a chain in which nobody waits and each runs by itself: nothing is kept for later.
+fn run_at_once(
+    head: &RequestHeader,
+    x: &mut Exchange,
+    chain: &Arc<Chain>,
+) -> Result<(), Rejection> {
+    let mut now = Instant::now();
+    for (at, link) in chain.links.iter().enumerate() {
+        let mut state = State::default();
+        let mut verdict = Ok(());
+        if link.stages.has(Stage::PreRequest) {
+            let before = Lengths::of(&x.edits);
+            let mut seen = show(head, x, link, &mut state, now);
+            let ended = match begin(link, Stage::PreRequest, &mut seen) {
+                Begun::Ended(ended) => ended,
+                Begun::Waits(_) => Ended::Broken("waits, and did not say that it would"),
+            };
+            verdict = sum_up(x, link, before, ended, &mut now);
+        }
+        enlist(x, chain, at, link, state);
+        verdict?;
+    }
+    Ok(())
+}
+
+/// Runs those of any chain.
+async fn run_patiently(
+    head: &RequestHeader,
+    x: &mut Exchange,
+    chain: &Arc<Chain>,
+) -> Result<(), Rejection> {
     let mut now = Instant::now();
     let mut at = 0;
     while let Some(link) = chain.links.get(at) {
         let first = at;
         at += link.together;
         if link.together > 1 {
-            Box::pin(run_together(head, x, chain, first..at)).await?;
+            run_together(head, x, chain, first..at).await?;
             now = Instant::now();
             continue;
         }
         let mut state = State::default();
-        let stage = Stage::PreRequest;
-        let verdict = match link.stages.has(stage) {
-            true if link.needs.waiting => {
-                Box::pin(run_one(head, x, link, stage, &mut state, &mut now)).await
-            }
-            true => run_at_once(head, x, link, stage, &mut state, &mut now),
+        let verdict = match link.stages.has(Stage::PreRequest) {
+            true => run_one(head, x, link, Stage::PreRequest, &mut state, &mut now).await,
             false => Ok(()),
         };
         enlist(x, chain, first, link, state);
@@ -148,7 +180,7 @@ fn enlist(x: &mut Exchange, chain: &Arc<Chain>, at: usize, link: &Link, state: S
     });
 }
 
-/// Runs one plugin that may wait. `now` is when the one before it ended, and moves on.
+/// Runs one plugin, which may wait. `now` is when the one before it ended, and moves on.
 async fn run_one(
     head: &RequestHeader,
     x: &mut Exchange,
@@ -161,24 +193,6 @@ async fn run_one(
     let mut seen = show(head, x, link, state, *now);
     let begun = begin(link, stage, &mut seen);
     let ended = begun.ended(link.timeout).await;
-    sum_up(x, link, before, ended, now)
-}
-
-/// Runs one that does not: nothing of it is kept for later.
-fn run_at_once(
-    head: &RequestHeader,
-    x: &mut Exchange,
-    link: &Link,
-    stage: Stage,
-    state: &mut State,
-    now: &mut Instant,
-) -> Result<(), Rejection> {
-    let before = Lengths::of(&x.edits);
-    let mut seen = show(head, x, link, state, *now);
-    let ended = match begin(link, stage, &mut seen) {
-        Begun::Ended(ended) => ended,
-        Begun::Waits(_) => Ended::Broken("waits, and did not say that it would"),
-    };
     sum_up(x, link, before, ended, now)
 }
 

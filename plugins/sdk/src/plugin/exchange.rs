@@ -226,6 +226,19 @@ pub struct Tokens {
     pub estimated: bool,
 }
 
+/// What is known the moment an exchange ends: what leases are settled by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// The status the client got; 499 if it left before.
+    pub status: u16,
+    /// What it took, if anything was generated.
+    pub tokens: Option<Tokens>,
+    /// When that was; `None`: just now.
+    pub at: Option<Instant>,
+    /// What it cost, in millionths of the currency that prices are given in, if anybody has prices.
+    pub cost: Option<u64>,
+}
+
 /// How an exchange ended.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -237,8 +250,6 @@ pub struct Outcome {
     pub model: Option<Arc<str>>,
     /// What it took, if anything was generated.
     pub tokens: Option<Tokens>,
-    /// When it ended; `None`: just now.
-    pub at: Option<Instant>,
     /// From the request's head to the answer's end.
     pub duration: Duration,
     /// Until the answer's first byte.

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 pub use exchange::{
-    Edits, Exchange, HeaderEdit, Outcome, Principal, Request, ResponseHead, State, Tokens,
+    Edits, End, Exchange, HeaderEdit, Outcome, Principal, Request, ResponseHead, State, Tokens,
 };
 pub use host::{CallError, Called, Host, Http, Kept, NoHttp};
 pub use kind::{Builds, Built, Kind, Settings, kind};
@@ -53,8 +53,8 @@ pub struct Needs {
     pub chunks: bool,
     /// The answer's body whole: it is held back until its end. Streams of events are not; they come as chunks.
     pub response_body: bool,
-    /// That its `pre_request` and `post_request` may [wait](Step::Wait). Who does not say so breaks down by it: most plugins wait for nobody, and
-    /// are called without the room that waiting takes.
+    /// That its `pre_request` and `post_request` may [wait](Step::Wait). Who does not say so may break down by it: most plugins wait for
+    /// nobody, and are called without the room that waiting takes.
     pub waiting: bool,
 }
 
@@ -136,8 +136,8 @@ pub trait Plugin: Send + Sync {
 
     /// The exchange is over, however it ended: here leases are settled. Called once, at once, for every exchange that this plugin's
     /// `pre_request` saw and for which it keeps something in its state or has another stage; also when it was refused, broke off or
-    /// panicked. It must not take long. [`Outcome::cost`] may be set.
-    fn end(&self, state: &mut State, outcome: &mut Outcome) {}
+    /// panicked. It must not take long. [`End::cost`] may be set.
+    fn end(&self, state: &mut State, end: &mut End) {}
 
     /// The exchange is over. Runs off its way after [`end`](Plugin::end); what it waits for is bounded by its entry's timeout. Under overload it may
     /// be left out, and that is counted.

@@ -307,7 +307,6 @@ fn failures_refuse_or_pass_as_the_settings_say() {
 
 fn outcome() -> Outcome {
     Outcome {
-        at: None,
         status: 200,
         service: Some("qwen".into()),
         model: Some("m".into()),
