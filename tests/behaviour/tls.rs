@@ -124,6 +124,28 @@ fn both_versions_of_tls_and_of_http_are_spoken() {
     gateway.assert_gauges_zero();
 }
 
+/// By lines beside the head in HTTP/1, by headers in HTTP/2.
+#[test]
+fn limits_are_told_over_tls() {
+    let two = Two::new();
+    let plugins = r#"plugins = [{ name = "rate_limiter", settings = { limits = { global = { limit = 5, window = "1m" } } } }]"#;
+    let gateway = two.start("tls = \"auto\"", plugins);
+    let left = "x-ratelimit-remaining-requests";
+    let mut client = Client::secure(gateway.address(), "a.example", &two.manner());
+    for expected in ["4", "3"] {
+        client.send(at("a.example", post(CHAT, "", chat("m"))));
+        let reply = client.reply();
+        reply.assert_ok();
+        assert_eq!(reply.headers(left), [expected]);
+    }
+    let h2 = H2Client::secure(gateway.address(), "a.example", &two.manner());
+    let mut stream = h2.open_at("a.example", "POST", CHAT, &[], false);
+    stream.send(chat("m"), true).unwrap();
+    let reply = stream.reply().unwrap();
+    reply.assert_ok();
+    assert_eq!(reply.headers(left), ["2"]);
+}
+
 #[test]
 fn http2_is_not_offered_where_it_is_off() {
     let two = Two::new();
