@@ -52,7 +52,7 @@ struct Active {
     state: State,
     /// It looks at the answer's chunks.
     watches: bool,
-    /// It waits for the whole of the answer; so much has come.
+    /// It waits for the whole of the answer; so much has come. Boxed, as the outcome is: most exchanges have neither.
     held: Option<Box<BytesMut>>,
 }
 
