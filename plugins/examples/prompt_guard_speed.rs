@@ -26,12 +26,13 @@ const NONE: Standing = Standing {
 };
 
 impl Quota for Nothing {
-    fn reserve_at(
+    fn take_at(
         &self,
         _: &Limit,
         _: &str,
         _: u64,
         _: Instant,
+        _: bool,
     ) -> Result<(Lease, Standing), Denied> {
         Err(Denied {
             standing: NONE,

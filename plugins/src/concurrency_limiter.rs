@@ -1,20 +1,17 @@
 //! `concurrency_limiter`: so many exchanges at the same time, counted by whoever or whatever they concern.
 //!
-//! It owns the leases of an exchange, and lets them go when the exchange is over: answered, refused, failed, or left by its client. A request gets
-//! all the places it needs or none.
+//! It owns what is counted by what; the counting is the engine's ([`charge`](tollgate_sdk::plugin::charge)). A request gets all the places it needs or none,
+//! and they are free again when its exchange is over: answered, refused, failed, or left by its client.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderName;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
-    Builds, Built, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step, Verdict,
+    Builds, Built, By, Charge, Host, Plugin, Reached, Refusal, Stage, Takes, at_least_one,
 };
-use tollgate_sdk::quota::{Lease, Limit, Quota, Rule, reserve_all};
-
-use crate::subject::{By, at_least_one};
+use tollgate_sdk::quota::Rule;
 
 document! {
     /// So many exchanges at the same time, counted by whom or what they concern. Others get 429. An exchange ends with its answer's last byte, or
@@ -85,74 +82,30 @@ impl Builds for ConcurrencyLimiter {
             (By::Key, limits.per_key),
             (By::Model, limits.per_model),
         ];
-        let counted: Vec<_> = numbers
+        let charges = numbers
             .into_iter()
             .chain(header)
             .chain([(By::All, limits.global)])
             .filter_map(|(by, limit)| {
                 let limit = by.limit(host, Rule::Concurrent { limit: limit? });
-                Some((by, limit))
-            })
-            .collect();
-        Arc::new(Limiter {
-            quota: host.quota.clone(),
-            reads_body: counted.iter().any(|(by, _)| by.reads_body()),
-            counted,
-        })
+                Some(Charge::new(by, limit, Takes::Place))
+            });
+        Arc::new(Limiter(charges.collect()))
     }
 }
 
-struct Limiter {
-    quota: Arc<dyn Quota>,
-    counted: Vec<(By, Limit)>,
-    reads_body: bool,
-}
-
-/// The places of one exchange.
-struct Places(#[allow(dead_code, reason = "held until it is dropped")] Vec<Lease>);
+struct Limiter(Arc<[Charge]>);
 
 impl Plugin for Limiter {
-    fn needs(&self) -> Needs {
-        Needs {
-            request_peek: self.reads_body,
-            ..Needs::default()
-        }
+    fn charges(&self) -> Arc<[Charge]> {
+        self.0.clone()
     }
 
-    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        self.enter(x).into()
-    }
-
-    fn end(&self, state: &mut State, _: &mut End) {
-        drop(state.take::<Places>());
-    }
-}
-
-impl Limiter {
-    fn enter(&self, x: &mut Exchange<'_>) -> Verdict {
-        let concerned: Vec<(&By, &Limit, Cow<'_, str>)> = self
-            .counted
-            .iter()
-            .filter_map(|(by, limit)| Some((by, limit, by.subject(&x.request)?)))
-            .collect();
-        let asked: Vec<(&Limit, &str, u64)> = concerned
-            .iter()
-            .map(|(_, limit, subject)| (*limit, &**subject, 1))
-            .collect();
-        match reserve_all(&*self.quota, &asked) {
-            Ok(leases) => {
-                x.state.put(Places(leases));
-                Ok(())
-            }
-            Err((index, denied)) => {
-                let by = concerned.get(index).map_or("", |(by, ..)| by.name());
-                let limit = denied.standing.limit;
-                let message =
-                    format!("{by} concurrency limit exceeded: {limit} requests at the same time");
-                let wait = denied.retry_after.unwrap_or(denied.standing.reset);
-                Err(Refusal::too_many(message, wait))
-            }
-        }
+    fn refuse(&self, reached: &Reached<'_>) -> Refusal {
+        let (by, denied) = (reached.by.name(), &reached.denied);
+        let limit = denied.standing.limit;
+        let message = format!("{by} concurrency limit exceeded: {limit} requests at the same time");
+        Refusal::too_many(message, denied.wait())
     }
 }
 

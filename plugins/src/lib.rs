@@ -8,7 +8,6 @@ mod budget;
 mod concurrency_limiter;
 mod cors;
 mod data_masking;
-mod estimate;
 mod external;
 mod fault_injection;
 mod headers;
@@ -24,7 +23,6 @@ mod rate_limiter;
 mod request_size_limiter;
 mod request_validator;
 mod response_cache;
-mod subject;
 #[cfg(test)]
 mod testing;
 mod token_rate_limiter;

@@ -1,6 +1,6 @@
 //! `rate_limiter`: so many requests in any window, counted by whoever or whatever they concern.
 //!
-//! It owns what is counted by what; the counting is the engine's ([`Quota`](tollgate_sdk::quota::Quota)). A request passes when every limit that
+//! It owns what is counted by what; the counting is the engine's ([`charge`](tollgate_sdk::plugin::charge)). A request passes when every limit that
 //! concerns it lets it: the limits are taken together or not at all, so a refused request is charged to none. A limit whose
 //! subject a request does not name (no key, no user) does not concern it.
 
@@ -11,11 +11,9 @@ use http::HeaderName;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::plugin::{
-    Builds, Built, Exchange, Host, Needs, Plugin, Refusal, Stage, Step, Verdict,
+    Builds, Built, By, Charge, Host, Plugin, Reached, Refusal, Stage, Takes, at_least_one,
 };
-use tollgate_sdk::quota::{Denied, Limit, Quota, Rule, Standing};
-
-use crate::subject::{By, at_least_one};
+use tollgate_sdk::quota::{Rule, Standing};
 
 document! {
     /// So many requests in any window, counted by whom or what they concern. Others get 429.
@@ -117,88 +115,45 @@ impl Builds for RateLimiter {
             (By::Key, &limits.per_key),
             (By::Model, &limits.per_model),
         ];
-        let limit = |by: By, limit: u64, window: Duration| {
+        let header = limits.per_header.as_ref().map(|of| {
+            let window = PerWindow {
+                limit: of.limit,
+                window: of.window,
+            };
+            (By::Header(of.name.clone()), window)
+        });
+        let windows = { windows.into_iter() }
+            .filter_map(|(by, window)| Some((by, window.clone()?)))
+            .chain(header)
+            .chain(limits.global.clone().map(|window| (By::All, window)));
+        let charge = |(by, window): (By, PerWindow)| {
+            let PerWindow { limit, window } = window;
             let limit = by.limit(host, Rule::Window { limit, window });
-            (by, limit)
+            Charge::new(by, limit, Takes::Request)
         };
-        let mut counted: Vec<(By, Limit)> = Vec::new();
-        for (by, window) in windows {
-            if let Some(window) = window {
-                counted.push(limit(by, window.limit, window.window));
-            }
-        }
-        if let Some(header) = &limits.per_header {
-            let by = By::Header(header.name.clone());
-            counted.push(limit(by, header.limit, header.window));
-        }
-        if let Some(window) = &limits.global {
-            counted.push(limit(By::All, window.limit, window.window));
-        }
         let least = self.actions.retry_after.as_deref();
         Arc::new(Limiter {
-            quota: host.quota.clone(),
-            reads_body: counted.iter().any(|(by, _)| by.reads_body()),
-            counted,
+            charges: windows.map(charge).collect(),
             least: least.and_then(|text| text.trim_end_matches('s').parse().ok()),
         })
     }
 }
 
 struct Limiter {
-    quota: Arc<dyn Quota>,
-    counted: Vec<(By, Limit)>,
-    reads_body: bool,
+    charges: Arc<[Charge]>,
     /// Seconds a refused client waits at least.
     least: Option<u64>,
 }
 
 impl Plugin for Limiter {
-    fn needs(&self) -> Needs {
-        Needs {
-            request_peek: self.reads_body,
-            ..Needs::default()
-        }
+    fn charges(&self) -> Arc<[Charge]> {
+        self.charges.clone()
     }
 
-    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        self.count(x).into()
-    }
-}
-
-impl Limiter {
-    /// Takes one of every limit that concerns the request, or none: leases that are dropped give back.
-    fn count(&self, x: &mut Exchange<'_>) -> Verdict {
-        let Some(((by, limit), before)) = self.counted.split_last() else {
-            return Ok(());
-        };
-        let (at, mut leases) = (x.request.at, Vec::new());
-        for (by, limit) in before {
-            if let Some(subject) = by.subject(&x.request) {
-                match self.quota.reserve_at(limit, &subject, 1, at) {
-                    Ok(lease) => leases.push(lease),
-                    Err(denied) => return Err(self.refusal(by, &denied)),
-                }
-            }
-        }
-        // The last one decides, and need not be given back.
-        if let Some(subject) = by.subject(&x.request) {
-            match self.quota.charge_at(limit, &subject, 1, at) {
-                Ok(standing) => x.edits.standings.tell_requests(standing),
-                Err(denied) => return Err(self.refusal(by, &denied)),
-            }
-        }
-        for (lease, standing) in leases {
-            x.edits.standings.tell_requests(standing);
-            lease.keep();
-        }
-        Ok(())
-    }
-
-    fn refusal(&self, by: &By, denied: &Denied) -> Refusal {
-        let wait = denied.retry_after.unwrap_or(denied.standing.reset);
-        let wait = wait.max(Duration::from_secs(self.least.unwrap_or(0)));
-        let refusal = Refusal::too_many(format!("{} rate limit exceeded", by.name()), wait);
-        let headers = denied.standing.headers(Standing::REQUESTS).into_iter();
-        headers.fold(refusal, |refusal, (name, value)| refusal.with(name, value))
+    fn refuse(&self, reached: &Reached<'_>) -> Refusal {
+        let least = Duration::from_secs(self.least.unwrap_or(0));
+        let wait = reached.denied.wait().max(least);
+        let message = format!("{} rate limit exceeded", reached.by.name());
+        Refusal::too_many(message, wait).telling(&reached.denied.standing, Standing::REQUESTS)
     }
 }

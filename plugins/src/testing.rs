@@ -3,6 +3,7 @@
 //! It plays the engine's part and no more: it keeps the request and what plugins changed, and calls the stages of the
 //! [`Plugin`](tollgate_sdk::plugin::Plugin) trait. Settings go the way a configuration's do, through the reading of a tree.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,10 +20,11 @@ use tollgate_sdk::document::{At, Format, FromNode, Key, Node, Reading, Span, Val
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Built, CallError, Called, Edits, End, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
-    Request, ResponseHead, Settings, Stage, State, Step, Tokens, Verdict,
+    Built, By, CallError, Called, Charge, Charged, Edits, End, Exchange, Host, Http, Kind, Leases,
+    Needs, Outcome, Plugin, Principal, Refusal, Request, ResponseHead, Settings, Stage, State,
+    Step, Tokens, Verdict, charge, estimate,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Standing};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Standing, Standings};
 
 use crate::BUILTINS;
 
@@ -56,12 +58,13 @@ fn kind(name: &str) -> &'static Kind {
 struct Unlimited;
 
 impl Quota for Unlimited {
-    fn reserve_at(
+    fn take_at(
         &self,
         _: &Limit,
         _: &str,
         _: u64,
         _: Instant,
+        _: bool,
     ) -> Result<(Lease, Standing), Denied> {
         panic!("no plugin under test counts anything")
     }
@@ -273,7 +276,74 @@ impl Counting {
             quota: self.quota.clone(),
             ..host()
         };
-        plugin_on(&host, name, settings, None)
+        let plugin = plugin_on(&host, name, settings, None);
+        Arc::new(Engine {
+            charges: plugin.charges(),
+            quota: self.quota.clone(),
+            plugin,
+        })
+    }
+}
+
+/// A plugin with what the engine counts for it, which it keeps in the plugin's state.
+struct Engine {
+    plugin: Built,
+    charges: Arc<[Charge]>,
+    quota: Arc<Local>,
+}
+
+impl Plugin for Engine {
+    fn needs(&self) -> Needs {
+        let mut needs = self.plugin.needs();
+        needs.request_peek |= self.charges.iter().any(Charge::reads_body);
+        needs
+    }
+
+    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
+        if self.charges.is_empty() {
+            return self.plugin.pre_request(x);
+        }
+        let mut counted = Counted {
+            leases: x.state.take().unwrap_or_default(),
+            request: x.request,
+            standings: &mut x.edits.standings,
+        };
+        let taken = charge(&self.charges, &*self.quota, x.request.at, &mut counted);
+        x.state.put(counted.leases);
+        let verdict: Verdict = taken.map_err(|reached| self.plugin.refuse(&reached));
+        verdict.into()
+    }
+
+    fn end(&self, state: &mut State, end: &mut End) {
+        match state.get::<Leases>() {
+            Some(leases) => leases.settle(end),
+            None => self.plugin.end(state, end),
+        }
+    }
+}
+
+/// A call as limits see it.
+struct Counted<'x> {
+    request: Request<'x>,
+    leases: Leases,
+    standings: &'x mut Standings,
+}
+
+impl Charged for Counted<'_> {
+    fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
+        by.subject(&self.request)
+    }
+
+    fn estimate(&self, default_output: u64) -> Usage {
+        estimate(self.request.peek, self.request.length, default_output)
+    }
+
+    fn leases(&mut self) -> &mut Leases {
+        &mut self.leases
+    }
+
+    fn standings(&mut self) -> &mut Standings {
+        self.standings
     }
 }
 
@@ -372,11 +442,11 @@ impl Call {
 
     /// Runs a stage with the exchange as the engine would present it.
     fn with<T>(&mut self, run: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
-        let peek = peek(&self.body).ok();
+        let body = self.edits.body.clone().unwrap_or(self.body.clone());
+        let peek = peek(&body).ok();
         let model = peek.as_ref().and_then(|peek| peek.model.as_ref());
         let uri = self.path.parse().unwrap();
         let id = HeaderValue::from_str(&self.id).unwrap();
-        let body = self.edits.body.clone().unwrap_or(self.body.clone());
         let mut x = Exchange {
             request: Request {
                 method: &self.method,

@@ -189,11 +189,8 @@ fn count_rate(session: &Session, x: &mut Exchange) -> Result<(), Rejection> {
             Ok(())
         }
         Err(denied) => {
-            let wait = denied.retry_after.unwrap_or(denied.standing.reset);
-            let mut refusal = Refusal::too_many("Too many requests. Try again later.", wait);
-            refusal
-                .headers
-                .extend(denied.standing.headers(Standing::REQUESTS));
+            let refusal = Refusal::too_many("Too many requests. Try again later.", denied.wait())
+                .telling(&denied.standing, Standing::REQUESTS);
             Err(Rejection::Plugin(refusal))
         }
     }

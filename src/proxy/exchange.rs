@@ -86,6 +86,8 @@ pub struct Exchange {
     pub(super) prompt: Option<(usize, Prompt)>,
     /// The chains of the service and the rule, until they have run.
     pub(super) chains: [Option<Arc<Chain>>; 2],
+    /// What it holds of limits.
+    pub(super) leases: plugin::Leases,
     /// The plugins it has passed, if any.
     pub(super) plugins: Option<Box<Running>>,
     /// The model asked for, where it does not stand in the body.
@@ -308,6 +310,7 @@ impl Exchange {
             edits: plugin::Edits::default(),
             prompt: None,
             chains: [None, None],
+            leases: plugin::Leases::default(),
             plugins: None,
             model: None,
             rule: None,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use tollgate_sdk::plugin::{Built, Kind, Needs, Stage};
+use tollgate_sdk::plugin::{Built, Charge, Host, Kind, Needs, Stage};
+use tollgate_sdk::quota::Quota;
 
 use super::registry::Offers;
 use crate::model::{self, OnError};
@@ -28,6 +29,10 @@ pub struct Link {
     pub name: &'static str,
     /// Itself.
     pub plugin: Built,
+    /// Limits that are counted in its place.
+    pub charges: Arc<[Charge]>,
+    /// Where they are counted.
+    pub quota: Arc<dyn Quota>,
     /// Lower ones run first.
     pub priority: u16,
     /// How many run together from here on, itself included.
@@ -92,7 +97,8 @@ impl Chain {
             };
             let nth = links.iter().filter(|link| link.name == kind.name).count();
             let host = offers.host(format!("{owner}/{}/{nth}", kind.name).into());
-            let mut link = Link::new(kind, settings.build_at(&host, entry.stage), entry, metrics);
+            let plugin = settings.build_at(&host, entry.stage);
+            let mut link = Link::new(kind, plugin, host, entry, metrics);
             if let Some(patience) = settings.patience() {
                 // Its own limit comes first: then it can say what was late.
                 link.timeout = link.timeout.max(patience + Duration::from_secs(1));
@@ -120,17 +126,27 @@ impl Chain {
 }
 
 impl Link {
-    fn new(kind: &Kind, plugin: Built, entry: &model::Plugin, metrics: &Metrics) -> Link {
+    fn new(
+        kind: &Kind,
+        plugin: Built,
+        host: Host,
+        entry: &model::Plugin,
+        metrics: &Metrics,
+    ) -> Link {
         let stages = match entry.stage.filter(|_| kind.apart) {
             Some(stage) => Stages::of(&[stage]),
             None => Stages::of(kind.stages),
         };
-        let wanted = plugin.needs();
+        let charges = plugin.charges();
+        let mut wanted = plugin.needs();
+        wanted.request_peek |= charges.iter().any(Charge::reads_body);
         let asks = stages.has(Stage::PreRequest) || stages.has(Stage::PostRequest);
         let answers = stages.has(Stage::PreResponse);
         Link {
             name: kind.name,
             plugin,
+            charges,
+            quota: host.quota,
             priority: entry.priority,
             together: 1,
             stages,

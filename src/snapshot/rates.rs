@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::HeaderMap;
 use tollgate_sdk::quota::{Denied, Limit, Quota, Rule, Standing};
@@ -65,7 +64,7 @@ impl Rates {
                 .map(|value| String::from_utf8_lossy(value.as_bytes())),
         };
         let Some(who) = who else { return Ok(None) };
-        let charged = self.quota.charge_at(counted, &who, 1, Instant::now())?;
+        let charged = self.quota.charge(counted, &who, 1)?;
         Ok(Some(charged))
     }
 }

@@ -14,13 +14,11 @@ use tollgate_sdk::codes;
 use tollgate_sdk::document::Quoted;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Builds, Built, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step,
+    Builds, Built, By, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step, estimate,
 };
 use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule};
 
-use crate::estimate::estimate;
 use crate::price::{Prices, Rates};
-use crate::subject::By;
 
 pub use settings::Budget;
 use settings::{Per, Unit, Unpriced};
@@ -104,7 +102,9 @@ impl Purse {
     /// Reserves what the request may use.
     fn reserve(&self, x: &Exchange<'_>) -> Result<Pending, Refusal> {
         let rates = self.prices.of(x.request.model);
-        let guess = self.amount(rates, &estimate(x, self.default_output));
+        let request = &x.request;
+        let guess = estimate(request.peek, request.length, self.default_output);
+        let guess = self.amount(rates, &guess);
         let Some(guess) = guess else {
             return match self.unpriced {
                 Unpriced::Refuse if self.enforce => Err(unpriced(x.request.model)),
@@ -121,7 +121,7 @@ impl Purse {
         };
         match self
             .quota
-            .reserve_at(&self.limit, &subject, amount, x.request.at)
+            .take_at(&self.limit, &subject, amount, x.request.at, false)
         {
             Ok((lease, _)) => Ok(Pending {
                 rates,
@@ -146,8 +146,7 @@ impl Purse {
             self.per.word(),
             self.by.name()
         );
-        let wait = denied.retry_after.unwrap_or(denied.standing.reset);
-        Refusal::of(&codes::INSUFFICIENT_QUOTA, message).until(wait)
+        Refusal::of(&codes::INSUFFICIENT_QUOTA, message).until(denied.wait())
     }
 }
 

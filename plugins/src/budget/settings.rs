@@ -5,10 +5,10 @@
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
 use tollgate_sdk::llm::ModelPattern;
+use tollgate_sdk::plugin::By;
 use tollgate_sdk::quota::Period;
 
 use crate::price::{MICRO, Price};
-use crate::subject::By;
 
 /// The highest limit of money.
 const MOST_MONEY: f64 = 1e12;

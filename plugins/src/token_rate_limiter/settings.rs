@@ -7,12 +7,8 @@ use std::time::Duration;
 use http::HeaderName;
 use tollgate_sdk::document;
 use tollgate_sdk::document::{At, Node, Reading, json};
-use tollgate_sdk::llm::usage::Usage;
-use tollgate_sdk::plugin::Host;
+use tollgate_sdk::plugin::{By, Charge, Count, Host, Takes, at_least_one};
 use tollgate_sdk::quota::{Limit, Rule};
-
-use super::{Counted, Takes};
-use crate::subject::{By, at_least_one};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -116,18 +112,6 @@ document! {
 }
 
 document! {
-    /// Which tokens are counted.
-    pub enum Count {
-        /// Those of the prompt and those generated.
-        Total = "total",
-        /// Those of the prompt.
-        Input = "input",
-        /// Those generated.
-        Output = "output",
-    }
-}
-
-document! {
     /// So many tokens in any second, minute, hour or day.
     pub struct UnitWindow {
         /// How long the window is.
@@ -153,17 +137,6 @@ document! {
     }
 }
 
-impl Count {
-    /// How many of these tokens it counts.
-    pub(super) fn of(self, usage: &Usage) -> u64 {
-        match self {
-            Self::Total => usage.input.saturating_add(usage.output),
-            Self::Input => usage.input,
-            Self::Output => usage.output,
-        }
-    }
-}
-
 impl Unit {
     fn length(self) -> Duration {
         match self {
@@ -182,17 +155,18 @@ impl Limits {
         self
     }
 
-    fn counted(&self, host: &Host) -> Vec<Counted> {
+    fn charges(&self, host: &Host, default_output: u64) -> Vec<Charge> {
         let of = |by: By, window: &PerWindow| {
             let rule = Rule::Window {
                 limit: window.limit,
                 window: window.window,
             };
             let limit = by.limit(host, rule);
-            Counted {
-                by: vec![(by, limit)],
-                takes: Takes::Estimate(window.count),
-            }
+            let takes = Takes::Tokens {
+                count: window.count,
+                default_output,
+            };
+            Charge::new(by, limit, takes)
         };
         let header = self.per_header.as_ref().map(|header| {
             let window = PerWindow {
@@ -267,9 +241,9 @@ impl TokenRateLimiter {
     }
 
     /// What is counted, with either form.
-    pub(super) fn counted(&self, host: &Host) -> Vec<Counted> {
+    pub(super) fn charges(&self, host: &Host) -> Vec<Charge> {
         if let Some(limits) = &self.limits {
-            return limits.counted(host);
+            return limits.charges(host, self.default_output);
         }
         let tokens = match (&self.window, self.bucket_size) {
             (Some(window), _) => Some(Rule::Window {
@@ -284,7 +258,10 @@ impl TokenRateLimiter {
         };
         let takes = match self.tokens_per_request {
             Some(tokens) => Takes::Fixed(tokens),
-            None => Takes::Estimate(Count::Total),
+            None => Takes::Tokens {
+                count: Count::Total,
+                default_output: self.default_output,
+            },
         };
         let requests = self.requests_per_minute.map(|limit| Rule::Window {
             limit,
@@ -292,7 +269,7 @@ impl TokenRateLimiter {
         });
         let of = |rule: Option<Rule>, takes, what| {
             let by = self.by(host, rule?, what);
-            Some(Counted { by, takes })
+            Some(Charge { by, takes })
         };
         let both = [
             of(requests, Takes::Request, "requests"),

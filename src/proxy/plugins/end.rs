@@ -30,32 +30,25 @@ impl Afterwards {
     }
 }
 
-/// What it came to is known at `now`: plugins settle. Done once, as early as possible: a client that has its answer finds what it held given back.
+/// What it came to is known at `now`: limits are settled, and plugins told. Done once, as early as possible: a client that has its answer finds what it held given back.
 pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
+    if x.plugins.is_none() && x.leases.is_empty() {
+        return;
+    }
+    let mut end = End {
+        status: x.final_status(),
+        tokens: x
+            .usage()
+            .map(|(usage, estimated)| Tokens { usage, estimated }),
+        at: Some(now.into_std()),
+        cost: None,
+    };
+    x.leases.settle(&end);
     let Some(mut running) = x.plugins.take() else {
         return;
     };
     if running.outcome.is_none() {
-        let mut end = End {
-            status: x.final_status(),
-            tokens: x
-                .usage()
-                .map(|(usage, estimated)| Tokens { usage, estimated }),
-            at: Some(now.into_std()),
-            cost: None,
-        };
-        for active in &mut running.actives {
-            let Active {
-                chain, link, state, ..
-            } = active;
-            let Some(link) = chain.links.get(*link) else {
-                continue;
-            };
-            if unpanicked(|| link.plugin.end(state, &mut end)).is_none() {
-                link.errors.inc();
-                log::error!("the plugin {} panicked at the end", link.name);
-            }
-        }
+        tell_all(&mut running, &mut end);
         x.cost = end.cost;
         if !running.later {
             return;
@@ -63,6 +56,21 @@ pub(in crate::proxy) fn finish(x: &mut Exchange, now: Instant) {
         running.outcome = Some(Box::new(outcome(x, end, now)));
     }
     x.plugins = Some(running);
+}
+
+fn tell_all(running: &mut Running, end: &mut End) {
+    for active in &mut running.actives {
+        let Active {
+            chain, link, state, ..
+        } = active;
+        let Some(link) = chain.links.get(*link) else {
+            continue;
+        };
+        if unpanicked(|| link.plugin.end(state, end)).is_none() {
+            link.errors.inc();
+            log::error!("the plugin {} panicked at the end", link.name);
+        }
+    }
 }
 
 /// Runs the `post_response` stages, if there are any, where they delay nobody.

@@ -21,6 +21,7 @@ use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::plugin::{Edits, Exchange as View, HeaderEdit, Outcome, Request, Stage, State};
 
 use self::call::{Begun, Ended, begin, join, tell};
+use self::count::count;
 use super::exchange::{Body, Exchange, asked_model};
 use super::reply::Rejection;
 use crate::model::OnError;
@@ -62,6 +63,31 @@ impl Active {
     }
 }
 
+/// The request as plugins see it. No function: it borrows some fields of the exchange and leaves the others to be changed.
+macro_rules! request {
+    ($head:expr, $x:ident, $at:expr) => {{
+        let head = $head;
+        let (gateway, offer) = ($x.gateway.as_ref(), $x.offer.as_ref());
+        let model = asked_model($x.peek.as_ref(), $x.model.as_ref());
+        Request {
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
+            request_id: $x.request_id.as_value(),
+            at: $at,
+            client: $x.client,
+            gateway: gateway.map_or("", |gateway| &*gateway.name),
+            service: offer.map(|offer| &*offer.service.name),
+            principal: $x.key.as_ref().map(|key| &key.principal),
+            peek: $x.peek.as_ref(),
+            length: $x.body.len(),
+            model: model.map(|model| &**model),
+        }
+    }};
+}
+
+mod count;
+
 /// Runs a chain's `pre_request` stage.
 pub(super) async fn pre_request(
     session: &Session,
@@ -82,6 +108,10 @@ fn run_at_once(
 ) -> Result<(), Rejection> {
     let mut now = Instant::now();
     for (at, link) in chain.links.iter().enumerate() {
+        if !link.charges.is_empty() {
+            count(head, x, link, &mut now)?;
+            continue;
+        }
         let mut state = State::default();
         let mut verdict = Ok(());
         if link.stages.has(Stage::PreRequest) {
@@ -113,6 +143,10 @@ async fn run_patiently(
         if link.together > 1 {
             run_together(head, x, chain, first..at).await?;
             now = Instant::now();
+            continue;
+        }
+        if !link.charges.is_empty() {
+            count(head, x, link, &mut now)?;
             continue;
         }
         let mut state = State::default();
@@ -261,7 +295,7 @@ async fn run_together(
                 state,
             };
             Box::pin(async move {
-                match link.stages.has(Stage::PreRequest) {
+                match link.stages.has(Stage::PreRequest) && link.charges.is_empty() {
                     true => {
                         let begun = begin(link, Stage::PreRequest, &mut seen);
                         let ended = begun.ended(link.timeout).await;
@@ -282,7 +316,11 @@ async fn run_together(
             take_edits(x, edits);
         }
         enlist(x, chain, place, link, state);
-        let one = judge(x, link, ended);
+        let one = match link.charges.is_empty() {
+            true => judge(x, link, ended),
+            // It waits for nobody, and sees what the others saw: who they are counted by is not for plugins to change.
+            false => count(head, x, link, &mut Instant::now()),
+        };
         verdict = verdict.and(one);
     }
     verdict
@@ -331,23 +369,11 @@ fn view<'v>(
         Body::Long { pieces, .. } if reads => pieces.first(),
         _ => None,
     };
-    let (gateway, offer) = (x.gateway.as_ref(), x.offer.as_ref());
-    let model = asked_model(x.peek.as_ref(), x.model.as_ref());
-    let request = Request {
-        method: &head.method,
-        uri: &head.uri,
-        headers: &head.headers,
-        request_id: x.request_id.as_value(),
-        at,
-        client: x.client,
-        gateway: gateway.map_or("", |gateway| &*gateway.name),
-        service: offer.map(|offer| &*offer.service.name),
-        principal: x.key.as_ref().map(|key| &key.principal),
-        peek: x.peek.as_ref(),
-        length: x.body.len(),
-        model: model.map(|model| &**model),
-    };
-    (request, body.unwrap_or(&NOTHING), &mut x.edits)
+    (
+        request!(head, x, at),
+        body.unwrap_or(&NOTHING),
+        &mut x.edits,
+    )
 }
 
 /// How long the lists of edits were.

@@ -5,9 +5,14 @@
 //! configuration and shared by all requests; what belongs to one exchange it keeps in that exchange's [`State`], and what must
 //! outlive a reload it keeps in the [`Host`], by identity.
 //!
+//! A plugin that only counts declares what it counts, as a list of [`Charge`]s.
+//!
 //! A stage that has nothing to wait for answers at once and costs a call; only [`Step::Wait`] costs an allocation. What no plugin of
 //! a chain [`needs`](Plugin::needs) is not done: bodies are not read and chunks not looked at for nobody.
 
+mod by;
+mod charge;
+mod estimate;
 mod exchange;
 mod host;
 mod kind;
@@ -16,9 +21,13 @@ mod refusal;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use by::{By, at_least_one};
+pub use charge::{Charge, Charged, Count, Leases, Reached, Takes, charge};
+pub use estimate::estimate;
 pub use exchange::{
     Edits, End, Exchange, HeaderEdit, Outcome, Principal, Request, ResponseHead, State, Tokens,
 };
@@ -111,6 +120,18 @@ pub trait Plugin: Send + Sync {
     /// What it asks of the engine.
     fn needs(&self) -> Needs {
         Needs::default()
+    }
+
+    /// Limits that every request is counted by, where `pre_request` would be called. Who has some is not called there, but by
+    /// [`refuse`](Plugin::refuse). Asked once.
+    fn charges(&self) -> Arc<[Charge]> {
+        Arc::default()
+    }
+
+    /// What somebody is told for whom a limit of [`charges`](Plugin::charges) has too little left.
+    fn refuse(&self, reached: &Reached<'_>) -> Refusal {
+        let message = format!("{} limit exceeded", reached.by.name());
+        Refusal::too_many(message, reached.denied.wait())
     }
 
     /// Before routing.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::codes::{self, Code};
+use crate::quota::Standing;
 
 /// A "no", as large as a pointer: verdicts go through many hands, and nearly all of them are a "yes".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,12 @@ impl Refusal {
     /// With the time after which to come again.
     pub fn until(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// With how a limit stands, by headers of these [names](Standing::REQUESTS).
+    pub fn telling(mut self, standing: &Standing, names: [HeaderName; 3]) -> Self {
+        self.headers.extend(standing.headers(names));
         self
     }
 

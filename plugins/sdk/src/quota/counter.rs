@@ -80,12 +80,14 @@ impl Counter {
         Self::new(self.clock.clone(), rule, now, used)
     }
 
-    /// Takes `amount` by a rule that [fits](Self::fits); by another the one it was made for counts.
+    /// Takes `amount` by a rule that [fits](Self::fits); by another the one it was made for counts. A place is only held, so nobody has one that is
+    /// taken `for_good`.
     pub(super) fn reserve(
         &self,
         rule: &Rule,
         now: u64,
         amount: u64,
+        for_good: bool,
     ) -> Result<(u64, Standing), Denied> {
         match &self.state {
             State::Window(state) => {
@@ -100,18 +102,12 @@ impl Counter {
             }
             State::Concurrent(places) => {
                 let standing = places.reserve(rule.most(), amount)?;
+                if for_good {
+                    places.give_back(amount);
+                }
                 Ok((0, standing))
             }
         }
-    }
-
-    /// Takes `amount` for good. A place is only held, so nobody has it after this.
-    pub(super) fn charge(&self, rule: &Rule, now: u64, amount: u64) -> Result<Standing, Denied> {
-        let (_, standing) = self.reserve(rule, now, amount)?;
-        if let State::Concurrent(places) = &self.state {
-            places.give_back(amount);
-        }
-        Ok(standing)
     }
 
     /// How it stands by a rule that [fits](Self::fits).

@@ -107,27 +107,6 @@ impl Local {
         self.shards.get(at).unwrap_or(first)
     }
 
-    /// Takes `amount`, `for_good` or until the lease is settled.
-    fn take(
-        &self,
-        limit: &Limit,
-        who: &str,
-        amount: u64,
-        now: u64,
-        for_good: bool,
-    ) -> Result<(Lease, Standing), Denied> {
-        self.possible(limit, who, amount)?;
-        let take = |counter: &Arc<Counter>| {
-            if for_good {
-                let standing = counter.charge(&limit.rule, now, amount)?;
-                return Ok((Lease::settled(amount), standing));
-            }
-            let (mark, standing) = counter.reserve(&limit.rule, now, amount)?;
-            Ok((Lease::new(counter.clone(), mark, amount), standing))
-        };
-        self.counter(limit, who, now, take)
-    }
-
     /// What can never be had needs no counter.
     fn possible(&self, limit: &Limit, who: &str, amount: u64) -> Result<(), Denied> {
         if amount <= limit.rule.most() {
@@ -174,25 +153,24 @@ impl Local {
 }
 
 impl Quota for Local {
-    fn reserve_at(
+    fn take_at(
         &self,
         limit: &Limit,
         who: &str,
         amount: u64,
         now: Instant,
+        for_good: bool,
     ) -> Result<(Lease, Standing), Denied> {
-        self.take(limit, who, amount, self.clock.at(now), false)
-    }
-
-    fn charge_at(
-        &self,
-        limit: &Limit,
-        who: &str,
-        amount: u64,
-        now: Instant,
-    ) -> Result<Standing, Denied> {
-        let (_, standing) = self.take(limit, who, amount, self.clock.at(now), true)?;
-        Ok(standing)
+        self.possible(limit, who, amount)?;
+        let now = self.clock.at(now);
+        self.counter(limit, who, now, |counter: &Arc<Counter>| {
+            let (mark, standing) = counter.reserve(&limit.rule, now, amount, for_good)?;
+            let lease = match for_good {
+                true => Lease::settled(amount),
+                false => Lease::new(counter.clone(), mark, amount),
+            };
+            Ok((lease, standing))
+        })
     }
 
     fn standing(&self, limit: &Limit, who: &str) -> Standing {

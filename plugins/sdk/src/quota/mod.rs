@@ -146,43 +146,44 @@ pub struct Denied {
     pub retry_after: Option<Duration>,
 }
 
+impl Denied {
+    /// How long to wait before asking again.
+    pub fn wait(&self) -> Duration {
+        self.retry_after.unwrap_or(self.standing.reset)
+    }
+}
+
 /// Where limits are counted. The one in this process is [`Local`]; a shared one can take its place.
 pub trait Quota: Send + Sync {
     /// Takes `amount` from a limit for `who`, or nothing. Asked by who has just looked at the clock, at `now`. With the lease comes how the limit
-    /// stands right after.
+    /// stands right after. What is taken `for_good` is charged whatever becomes of the lease: nothing of it will be given back.
     ///
     /// # Errors
     /// [`Denied`] when less than that is left.
-    fn reserve_at(
+    fn take_at(
         &self,
         limit: &Limit,
         who: &str,
         amount: u64,
         now: Instant,
+        for_good: bool,
     ) -> Result<(Lease, Standing), Denied>;
 
-    /// The same just now, for who tells nobody how it stands.
+    /// Takes `amount` until it is settled, just now.
     ///
     /// # Errors
     /// [`Denied`] when less than that is left.
     fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied> {
-        let (lease, _) = self.reserve_at(limit, who, amount, Instant::now())?;
+        let (lease, _) = self.take_at(limit, who, amount, Instant::now(), false)?;
         Ok(lease)
     }
 
-    /// Takes `amount` for good: nothing of it will be given back.
+    /// Takes `amount` for good, just now.
     ///
     /// # Errors
     /// [`Denied`] when less than that is left.
-    fn charge_at(
-        &self,
-        limit: &Limit,
-        who: &str,
-        amount: u64,
-        now: Instant,
-    ) -> Result<Standing, Denied> {
-        let (lease, standing) = self.reserve_at(limit, who, amount, now)?;
-        lease.keep();
+    fn charge(&self, limit: &Limit, who: &str, amount: u64) -> Result<Standing, Denied> {
+        let (_, standing) = self.take_at(limit, who, amount, Instant::now(), true)?;
         Ok(standing)
     }
 
@@ -210,26 +211,6 @@ pub trait Quota: Send + Sync {
     fn resume(&self, carried: &[Carried]) {
         let _ = carried;
     }
-}
-
-/// Reserves of several limits at once: all of it, or none. Each is a limit, who asks, and how much.
-///
-/// They are taken one after the other, so for a moment somebody else may be refused because of what is about to be given back; nobody is ever
-/// admitted beyond a limit.
-///
-/// # Errors
-/// The index of the first that refused, and why. What was reserved before it is given back.
-pub fn reserve_all(
-    quota: &dyn Quota,
-    wanted: &[(&Limit, &str, u64)],
-) -> Result<Vec<Lease>, (usize, Denied)> {
-    let mut leases = Vec::with_capacity(wanted.len());
-    for (index, (limit, who, amount)) in wanted.iter().enumerate() {
-        // Leases that are dropped give back.
-        let lease = quota.reserve(limit, who, *amount);
-        leases.push(lease.map_err(|denied| (index, denied))?);
-    }
-    Ok(leases)
 }
 
 /// Something a lease can be settled with.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::super::{Limit, Local, ManualClock, Quota, Rule, reserve_all};
+use super::super::{Limit, Local, ManualClock, Quota, Rule};
 use super::{Numbers, ns};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -131,7 +131,7 @@ fn leases_give_back_what_was_not_used() {
     let (_, quota) = counting();
     for limit in [at_most("window", 10, MINUTE), bucket("bucket", 1.0, 10)] {
         let remaining = || quota.standing(&limit, "who").remaining;
-        let (lease, standing) = quota.reserve_at(&limit, "who", 6, Instant::now()).unwrap();
+        let (lease, standing) = { quota.take_at(&limit, "who", 6, Instant::now(), false) }.unwrap();
         assert_eq!((standing.remaining, remaining()), (4, 4));
         lease.settle(2);
         assert_eq!(remaining(), 8);
@@ -146,18 +146,28 @@ fn leases_give_back_what_was_not_used() {
 }
 
 #[test]
-fn all_or_nothing() {
+fn what_is_taken_for_good_is_not_given_back() {
     let (_, quota) = counting();
-    let (requests, tokens) = (at_most("requests", 5, MINUTE), bucket("tokens", 1.0, 100));
-    let leases = reserve_all(&quota, &[(&requests, "who", 1), (&tokens, "who", 80)]).unwrap();
-    assert_eq!(leases.len(), 2);
-    let (index, denied) =
-        reserve_all(&quota, &[(&requests, "who", 1), (&tokens, "who", 30)]).unwrap_err();
-    assert_eq!((index, denied.standing.remaining), (1, 20));
-    assert_eq!(denied.retry_after, Some(Duration::from_secs(10)));
-    assert_eq!(quota.standing(&requests, "who").remaining, 4);
-    let never = [(&requests, "who", 6)];
-    assert_eq!(reserve_all(&quota, &never).unwrap_err().1.retry_after, None);
+    for limit in [at_most("window", 10, MINUTE), bucket("bucket", 1.0, 10)] {
+        let taken = quota.take_at(&limit, "who", 6, Instant::now(), true);
+        let (lease, standing) = taken.unwrap();
+        assert_eq!((lease.reserved(), standing.remaining), (6, 4));
+        drop(lease);
+        assert_eq!(quota.charge(&limit, "who", 3).unwrap().remaining, 1);
+        let denied = quota.charge(&limit, "who", 2).unwrap_err();
+        assert_eq!(denied.wait(), denied.retry_after.unwrap());
+        let never = quota.charge(&limit, "who", 11).unwrap_err();
+        assert_eq!(never.retry_after, None);
+        assert_eq!(never.wait(), never.standing.reset);
+        assert_eq!(quota.standing(&limit, "who").remaining, 1);
+    }
+    let places = Limit {
+        id: "places".into(),
+        rule: Rule::Concurrent { limit: 1 },
+    };
+    // Nobody has a place for good.
+    quota.charge(&places, "who", 1).unwrap();
+    assert_eq!(quota.standing(&places, "who").remaining, 1);
 }
 
 #[test]

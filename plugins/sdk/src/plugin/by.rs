@@ -5,11 +5,11 @@
 
 use std::borrow::Cow;
 
+use super::{Host, Request};
+use crate::document;
+use crate::document::{At, Document, FromNode, Json, Node, Reading, json};
+use crate::quota::{Limit, Rule};
 use http::HeaderName;
-use tollgate_sdk::document;
-use tollgate_sdk::document::{At, Document, FromNode, Json, Node, Reading, json};
-use tollgate_sdk::plugin::{Host, Request};
-use tollgate_sdk::quota::{Limit, Rule};
 
 /// What a limit counts by. In a document a word, or a table that names a header.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub enum By {
 
 impl By {
     /// What a limit by it is called in settings, messages and identities.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             By::Fingerprint => "per_fingerprint",
             By::Ip => "per_ip",
@@ -45,7 +45,7 @@ impl By {
     }
 
     /// Whom or what a request concerns; `None` if it does not say.
-    pub(crate) fn subject<'r>(&self, request: &Request<'r>) -> Option<Cow<'r, str>> {
+    pub fn subject<'r>(&self, request: &Request<'r>) -> Option<Cow<'r, str>> {
         let header = |name: &str| {
             let value = request.headers.get(name)?.to_str().ok()?;
             (!value.is_empty()).then_some(Cow::Borrowed(value))
@@ -68,12 +68,12 @@ impl By {
     }
 
     /// Whether the body may have to be read to know it.
-    pub(crate) fn reads_body(&self) -> bool {
+    pub fn reads_body(&self) -> bool {
         matches!(self, By::User | By::Model)
     }
 
     /// A limit of this plugin by it.
-    pub(crate) fn limit(&self, host: &Host, rule: Rule) -> Limit {
+    pub fn limit(&self, host: &Host, rule: Rule) -> Limit {
         Limit {
             id: format!("{}/{}", host.identity, self.name()).into(),
             rule,
@@ -146,7 +146,7 @@ impl FromNode for By {
 }
 
 /// Refuses a table of limits that has none; `example` is one, by the name `per_ip`.
-pub(crate) fn at_least_one(node: &Node, at: &At<'_>, r: &mut Reading<'_>, example: &Json) {
+pub fn at_least_one(node: &Node, at: &At<'_>, r: &mut Reading<'_>, example: &Json) {
     if node.as_table().is_some_and(<[_]>::is_empty) {
         let example = r.format.field(By::Ip.name(), example);
         let help = format!("for example: {example}");
