@@ -6,7 +6,7 @@ use http::HeaderMap;
 use serde_json::{Value as Json, json};
 use tollgate_sdk::plugin::{Built, Needs, Outcome, Refusal};
 
-use crate::testing::{Call, Counting, failed, plugin, problems, took};
+use crate::testing::{Call, Counting, failed, problems, took};
 
 const NAME: &str = "token_rate_limiter";
 
@@ -161,7 +161,7 @@ fn every_way_to_name_the_most_is_known_and_none_is_the_default() {
     call.edits.body = Some(r#"{"max_tokens": 50}"#.into());
     let call = pass(&limiter, call, failed(502));
     assert_eq!(left(&call), 10_000 - 5 - 50);
-    let usual = plugin(NAME, json!({"limits": {"global": minute(1)}}));
+    let usual = Counting::new().plugin(NAME, json!({"limits": {"global": minute(1)}}));
     let body = Needs {
         request_peek: true,
         ..Needs::default()

@@ -196,6 +196,8 @@ fn what_fuzzing_kept() {
     let kept = |target| kept::kept(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."), target);
     kept("peek").iter().for_each(|body| check_peek(body));
     kept("sse").iter().for_each(|stream| check_sse(stream));
+    // What serde_json rounds otherwise.
+    check_peek(b"{\"max_output_tokens\":8992215272424193.0}");
 }
 
 proptest! {
@@ -553,6 +555,7 @@ fn usage_is_read_in_every_dialect() {
         "{\"usage\":{}}",
         "<html>",
         "{\"usage\":{\"a\":",
+        "{\"usage\":{\"a\":1e",
     ] {
         let mut usage = JsonUsage::new();
         usage.push(body.as_bytes());
@@ -578,6 +581,36 @@ fn usage_is_found_however_the_answer_is_cut() {
             assert_eq!(usage.finish(), want, "cut at {first} and {second}");
         }
     }
+}
+
+#[test]
+fn what_stands_within_a_usage_is_not_the_answer_s_own() {
+    let inner = [
+        "{}",
+        "null",
+        "{\"prompt_tokens\":1}",
+        "{\"x\":,}",
+        "\"usage\"",
+    ];
+    for inner in inner {
+        let body = format!(r#"{{"usage":{{"prompt_tokens":3,"usage":{inner}}},"model":"m"}}"#);
+        check_peek(body.as_bytes());
+        let mut usage = JsonUsage::new();
+        usage.push(body.as_bytes());
+        let input = usage.finish().map(|usage| usage.input);
+        // Of what is no JSON nothing is known.
+        assert_eq!(input, (!inner.contains(",}")).then_some(3), "{inner}");
+    }
+}
+
+#[test]
+fn a_broken_usage_hides_no_other() {
+    // The last byte could be a number's that goes on.
+    let body = r#"{"usage":{"prompt_tokens"":1},"usage":{"prompt_tokens":3},"user":""e"#;
+    check_peek(body.as_bytes());
+    let mut usage = JsonUsage::new();
+    usage.push(body.as_bytes());
+    assert_eq!(usage.finish().map(|usage| usage.input), Some(3));
 }
 
 #[test]

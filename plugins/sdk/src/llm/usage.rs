@@ -52,17 +52,34 @@ impl JsonUsage {
     /// Takes the next bytes of the answer.
     pub fn push(&mut self, chunk: &[u8]) {
         if let Some(mut open) = self.open.take() {
-            let room = MAX_USAGE.saturating_sub(open.len());
-            open.extend_from_slice(chunk.get(..room).unwrap_or(chunk));
-            self.value(&open);
+            // Seldom: a value that came in pieces.
+            open.extend_from_slice(chunk);
+            return self.go_on(&open);
         }
-        self.across(chunk);
-        let mut rest = chunk;
+        match self.across(chunk) {
+            Some(after) => self.go_on(after),
+            None => self.scan(chunk),
+        }
+    }
+
+    /// Looks for keys, from one value to the next: what stands within a value is not the answer's own.
+    fn scan(&mut self, mut rest: &[u8]) {
         while let Some(at) = FIND_KEY.find(rest) {
-            rest = rest.get(at + KEY.len()..).unwrap_or_default();
-            self.value(rest);
+            self.carry = Default::default();
+            let after = rest.get(at + KEY.len()..).unwrap_or_default();
+            let Some(left) = self.value(after) else {
+                return;
+            };
+            rest = left;
         }
-        self.keep(chunk);
+        self.keep(rest);
+    }
+
+    fn go_on(&mut self, after_key: &[u8]) {
+        self.carry = Default::default();
+        if let Some(left) = self.value(after_key) {
+            self.scan(left);
+        }
     }
 
     /// What was found, also if the answer broke off after it.
@@ -70,18 +87,16 @@ impl JsonUsage {
         self.found
     }
 
-    /// A key that began in an earlier chunk and ends in this one.
-    fn across(&mut self, chunk: &[u8]) {
+    /// What follows a key that began in an earlier chunk and ends in this one.
+    fn across<'c>(&self, chunk: &'c [u8]) -> Option<&'c [u8]> {
         let mut seam = [0; 2 * (KEY.len() - 1)];
         let (before, after) = seam.split_at_mut(KEY.len() - 1);
         before.copy_from_slice(&self.carry);
         for (to, from) in after.iter_mut().zip(chunk) {
             *to = *from;
         }
-        if let Some(at) = seam.windows(KEY.len()).position(|window| window == KEY) {
-            let end = at + KEY.len() - self.carry.len();
-            self.value(chunk.get(end..).unwrap_or_default());
-        }
+        let at = seam.windows(KEY.len()).position(|window| window == KEY)?;
+        chunk.get(at + KEY.len() - self.carry.len()..)
     }
 
     fn keep(&mut self, chunk: &[u8]) {
@@ -96,37 +111,62 @@ impl JsonUsage {
         }
     }
 
-    /// Reads what follows the key, or keeps it until more has come.
-    fn value(&mut self, after: &[u8]) {
-        let value = after.trim_ascii_start();
-        let Some(value) = value.strip_prefix(b":") else {
-            if value.is_empty() {
-                self.open = Some(after.to_vec());
+    /// Reads what follows a key. Returns where to look on; `None` if it is kept until more has come.
+    fn value<'a>(&mut self, after: &'a [u8]) -> Option<&'a [u8]> {
+        let seen = after.get(..MAX_USAGE).unwrap_or(after);
+        match read(seen) {
+            Read::Whole(tally, left) => {
+                self.found = tally.usage().or(self.found);
+                after.get(seen.len() - left..)
             }
-            return;
-        };
-        if let Some(tally) = plain_tally(value) {
-            self.found = tally.usage().or(self.found);
-            return;
-        }
-        let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Tally>();
-        match values.next() {
-            Some(Ok(tally)) => self.found = tally.usage().or(self.found),
-            Some(Err(error)) if !error.is_eof() && !in_number(value) => {}
-            _ if after.len() < MAX_USAGE => self.open = Some(after.to_vec()),
-            _ => {}
+            Read::Cut if after.len() < MAX_USAGE => {
+                self.open = Some(after.to_vec());
+                None
+            }
+            Read::Cut | Read::Odd => Some(after),
         }
     }
 }
 
-/// Whether the last byte is one after which a number must go on: the parser takes a number that was cut there for a wrong one.
-fn in_number(value: &[u8]) -> bool {
-    matches!(value.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E'))
+/// What follows a key.
+enum Read {
+    /// A usage object, and so many bytes after it.
+    Whole(Tally, usize),
+    /// Something that has not come to its end.
+    Cut,
+    /// Something else.
+    Odd,
+}
+
+fn read(after: &[u8]) -> Read {
+    let value = after.trim_ascii_start();
+    let value = match value.split_first() {
+        None => return Read::Cut,
+        Some((b':', value)) => value,
+        Some(_) => return Read::Odd,
+    };
+    if let Some((tally, left)) = plain_tally(value) {
+        return Read::Whole(tally, left.len());
+    }
+    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Tally>();
+    match values.next() {
+        Some(Ok(tally)) => Read::Whole(tally, value.len() - values.byte_offset()),
+        Some(Err(error)) if !error.is_eof() && !ends_in_number(value) => Read::Odd,
+        _ => Read::Cut,
+    }
+}
+
+/// Whether it ends in a number that must go on: the parser takes such a one for a wrong one. With a digit more it is merely unfinished.
+fn ends_in_number(value: &[u8]) -> bool {
+    matches!(value.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E')) && {
+        let longer = [value, b"0"].concat();
+        serde_json::from_slice::<Tally>(&longer).is_err_and(|error| error.is_eof())
+    }
 }
 
 /// Reads a usage object as engines write it: plain keys, each once, whole numbers, nulls, and details one level deeper.
-/// Anything else is left to the general parser (`None`), which knows all of JSON and takes six times as long.
-fn plain_tally(object: &[u8]) -> Option<Tally> {
+/// Anything else is left to the general parser (`None`), which knows all of JSON and takes six times as long. With it comes what follows.
+fn plain_tally(object: &[u8]) -> Option<(Tally, &[u8])> {
     let mut tally = Tally::default();
     let mut seen: [&[u8]; 16] = [b""; 16];
     let mut slots = seen.iter_mut();
@@ -169,7 +209,7 @@ fn plain_tally(object: &[u8]) -> Option<Tally> {
                 (b'}', None) => {
                     let keys = seen.split(|key| key.is_empty()).next().unwrap_or_default();
                     let twice = |(i, key): (usize, &&[u8])| keys.iter().take(i).any(|k| k == key);
-                    return (!keys.iter().enumerate().any(twice)).then_some(tally);
+                    return (!keys.iter().enumerate().any(twice)).then_some((tally, rest));
                 }
                 _ => return None,
             }
