@@ -15,7 +15,7 @@ use tollgate_sdk::document::{At, Format, Key, Node, Reading, Span, Value};
 use tollgate_sdk::plugin::{
     Built, CallError, Called, Edits, Exchange, Host, Http, Request, State, Step,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing, Who};
 
 struct Nothing;
 
@@ -29,7 +29,7 @@ impl Quota for Nothing {
     fn take_at(
         &self,
         _: &Limit,
-        _: &str,
+        _: &Who<'_>,
         _: u64,
         _: Instant,
         _: bool,

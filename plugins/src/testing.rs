@@ -3,7 +3,6 @@
 //! It plays the engine's part and no more: it keeps the request and what plugins changed, and calls the stages of the
 //! [`Plugin`](tollgate_sdk::plugin::Plugin) trait. Settings go the way a configuration's do, through the reading of a tree.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
@@ -24,7 +23,9 @@ use tollgate_sdk::plugin::{
     Needs, Outcome, Plugin, Principal, Refusal, Request, ResponseHead, Settings, Stage, State,
     Step, Tokens, Verdict, charge, estimate,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Local, ManualClock, Quota, Standing, Standings};
+use tollgate_sdk::quota::{
+    Denied, Lease, Limit, Local, ManualClock, Quota, Standing, Standings, User, Who,
+};
 
 use crate::BUILTINS;
 
@@ -61,7 +62,7 @@ impl Quota for Unlimited {
     fn take_at(
         &self,
         _: &Limit,
-        _: &str,
+        _: &Who<'_>,
         _: u64,
         _: Instant,
         _: bool,
@@ -330,7 +331,7 @@ struct Counted<'x> {
 }
 
 impl Charged for Counted<'_> {
-    fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
+    fn subject(&self, by: &By) -> Option<Who<'_>> {
         by.subject(&self.request)
     }
 
@@ -435,7 +436,7 @@ impl Call {
     pub(crate) fn key(mut self, key: &str) -> Self {
         self.principal = Some(Principal {
             name: key.into(),
-            id: format!("id of {key}").into(),
+            id: User::new(format!("id of {key}")),
         });
         self
     }

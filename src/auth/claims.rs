@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value as Json};
 use tollgate_sdk::document::FromText;
 use tollgate_sdk::plugin::Principal;
+use tollgate_sdk::quota::User;
 
 use super::key::Scopes;
 use crate::model::{KeyHash, ModelPattern};
@@ -78,7 +79,7 @@ pub(super) fn principal(kind: &str, issuer: &str, subject: &str) -> Principal {
     };
     Principal {
         name: subject.get(..end).unwrap_or_default().into(),
-        id: id.into(),
+        id: User::new(id),
     }
 }
 

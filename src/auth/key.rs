@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tollgate_sdk::plugin::Principal;
+use tollgate_sdk::quota::User;
 
 use crate::model::{self, ModelPattern, Priority};
 
@@ -47,7 +48,7 @@ impl Key {
         let expires_at = until.or_else(|| key.expires_at.map(model::Moment::time));
         Key {
             principal: Principal {
-                id: name.clone(),
+                id: User::new(name.clone()),
                 name,
             },
             scopes: Scopes {
@@ -85,6 +86,16 @@ impl Key {
     /// Whether its time is over.
     pub(super) fn has_ended(&self, now: impl FnOnce() -> SystemTime) -> bool {
         self.expires_at.is_some_and(|end| now() >= end)
+    }
+
+    /// Whether there is nothing that it may not use.
+    pub fn opens_everything(&self) -> bool {
+        let Scopes {
+            services,
+            rules,
+            models,
+        } = &self.scopes;
+        services.is_none() && rules.is_none() && models.is_none()
     }
 
     /// Whether it may use a service at all.

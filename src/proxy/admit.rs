@@ -121,7 +121,7 @@ async fn try_admit(
     }
     x.model = model_outside_body(session, &gateway)?;
     let limits = x.key.as_ref();
-    let limits = limits.and_then(|key| gateway.key_chains.get(&key.principal.id));
+    let limits = limits.and_then(|key| gateway.key_chains.get(&*key.principal.id));
     if let Some(limits) = limits {
         run_chain(session, x, limits, memory).await?;
     }
@@ -216,7 +216,11 @@ async fn run_chain(
     if reads && matches!(x.body, Body::Unread) && has_body(session) {
         body::read(session, x, memory, true).await?;
     }
-    plugins::pre_request(session, x, chain).await?;
+    let head = session.req_header();
+    match chain.waits {
+        true => Box::pin(plugins::run_patiently(head, x, chain)).await?,
+        false => plugins::run_at_once(head, x, chain)?,
+    }
     Ok(())
 }
 

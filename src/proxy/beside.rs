@@ -41,33 +41,21 @@ impl Held {
             return Pin::new(stream).poll_write(cx, head);
         }
         let (fields, end) = head.split_at(head.len() - END.len() / 2);
-        let lines = standings.lines();
-        let pieces = [fields, lines.as_ref(), end];
-        match stream.get_ssl_digest() {
-            // Each goes into the stream's own buffer.
-            None => { pieces.into_iter() }.try_for_each(|piece| self.offer(stream, cx, piece))?,
-            // Each would be a record of its own.
-            Some(_) => self.offer(stream, cx, &pieces.concat())?,
+        let mut whole = Vec::with_capacity(head.len() + Standings::LONGEST);
+        whole.extend_from_slice(fields);
+        standings.write(&mut whole);
+        whole.extend_from_slice(end);
+        match Pin::new(stream).poll_write(cx, &whole)? {
+            Poll::Ready(taken) if taken == whole.len() => {}
+            Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(taken) => {
+                whole.drain(..taken);
+                self.0 = whole;
+            }
+            Poll::Pending => self.0 = whole,
         }
         // What is left goes before whatever is written or flushed next.
         Poll::Ready(Ok(head.len()))
-    }
-
-    /// Writes as much as can be written now, and holds the rest.
-    fn offer(&mut self, stream: &mut Stream, cx: &mut Context<'_>, piece: &[u8]) -> io::Result<()> {
-        let taken = match self.0.is_empty() {
-            true => match Pin::new(stream).poll_write(cx, piece)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(taken) => taken,
-                Poll::Pending => 0,
-            },
-            false => 0,
-        };
-        let left = piece.get(taken..).unwrap_or_default();
-        if !left.is_empty() {
-            self.0.extend_from_slice(left);
-        }
-        Ok(())
     }
 
     /// Writes what is held.

@@ -88,20 +88,8 @@ macro_rules! request {
 
 mod count;
 
-/// Runs a chain's `pre_request` stage.
-pub(super) async fn pre_request(
-    session: &Session,
-    x: &mut Exchange,
-    chain: &Arc<Chain>,
-) -> Result<(), Rejection> {
-    match chain.waits {
-        true => Box::pin(run_patiently(session.req_header(), x, chain)).await,
-        false => run_at_once(session.req_header(), x, chain),
-    }
-}
-
-/// Runs those of a chain in which nobody waits and each runs by itself: nothing is kept for later.
-fn run_at_once(
+/// Runs the `pre_request` stage of a chain in which nobody waits and each runs by itself: nothing is kept for later.
+pub(super) fn run_at_once(
     head: &RequestHeader,
     x: &mut Exchange,
     chain: &Arc<Chain>,
@@ -129,8 +117,8 @@ fn run_at_once(
     Ok(())
 }
 
-/// Runs those of any chain.
-async fn run_patiently(
+/// Runs that of any chain.
+pub(super) async fn run_patiently(
     head: &RequestHeader,
     x: &mut Exchange,
     chain: &Arc<Chain>,

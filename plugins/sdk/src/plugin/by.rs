@@ -4,11 +4,12 @@
 //! not name a subject has none, and a limit by that subject does not concern it.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use super::{Host, Request};
 use crate::document;
 use crate::document::{At, Document, FromNode, Json, Node, Reading, json};
-use crate::quota::{Limit, Rule};
+use crate::quota::{Limit, Rule, User, Who};
 use http::HeaderName;
 
 /// What a limit counts by. In a document a word, or a table that names a header.
@@ -30,6 +31,12 @@ pub enum By {
     All,
 }
 
+/// Whom a limit counts for that counts all together.
+pub fn nobody() -> Who<'static> {
+    static NOBODY: LazyLock<User> = LazyLock::new(|| User::new(""));
+    NOBODY.who()
+}
+
 impl By {
     /// What a limit by it is called in settings, messages and identities.
     pub fn name(&self) -> &'static str {
@@ -45,12 +52,12 @@ impl By {
     }
 
     /// Whom or what a request concerns; `None` if it does not say.
-    pub fn subject<'r>(&self, request: &Request<'r>) -> Option<Cow<'r, str>> {
+    pub fn subject<'r>(&self, request: &Request<'r>) -> Option<Who<'r>> {
         let header = |name: &str| {
             let value = request.headers.get(name)?.to_str().ok()?;
             (!value.is_empty()).then_some(Cow::Borrowed(value))
         };
-        match self {
+        let name: Option<Cow<'r, str>> = match self {
             By::Fingerprint => header("x-fingerprint"),
             By::Ip => Some(Cow::Owned(request.client.to_string())),
             By::User => header("x-user-id")
@@ -60,11 +67,12 @@ impl By {
                     let user = request.peek?.user.as_ref()?;
                     Some(Cow::Borrowed(&*user.value))
                 }),
-            By::Key => Some(Cow::Borrowed(&*request.principal?.id)),
+            By::Key => return Some(request.principal?.id.who()),
             By::Model => Some(Cow::Borrowed(request.model?)),
             By::Header(name) => header(name.as_str()),
-            By::All => Some(Cow::Borrowed("")),
-        }
+            By::All => return Some(nobody()),
+        };
+        name.map(Who::new)
     }
 
     /// Whether the body may have to be read to know it.

@@ -6,7 +6,6 @@
 //!
 //! Invariant: a request takes what all charges of a plugin ask or nothing of any, and what it took lives as long as its exchange.
 
-use std::borrow::Cow;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -14,7 +13,7 @@ use smallvec::SmallVec;
 use super::{By, End};
 use crate::document;
 use crate::llm::usage::Usage;
-use crate::quota::{Denied, Lease, Limit, Quota, Standing, Standings};
+use crate::quota::{Denied, Lease, Limit, Quota, Standing, Standings, Who};
 
 /// Something that requests take of a limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +83,7 @@ impl Charge {
 /// What the engine knows of an exchange that is charged, and keeps for it.
 pub trait Charged {
     /// Whom or what it concerns; `None` if it does not say.
-    fn subject(&self, by: &By) -> Option<Cow<'_, str>>;
+    fn subject(&self, by: &By) -> Option<Who<'_>>;
 
     /// What it is taken to use, with so many tokens generated if it does not say.
     fn estimate(&self, default_output: u64) -> Usage;
@@ -139,7 +138,6 @@ impl Leases {
     }
 
     /// Of those after the first `before`, requests are charged for good.
-    #[cold]
     fn keep_requests(&mut self, before: usize) {
         let (kept, later): (SmallVec<_>, SmallVec<_>) = { self.0.drain(before..) }
             .partition(|(takes, _): &(Takes, Lease)| *takes == Takes::Request);
@@ -162,33 +160,43 @@ pub fn charge<'c>(
     quota: &dyn Quota,
     at: Instant,
     x: &mut impl Charged,
-) -> Result<(), Reached<'c>> {
-    let (held, told) = (x.leases().0.len(), *x.standings());
-    for (left, charge) in (0..charges.len()).rev().zip(charges) {
-        match take(charge, left == 0, quota, at, x) {
-            Ok(()) => {}
-            Err(reached) => {
-                // Leases that are dropped give back.
-                x.leases().0.truncate(held);
-                *x.standings() = told;
-                return Err(reached);
-            }
-        }
+) -> Result<(), Box<Reached<'c>>> {
+    match charges {
+        // As nearly all have it: nobody can refuse after it, so what it takes for good need not be held.
+        [only] => take(only, true, quota, at, x),
+        _ => charge_all(charges, quota, at, x),
     }
-    if charges.len() > 1 {
-        x.leases().keep_requests(held);
-    }
-    Ok(())
 }
 
-/// Takes what one charge asks. What the `last` one takes for good need not be held: nobody can refuse after it.
-fn take<'c>(
-    charge: &'c Charge,
-    last: bool,
+#[inline(never)]
+fn charge_all<'c>(
+    charges: &'c [Charge],
     quota: &dyn Quota,
     at: Instant,
     x: &mut impl Charged,
-) -> Result<(), Reached<'c>> {
+) -> Result<(), Box<Reached<'c>>> {
+    let (held, told) = (x.leases().0.len(), *x.standings());
+    for charge in charges {
+        if let Err(reached) = take(charge, false, quota, at, x) {
+            // Leases that are dropped give back.
+            x.leases().0.truncate(held);
+            *x.standings() = told;
+            return Err(reached);
+        }
+    }
+    x.leases().keep_requests(held);
+    Ok(())
+}
+
+/// Takes what one charge asks, for good or until the exchange is over.
+#[inline]
+fn take<'c>(
+    charge: &'c Charge,
+    only: bool,
+    quota: &dyn Quota,
+    at: Instant,
+    x: &mut impl Charged,
+) -> Result<(), Box<Reached<'c>>> {
     let takes = charge.takes;
     for (by, limit) in &charge.by {
         let Some(subject) = x.subject(by) else {
@@ -204,15 +212,13 @@ fn take<'c>(
         };
         // A first request passes, however large it may be.
         let amount = amount.min(limit.rule.most());
-        let for_good = last && takes == Takes::Request;
+        let for_good = only && takes == Takes::Request;
         let taken = quota.take_at(limit, &subject, amount, at, for_good);
         drop(subject);
-        let (lease, standing) = taken.map_err(|denied| Reached {
-            by,
-            takes,
-            amount,
-            denied,
-        })?;
+        let (lease, standing) = match taken {
+            Ok(taken) => taken,
+            Err(denied) => return Err(reached(by, takes, amount, &denied)),
+        };
         tell(x.standings(), takes, standing);
         if !for_good {
             x.leases().0.push((takes, lease));
@@ -220,6 +226,16 @@ fn take<'c>(
         return Ok(());
     }
     Ok(())
+}
+
+#[cold]
+fn reached<'c>(by: &'c By, takes: Takes, amount: u64, denied: &Denied) -> Box<Reached<'c>> {
+    Box::new(Reached {
+        by,
+        takes,
+        amount,
+        denied: *denied,
+    })
 }
 
 fn tell(told: &mut Standings, takes: Takes, standing: Standing) {
@@ -236,7 +252,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plugin::Tokens;
+    use crate::plugin::{Tokens, nobody};
     use crate::quota::{Local, ManualClock, Rule};
 
     /// A request of a key, with an estimate of 10 tokens and what it is taken to generate.
@@ -247,10 +263,10 @@ mod tests {
     }
 
     impl Charged for Call {
-        fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
+        fn subject(&self, by: &By) -> Option<Who<'_>> {
             match by {
-                By::Key => Some("k".into()),
-                By::All => Some("".into()),
+                By::Key => Some(Who::new("k")),
+                By::All => Some(nobody()),
                 _ => None,
             }
         }

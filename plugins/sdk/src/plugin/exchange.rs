@@ -12,15 +12,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::llm::peek::Peek;
 use crate::llm::usage::Usage;
-use crate::quota::Standings;
+use crate::quota::{Standings, User};
 
 /// Who was authenticated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// The name of the key, or the subject of the token.
     pub name: Arc<str>,
     /// What limits count it by: it stays the same through rotations.
-    pub id: Arc<str>,
+    pub id: User,
 }
 
 /// The request as it came; what plugins change of it stands in [`Edits`].

@@ -9,8 +9,7 @@
 //! begins anew, so that at worst a limit is granted twice within its window. A counter takes about 300 bytes
 //! and its user's name, a window's in use up to 2 KiB more.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use indexmap::{Equivalent, IndexMap};
 
 use super::clock::{Clock, SystemClock};
 use super::counter::{Counter, locked};
-use super::{Carried, Denied, Held, Lease, Limit, LimitId, Quota, Recent, Rule, Standing};
+use super::{Carried, Denied, Held, Lease, Limit, LimitId, Quota, Recent, Rule, Standing, Who};
 
 /// Parts of the map.
 const SHARDS: usize = 64;
@@ -43,8 +42,6 @@ const SAMPLES: usize = 8;
 /// Counts in memory.
 pub struct Local {
     clock: Arc<dyn Clock>,
-    /// Keyed: users' names come from clients, who must not be able to make them meet in one place.
-    hashing: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     shard_capacity: usize,
 }
@@ -65,7 +62,6 @@ impl Local {
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            hashing: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             shard_capacity: CAPACITY / SHARDS,
         }
@@ -85,19 +81,13 @@ impl Local {
         self.shards.iter().map(count).sum()
     }
 
-    fn asked<'a>(&self, limit: &'a Limit, who: &'a str) -> Asked<'a> {
+    /// Whose name it is decides by its keyed hash, which the limit's number only shuffles.
+    fn asked<'a>(&self, limit: &'a Limit, who: &'a Who<'_>) -> Asked<'a> {
         Asked {
-            hash: self.hash(&limit.id, who),
+            hash: (who.hash() ^ limit.id.number).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             id: &limit.id,
             who,
         }
-    }
-
-    /// Whose name it is decides by the keyed hash of it, which the limit's number only shuffles.
-    fn hash(&self, id: &LimitId, who: &str) -> u64 {
-        let mut hasher = self.hashing.build_hasher();
-        hasher.write(who.as_bytes());
-        (hasher.finish() ^ id.number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The part that has a hash; by bits the map itself does not look at first.
@@ -108,12 +98,12 @@ impl Local {
     }
 
     /// What can never be had needs no counter.
-    fn possible(&self, limit: &Limit, who: &str, amount: u64) -> Result<(), Denied> {
+    fn possible(&self, limit: &Limit, who: &Who<'_>, amount: u64) -> Result<(), Denied> {
         if amount <= limit.rule.most() {
             return Ok(());
         }
         Err(Denied {
-            standing: self.standing(limit, who),
+            standing: Quota::standing(self, limit, who),
             retry_after: None,
         })
     }
@@ -122,7 +112,7 @@ impl Local {
     fn counter<T>(
         &self,
         limit: &Limit,
-        who: &str,
+        who: &Who<'_>,
         now: u64,
         make_use: impl FnOnce(&Arc<Counter>) -> T,
     ) -> T {
@@ -145,7 +135,7 @@ impl Local {
         let key = Key {
             hash: asked.hash,
             id: limit.id.clone(),
-            who: who.into(),
+            who: (**who).into(),
         };
         shard.counters.insert(key, slot);
         make_use(&counter)
@@ -156,7 +146,7 @@ impl Quota for Local {
     fn take_at(
         &self,
         limit: &Limit,
-        who: &str,
+        who: &Who<'_>,
         amount: u64,
         now: Instant,
         for_good: bool,
@@ -175,7 +165,8 @@ impl Quota for Local {
 
     fn standing(&self, limit: &Limit, who: &str) -> Standing {
         let now = self.clock.now();
-        let asked = self.asked(limit, who);
+        let who = Who::new(who);
+        let asked = self.asked(limit, &who);
         let shard = locked(self.shard(asked.hash));
         match shard.counters.get(&asked) {
             Some(slot) if slot.counter.fits(&limit.rule) => slot.counter.standing(&limit.rule, now),
@@ -210,7 +201,8 @@ impl Quota for Local {
     fn adjust(&self, held: &Held, by: i64) {
         if held.start == held.period.start(self.clock.unix().as_secs()) {
             let adjust = |counter: &Arc<Counter>| counter.adjust(held.start, by);
-            self.counter(&by_calendar(held), &held.who, self.clock.now(), adjust);
+            let who = Who::new(&*held.who);
+            self.counter(&by_calendar(held), &who, self.clock.now(), adjust);
         }
     }
 
@@ -242,7 +234,7 @@ impl Quota for Local {
             };
             let id = one.limit.clone().into();
             let resume = |counter: &Arc<Counter>| counter.resume(now, &one.recent);
-            self.counter(&Limit { id, rule }, &one.who, now, resume);
+            self.counter(&Limit { id, rule }, &Who::new(&*one.who), now, resume);
         }
     }
 }

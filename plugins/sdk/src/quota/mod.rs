@@ -18,6 +18,7 @@ mod local;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod who;
 mod window;
 
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use serde::{Deserialize, Serialize};
 pub use carried::{Carried, Recent};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
-pub use standing::{Lines, Standing, Standings};
+pub use standing::{Standing, Standings};
+pub use who::{User, Who};
 
 /// How much in how much time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -163,7 +165,7 @@ pub trait Quota: Send + Sync {
     fn take_at(
         &self,
         limit: &Limit,
-        who: &str,
+        who: &Who<'_>,
         amount: u64,
         now: Instant,
         for_good: bool,
@@ -174,7 +176,7 @@ pub trait Quota: Send + Sync {
     /// # Errors
     /// [`Denied`] when less than that is left.
     fn reserve(&self, limit: &Limit, who: &str, amount: u64) -> Result<Lease, Denied> {
-        let (lease, _) = self.take_at(limit, who, amount, Instant::now(), false)?;
+        let (lease, _) = self.take_at(limit, &Who::new(who), amount, Instant::now(), false)?;
         Ok(lease)
     }
 
@@ -183,7 +185,7 @@ pub trait Quota: Send + Sync {
     /// # Errors
     /// [`Denied`] when less than that is left.
     fn charge(&self, limit: &Limit, who: &str, amount: u64) -> Result<Standing, Denied> {
-        let (_, standing) = self.take_at(limit, who, amount, Instant::now(), true)?;
+        let (_, standing) = self.take_at(limit, &Who::new(who), amount, Instant::now(), true)?;
         Ok(standing)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::super::{Limit, Local, ManualClock, Quota, Rule};
+use super::super::{Limit, Local, ManualClock, Quota, Rule, Who};
 use super::{Numbers, ns};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -131,7 +131,8 @@ fn leases_give_back_what_was_not_used() {
     let (_, quota) = counting();
     for limit in [at_most("window", 10, MINUTE), bucket("bucket", 1.0, 10)] {
         let remaining = || quota.standing(&limit, "who").remaining;
-        let (lease, standing) = { quota.take_at(&limit, "who", 6, Instant::now(), false) }.unwrap();
+        let (lease, standing) =
+            { quota.take_at(&limit, &Who::new("who"), 6, Instant::now(), false) }.unwrap();
         assert_eq!((standing.remaining, remaining()), (4, 4));
         lease.settle(2);
         assert_eq!(remaining(), 8);
@@ -149,7 +150,7 @@ fn leases_give_back_what_was_not_used() {
 fn what_is_taken_for_good_is_not_given_back() {
     let (_, quota) = counting();
     for limit in [at_most("window", 10, MINUTE), bucket("bucket", 1.0, 10)] {
-        let taken = quota.take_at(&limit, "who", 6, Instant::now(), true);
+        let taken = quota.take_at(&limit, &Who::new("who"), 6, Instant::now(), true);
         let (lease, standing) = taken.unwrap();
         assert_eq!((lease.reserved(), standing.remaining), (6, 4));
         drop(lease);
