@@ -3,6 +3,7 @@
 //! It plays the engine's part and no more: it keeps the request and what plugins changed, and calls the stages of the
 //! [`Plugin`](tollgate_sdk::plugin::Plugin) trait. Settings go the way a configuration's do, through the reading of a tree.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
@@ -331,7 +332,11 @@ struct Counted<'x> {
 }
 
 impl Charged for Counted<'_> {
-    fn subject(&self, by: &By) -> Option<Who<'_>> {
+    fn principal(&self) -> Option<&Principal> {
+        self.request.principal
+    }
+
+    fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
         by.subject(&self.request)
     }
 

@@ -212,8 +212,7 @@ async fn run_chain(
     chain: &Arc<Chain>,
     memory: &Arc<BodyMemory>,
 ) -> Result<(), Stop> {
-    let reads = chain.needs.request_body || chain.needs.request_peek;
-    if reads && matches!(x.body, Body::Unread) && has_body(session) {
+    if chain.reads() && matches!(x.body, Body::Unread) && has_body(session) {
         body::read(session, x, memory, true).await?;
     }
     let head = session.req_header();
@@ -225,6 +224,7 @@ async fn run_chain(
 }
 
 /// Whether a body comes with it, and not whatever a tunnel carries.
+#[inline(never)]
 fn has_body(session: &mut Session) -> bool {
     !session.is_body_empty() && !session.is_upgrade_req()
 }

@@ -76,6 +76,11 @@ impl Stages {
 }
 
 impl Chain {
+    /// Whether any of them reads the request's body, or is told of it.
+    pub fn reads(&self) -> bool {
+        self.needs.request_body || self.needs.request_peek
+    }
+
     /// Builds the plugins of an owner; `owner` names it, so that what they count is found again in the next revision.
     pub(super) fn of(
         entries: &[model::Plugin],

@@ -16,7 +16,7 @@ use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
     Builds, Built, By, End, Exchange, Host, Needs, Plugin, Refusal, Stage, State, Step, estimate,
 };
-use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Rule, Who};
 
 use crate::price::{Prices, Rates};
 
@@ -111,8 +111,16 @@ impl Purse {
                 Unpriced::Refuse | Unpriced::Pass => Ok(Pending { rates, lease: None }),
             };
         };
-        let Some(subject) = self.by.subject(&x.request) else {
-            return Ok(Pending { rates, lease: None });
+        let subject;
+        let who = match self.by.user(request.principal) {
+            Some(user) => user.who(),
+            None => match self.by.subject(request) {
+                Some(named) => {
+                    subject = named;
+                    Who::new(&subject)
+                }
+                None => return Ok(Pending { rates, lease: None }),
+            },
         };
         // Nothing is always there to be had: what is not enforced is only settled.
         let amount = match self.enforce {
@@ -121,7 +129,7 @@ impl Purse {
         };
         match self
             .quota
-            .take_at(&self.limit, &subject, amount, x.request.at, false)
+            .take_at(&self.limit, &who, amount, x.request.at, false)
         {
             Ok((lease, _)) => Ok(Pending {
                 rates,

@@ -3,12 +3,13 @@
 //! Nothing is called and nothing waits: what is taken of limits is held by the exchange itself, and settled with its end. The arithmetic, and what
 //! is taken when, are the SDK's ([`charge`]); here is what it has to know of an exchange.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use pingora_http::RequestHeader;
 use tollgate_sdk::llm::usage::Usage;
-use tollgate_sdk::plugin::{By, Charged, Leases, Request, charge, estimate, nobody};
-use tollgate_sdk::quota::{Standings, Who};
+use tollgate_sdk::plugin::{By, Charged, Leases, Principal, Request, charge, estimate};
+use tollgate_sdk::quota::Standings;
 
 use super::call::tell;
 use crate::proxy::exchange::{Exchange, asked_model};
@@ -37,13 +38,13 @@ struct Counted<'v> {
 }
 
 impl Charged for Counted<'_> {
-    fn subject(&self, by: &By) -> Option<Who<'_>> {
-        match by {
-            // What most count by needs no look at anything else.
-            By::Key => Some(self.x.key.as_ref()?.principal.id.who()),
-            By::All => Some(nobody()),
-            _ => named(by, self.head, self.x, self.at),
-        }
+    fn principal(&self) -> Option<&Principal> {
+        self.x.key.as_ref().map(|key| &key.principal)
+    }
+
+    fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
+        let x = &*self.x;
+        by.subject(&request!(self.head, x, self.at))
     }
 
     fn estimate(&self, default_output: u64) -> Usage {
@@ -57,9 +58,4 @@ impl Charged for Counted<'_> {
     fn standings(&mut self) -> &mut Standings {
         &mut self.x.edits.standings
     }
-}
-
-#[inline(never)]
-fn named<'v>(by: &By, head: &'v RequestHeader, x: &'v Exchange, at: Instant) -> Option<Who<'v>> {
-    by.subject(&request!(head, x, at))
 }

@@ -6,10 +6,10 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{Host, Request};
+use super::{Host, Principal, Request};
 use crate::document;
 use crate::document::{At, Document, FromNode, Json, Node, Reading, json};
-use crate::quota::{Limit, Rule, User, Who};
+use crate::quota::{Limit, Rule, User};
 use http::HeaderName;
 
 /// What a limit counts by. In a document a word, or a table that names a header.
@@ -31,12 +31,6 @@ pub enum By {
     All,
 }
 
-/// Whom a limit counts for that counts all together.
-pub fn nobody() -> Who<'static> {
-    static NOBODY: LazyLock<User> = LazyLock::new(|| User::new(""));
-    NOBODY.who()
-}
-
 impl By {
     /// What a limit by it is called in settings, messages and identities.
     pub fn name(&self) -> &'static str {
@@ -51,13 +45,24 @@ impl By {
         }
     }
 
+    /// Whom it concerns, if that is known without a look at the request: who was authenticated, or all together.
+    #[inline]
+    pub fn user<'r>(&self, principal: Option<&'r Principal>) -> Option<&'r User> {
+        static ALL: LazyLock<User> = LazyLock::new(|| User::new(""));
+        match self {
+            By::Key => Some(&principal?.id),
+            By::All => Some(&ALL),
+            _ => None,
+        }
+    }
+
     /// Whom or what a request concerns; `None` if it does not say.
-    pub fn subject<'r>(&self, request: &Request<'r>) -> Option<Who<'r>> {
+    pub fn subject<'r>(&self, request: &Request<'r>) -> Option<Cow<'r, str>> {
         let header = |name: &str| {
             let value = request.headers.get(name)?.to_str().ok()?;
             (!value.is_empty()).then_some(Cow::Borrowed(value))
         };
-        let name: Option<Cow<'r, str>> = match self {
+        match self {
             By::Fingerprint => header("x-fingerprint"),
             By::Ip => Some(Cow::Owned(request.client.to_string())),
             By::User => header("x-user-id")
@@ -67,12 +72,11 @@ impl By {
                     let user = request.peek?.user.as_ref()?;
                     Some(Cow::Borrowed(&*user.value))
                 }),
-            By::Key => return Some(request.principal?.id.who()),
+            By::Key => Some(Cow::Borrowed(&request.principal?.id)),
             By::Model => Some(Cow::Borrowed(request.model?)),
             By::Header(name) => header(name.as_str()),
-            By::All => return Some(nobody()),
-        };
-        name.map(Who::new)
+            By::All => Some(Cow::Borrowed("")),
+        }
     }
 
     /// Whether the body may have to be read to know it.

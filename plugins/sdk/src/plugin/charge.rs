@@ -6,11 +6,12 @@
 //!
 //! Invariant: a request takes what all charges of a plugin ask or nothing of any, and what it took lives as long as its exchange.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{By, End};
+use super::{By, End, Principal};
 use crate::document;
 use crate::llm::usage::Usage;
 use crate::quota::{Denied, Lease, Limit, Quota, Standing, Standings, Who};
@@ -82,8 +83,11 @@ impl Charge {
 
 /// What the engine knows of an exchange that is charged, and keeps for it.
 pub trait Charged {
-    /// Whom or what it concerns; `None` if it does not say.
-    fn subject(&self, by: &By) -> Option<Who<'_>>;
+    /// Who was authenticated.
+    fn principal(&self) -> Option<&Principal>;
+
+    /// Whom or what else it concerns; `None` if it does not say.
+    fn subject(&self, by: &By) -> Option<Cow<'_, str>>;
 
     /// What it is taken to use, with so many tokens generated if it does not say.
     fn estimate(&self, default_output: u64) -> Usage;
@@ -197,35 +201,53 @@ fn take<'c>(
     at: Instant,
     x: &mut impl Charged,
 ) -> Result<(), Box<Reached<'c>>> {
-    let takes = charge.takes;
     for (by, limit) in &charge.by {
-        let Some(subject) = x.subject(by) else {
-            continue;
+        let amount = amount(charge.takes, limit, x);
+        let for_good = only && charge.takes == Takes::Request;
+        let ask = |who: Who<'_>| quota.take_at(limit, &who, amount, at, for_good);
+        let taken = match by.user(x.principal()) {
+            Some(user) => ask(user.who()),
+            None => match named(by, x, &ask) {
+                Some(taken) => taken,
+                None => continue,
+            },
         };
-        let amount = match takes {
-            Takes::Request | Takes::Place => 1,
-            Takes::Tokens {
-                count,
-                default_output,
-            } => count.of(&x.estimate(default_output)),
-            Takes::Fixed(tokens) => tokens,
+        return match taken {
+            Ok((lease, standing)) => {
+                tell(x.standings(), charge.takes, standing);
+                if !for_good {
+                    x.leases().0.push((charge.takes, lease));
+                }
+                Ok(())
+            }
+            Err(denied) => Err(reached(by, charge.takes, amount, &denied)),
         };
-        // A first request passes, however large it may be.
-        let amount = amount.min(limit.rule.most());
-        let for_good = only && takes == Takes::Request;
-        let taken = quota.take_at(limit, &subject, amount, at, for_good);
-        drop(subject);
-        let (lease, standing) = match taken {
-            Ok(taken) => taken,
-            Err(denied) => return Err(reached(by, takes, amount, &denied)),
-        };
-        tell(x.standings(), takes, standing);
-        if !for_good {
-            x.leases().0.push((takes, lease));
-        }
-        return Ok(());
     }
     Ok(())
+}
+
+/// How much that is; at most the whole limit: a first request passes, however large it may be.
+#[inline]
+fn amount(takes: Takes, limit: &Limit, x: &impl Charged) -> u64 {
+    let amount = match takes {
+        Takes::Request | Takes::Place => 1,
+        Takes::Tokens {
+            count,
+            default_output,
+        } => count.of(&x.estimate(default_output)),
+        Takes::Fixed(tokens) => tokens,
+    };
+    amount.min(limit.rule.most())
+}
+
+/// Asks for whom the request names otherwise than by its key.
+#[inline(never)]
+fn named<T>(by: &By, x: &impl Charged, ask: &impl Fn(Who<'_>) -> T) -> Option<T> {
+    if let By::Key | By::All = by {
+        return None;
+    }
+    let subject = x.subject(by)?;
+    Some(ask(Who::new(&subject)))
 }
 
 #[cold]
@@ -252,23 +274,37 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plugin::{Tokens, nobody};
-    use crate::quota::{Local, ManualClock, Rule};
+    use crate::plugin::Tokens;
+    use crate::quota::{Local, ManualClock, Rule, User};
 
     /// A request of a key, with an estimate of 10 tokens and what it is taken to generate.
-    #[derive(Default)]
     struct Call {
+        principal: Option<Principal>,
         leases: Leases,
         standings: Standings,
     }
 
-    impl Charged for Call {
-        fn subject(&self, by: &By) -> Option<Who<'_>> {
-            match by {
-                By::Key => Some(Who::new("k")),
-                By::All => Some(nobody()),
-                _ => None,
+    impl Default for Call {
+        fn default() -> Self {
+            let principal = Principal {
+                name: "k".into(),
+                id: User::new("k"),
+            };
+            Self {
+                principal: Some(principal),
+                leases: Leases::default(),
+                standings: Standings::default(),
             }
+        }
+    }
+
+    impl Charged for Call {
+        fn principal(&self) -> Option<&Principal> {
+            self.principal.as_ref()
+        }
+
+        fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
+            (*by == By::Model).then_some("m".into())
         }
 
         fn estimate(&self, default_output: u64) -> Usage {
@@ -400,14 +436,20 @@ mod tests {
         let quota = local();
         let of = |by: By| (by.clone(), limit(by.name(), 30));
         let charge = Charge {
-            by: vec![of(By::User), of(By::Key), of(By::All)],
+            by: vec![of(By::User), of(By::Key), of(By::Model), of(By::All)],
             takes: TOKENS,
         };
         assert!(charge.reads_body());
         let mut call = Call::default();
         let charges = [charge];
         assert_eq!(passes(&charges, &quota, &mut call), Ok(()));
+        let mut stranger = Call {
+            principal: None,
+            ..Call::default()
+        };
+        assert_eq!(passes(&charges, &quota, &mut stranger), Ok(()));
         let left = |(by, who): (usize, &str)| quota.standing(&charges[0].by[by].1, who).remaining;
-        assert_eq!([(0, "k"), (1, "k"), (2, "")].map(left), [30, 0, 30]);
+        let all = [(0, "k"), (1, "k"), (2, "m"), (3, "")];
+        assert_eq!(all.map(left), [30, 0, 0, 30]);
     }
 }

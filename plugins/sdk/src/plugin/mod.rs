@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use by::{By, at_least_one, nobody};
+pub use by::{By, at_least_one};
 pub use charge::{Charge, Charged, Count, Leases, Reached, Takes, charge};
 pub use estimate::estimate;
 pub use exchange::{

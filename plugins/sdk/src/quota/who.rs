@@ -3,7 +3,6 @@
 //! Names come from clients, who must not be able to make theirs meet in one place, so the hash is keyed, by a key of this process. Hashing costs
 //! as much as counting does; who is known for long is hashed once ([`User`]).
 
-use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
@@ -16,17 +15,16 @@ fn hash(name: &str) -> u64 {
 }
 
 /// Whom a limit counts for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
-    name: Cow<'a, str>,
+    name: &'a str,
     hash: u64,
 }
 
 impl<'a> Who<'a> {
     /// Who has this name.
-    pub fn new(name: impl Into<Cow<'a, str>>) -> Self {
-        let name = name.into();
-        let hash = hash(&name);
+    pub fn new(name: &'a str) -> Self {
+        let hash = hash(name);
         Self { name, hash }
     }
 
@@ -40,7 +38,7 @@ impl Deref for Who<'_> {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.name
+        self.name
     }
 }
 
@@ -62,7 +60,7 @@ impl User {
     /// The same for a limit.
     pub fn who(&self) -> Who<'_> {
         Who {
-            name: Cow::Borrowed(&self.name),
+            name: &self.name,
             hash: self.hash,
         }
     }

@@ -181,8 +181,9 @@ impl Window {
     fn give_back(&mut self, mark: u64, amount: u64) {
         let before = |entry: &Entry| entry.at < mark;
         // Mostly it was admitted just now.
-        let at = match self.entries.iter().nth_back(1) {
-            Some(last_but_one) if before(last_but_one) => self.entries.len() - 1,
+        let last = self.entries.len().saturating_sub(1);
+        let at = match self.entries.get(last.wrapping_sub(1)) {
+            Some(last_but_one) if before(last_but_one) => last,
             _ => self.entries.partition_point(before),
         };
         let Some(entry) = self.entries.get_mut(at) else {
