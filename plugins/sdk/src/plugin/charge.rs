@@ -143,11 +143,12 @@ impl Leases {
 
     /// Of those after the first `before`, requests are charged for good.
     fn keep_requests(&mut self, before: usize) {
-        let (kept, later): (SmallVec<_>, SmallVec<_>) = { self.0.drain(before..) }
-            .partition(|(takes, _): &(Takes, Lease)| *takes == Takes::Request);
-        self.0 = later;
-        for (_, lease) in kept {
-            lease.keep();
+        let taken: SmallVec<[(Takes, Lease); 8]> = self.0.drain(before..).collect();
+        for (takes, lease) in taken {
+            match takes {
+                Takes::Request => lease.keep(),
+                _ => self.0.push((takes, lease)),
+            }
         }
     }
 }
@@ -410,6 +411,28 @@ mod tests {
             assert_eq!(left(&quota, &charges[0]), 4);
             assert!(charges[1..].iter().all(|of| left(&quota, of) == 80));
         }
+    }
+
+    #[test]
+    fn what_other_plugins_took_stays_held() {
+        let (quota, mut call) = (local(), Call::default());
+        let places = [Charge::new(By::All, limit("places", 4), Takes::Place)];
+        let several = [
+            Charge::new(By::Key, limit("requests", 5), Takes::Request),
+            Charge::new(By::All, limit("tokens", 80), TOKENS),
+        ];
+        assert_eq!(passes(&places, &quota, &mut call), Ok(()));
+        assert_eq!(passes(&several, &quota, &mut call), Ok(()));
+        assert_eq!(left(&quota, &places[0]), 3);
+        // Nor does a refusal give back what was not asked for by who is refused.
+        assert_eq!(passes(&several, &quota, &mut call), Err(("global", 50)));
+        assert_eq!(
+            (left(&quota, &places[0]), left(&quota, &several[1])),
+            (3, 30)
+        );
+        over(&mut call, 200, Some((7, 3)));
+        let all = [&places[0], &several[0], &several[1]].map(|of| left(&quota, of));
+        assert_eq!(all, [4, 4, 70]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! It plays the engine's part and no more: it keeps the request and what plugins changed, and calls the stages of the
 //! [`Plugin`](tollgate_sdk::plugin::Plugin) trait. Settings go the way a configuration's do, through the reading of a tree.
 
-use std::borrow::Cow;
+mod counting;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
@@ -20,13 +21,12 @@ use tollgate_sdk::document::{At, Format, FromNode, Key, Node, Reading, Span, Val
 use tollgate_sdk::llm::peek::peek;
 use tollgate_sdk::llm::usage::Usage;
 use tollgate_sdk::plugin::{
-    Built, By, CallError, Called, Charge, Charged, Edits, End, Exchange, Host, Http, Kind, Leases,
-    Needs, Outcome, Plugin, Principal, Refusal, Request, ResponseHead, Settings, Stage, State,
-    Step, Tokens, Verdict, charge, estimate,
+    Built, CallError, Called, Edits, End, Exchange, Host, Http, Kind, Outcome, Principal, Refusal,
+    Request, ResponseHead, Settings, Stage, State, Step, Tokens, Verdict,
 };
-use tollgate_sdk::quota::{
-    Denied, Lease, Limit, Local, ManualClock, Quota, Standing, Standings, User, Who,
-};
+use tollgate_sdk::quota::{Denied, Lease, Limit, Quota, Standing, User, Who};
+
+pub(crate) use counting::Counting;
 
 use crate::BUILTINS;
 
@@ -251,106 +251,6 @@ pub(crate) fn plugin(name: &str, settings: Json) -> Built {
 /// What is wrong with these settings.
 pub(crate) fn problems(name: &str, settings: Json) -> Vec<String> {
     read(name, &settings).1
-}
-
-/// Limits that count, by a clock that the test moves.
-pub(crate) struct Counting {
-    pub(crate) clock: Arc<ManualClock>,
-    pub(crate) quota: Arc<Local>,
-}
-
-impl Counting {
-    /// From the beginning of 1970.
-    pub(crate) fn new() -> Self {
-        Self::at(0)
-    }
-
-    /// From so many seconds after the beginning of 1970.
-    pub(crate) fn at(unix: u64) -> Self {
-        let clock = Arc::new(ManualClock::at(unix));
-        let quota = Arc::new(Local::with_clock(clock.clone()));
-        Self { clock, quota }
-    }
-
-    /// The plugin of this name with settings that must be right, counting here.
-    pub(crate) fn plugin(&self, name: &str, settings: Json) -> Built {
-        let host = Host {
-            quota: self.quota.clone(),
-            ..host()
-        };
-        let plugin = plugin_on(&host, name, settings, None);
-        Arc::new(Engine {
-            charges: plugin.charges(),
-            quota: self.quota.clone(),
-            plugin,
-        })
-    }
-}
-
-/// A plugin with what the engine counts for it, which it keeps in the plugin's state.
-struct Engine {
-    plugin: Built,
-    charges: Arc<[Charge]>,
-    quota: Arc<Local>,
-}
-
-impl Plugin for Engine {
-    fn needs(&self) -> Needs {
-        let mut needs = self.plugin.needs();
-        needs.request_peek |= self.charges.iter().any(Charge::reads_body);
-        needs
-    }
-
-    fn pre_request<'a>(&'a self, x: &'a mut Exchange<'_>) -> Step<'a> {
-        if self.charges.is_empty() {
-            return self.plugin.pre_request(x);
-        }
-        let mut counted = Counted {
-            leases: x.state.take().unwrap_or_default(),
-            request: x.request,
-            standings: &mut x.edits.standings,
-        };
-        let taken = charge(&self.charges, &*self.quota, x.request.at, &mut counted);
-        x.state.put(counted.leases);
-        let verdict: Verdict = taken.map_err(|reached| self.plugin.refuse(&reached));
-        verdict.into()
-    }
-
-    fn end(&self, state: &mut State, end: &mut End) {
-        match state.get::<Leases>() {
-            Some(leases) => leases.settle(end),
-            None => self.plugin.end(state, end),
-        }
-    }
-}
-
-/// A call as limits see it.
-struct Counted<'x> {
-    request: Request<'x>,
-    leases: Leases,
-    standings: &'x mut Standings,
-}
-
-impl Charged for Counted<'_> {
-    fn principal(&self) -> Option<&Principal> {
-        self.request.principal
-    }
-
-    fn subject(&self, by: &By) -> Option<Cow<'_, str>> {
-        by.subject(&self.request)
-    }
-
-    fn estimate(&self, default_output: u64) -> Usage {
-        estimate(self.request.peek, self.request.length, default_output)
-    }
-
-    fn leases(&mut self) -> &mut Leases {
-        &mut self.leases
-    }
-
-    fn standings(&mut self) -> &mut Standings {
-        self.standings
-    }
 }
 
 /// An exchange that was served and took so many tokens.
