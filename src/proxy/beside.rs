@@ -40,22 +40,36 @@ impl Held {
         if !head.starts_with(b"HTTP/1.") || !head.ends_with(END) {
             return Pin::new(stream).poll_write(cx, head);
         }
-        let (fields, end) = head.split_at(head.len() - END.len() / 2);
-        let mut whole = Vec::with_capacity(head.len() + Standings::LONGEST);
-        whole.extend_from_slice(fields);
-        standings.write(&mut whole);
-        whole.extend_from_slice(end);
-        match Pin::new(stream).poll_write(cx, &whole)? {
-            Poll::Ready(taken) if taken == whole.len() => {}
-            Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(taken) => {
-                whole.drain(..taken);
-                self.0 = whole;
+        let (fields, _) = head.split_at(head.len() - END.len() / 2);
+        let mut lines = standings.lines();
+        lines.end();
+        match stream.get_ssl_digest() {
+            // Both go into the stream's own buffer.
+            None => {
+                self.offer(stream, cx, fields)?;
+                self.offer(stream, cx, lines.as_ref())?;
             }
-            Poll::Pending => self.0 = whole,
+            // Each would be a record of its own.
+            Some(_) => self.offer(stream, cx, &[fields, lines.as_ref()].concat())?,
         }
         // What is left goes before whatever is written or flushed next.
         Poll::Ready(Ok(head.len()))
+    }
+
+    /// Writes as much as can be written now, and holds the rest.
+    fn offer(&mut self, stream: &mut Stream, cx: &mut Context<'_>, piece: &[u8]) -> io::Result<()> {
+        let taken = match self.0.is_empty() {
+            true => match Pin::new(stream).poll_write(cx, piece)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(taken) => taken,
+                Poll::Pending => 0,
+            },
+            false => 0,
+        };
+        if let Some(left @ [_, ..]) = piece.get(taken..) {
+            self.0.extend_from_slice(left);
+        }
+        Ok(())
     }
 
     /// Writes what is held.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use carried::{Carried, Recent};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use local::Local;
-pub use standing::{Standing, Standings};
+pub use standing::{Lines, Standing, Standings};
 pub use who::{User, Who};
 
 /// How much in how much time.

@@ -51,13 +51,13 @@ impl Standing {
 
     /// One function for both, not one inside each who calls it: what runs once in a request costs by its size.
     #[inline(never)]
-    fn write(&self, texts: &[&[u8]; 3], lines: &mut Vec<u8>) {
+    fn write(&self, texts: &[&[u8]; 3], lines: &mut Lines) {
         let mut digits = itoa::Buffer::new();
         for (text, value) in texts.iter().zip(self.values()) {
-            lines.extend_from_slice(text);
-            lines.extend_from_slice(digits.format(value).as_bytes());
+            lines.push(text);
+            lines.push(digits.format(value).as_bytes());
         }
-        lines.extend_from_slice(b"\r\n");
+        lines.push(b"\r\n");
     }
 
     fn values(&self) -> [u64; 3] {
@@ -118,18 +118,16 @@ impl Standings {
     }
 
     /// The same headers as lines of an HTTP/1 head, each with its line break: they cost a tenth of what they cost in a map.
-    pub fn write(&self, lines: &mut Vec<u8>) {
-        lines.reserve(Self::LONGEST);
+    pub fn lines(&self) -> Lines {
+        let mut lines = Lines::default();
         if let Some(requests) = &self.requests {
-            requests.write(&Standing::REQUEST_LINES, lines);
+            requests.write(&Standing::REQUEST_LINES, &mut lines);
         }
         if let Some(tokens) = &self.tokens {
-            tokens.write(&Standing::TOKEN_LINES, lines);
+            tokens.write(&Standing::TOKEN_LINES, &mut lines);
         }
+        lines
     }
-
-    /// As many bytes as these lines have at most.
-    pub const LONGEST: usize = 2 * 3 * 56;
 
     /// Whether a header is one of them.
     pub fn has(&self, name: &HeaderName) -> bool {
@@ -145,6 +143,46 @@ impl Standings {
             _ => false,
         };
         told && ["limit", "remaining", "reset"].contains(&what)
+    }
+}
+
+/// As many bytes as the lines of two standings have at most, and the empty line after a head.
+const LONGEST: usize = 2 * 3 * 56 + 2;
+
+/// Lines of an HTTP/1 head. On the stack: memory that was freed by another request is not in the cache any more, and would cost more than writing them does.
+pub struct Lines {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            bytes: [0; LONGEST],
+            len: 0,
+        }
+    }
+}
+
+impl Lines {
+    /// The head's end.
+    pub fn end(&mut self) {
+        self.push(b"\r\n");
+    }
+
+    /// There is room for all that is ever pushed.
+    fn push(&mut self, text: &[u8]) {
+        let end = self.len + text.len();
+        if let Some(room) = self.bytes.get_mut(self.len..end) {
+            room.copy_from_slice(text);
+            self.len = end;
+        }
+    }
+}
+
+impl AsRef<[u8]> for Lines {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
