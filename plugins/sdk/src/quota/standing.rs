@@ -38,23 +38,23 @@ impl Standing {
     }
 
     /// What stands before the numbers of such headers where an HTTP/1 head is written.
-    const REQUEST_LINES: [&[u8]; 3] = [
-        b"x-ratelimit-limit-requests: ",
-        b"\r\nx-ratelimit-remaining-requests: ",
-        b"\r\nx-ratelimit-reset-requests: ",
+    const REQUEST_LINES: [Text; 3] = [
+        Text::of(b"x-ratelimit-limit-requests: "),
+        Text::of(b"\r\nx-ratelimit-remaining-requests: "),
+        Text::of(b"\r\nx-ratelimit-reset-requests: "),
     ];
-    const TOKEN_LINES: [&[u8]; 3] = [
-        b"x-ratelimit-limit-tokens: ",
-        b"\r\nx-ratelimit-remaining-tokens: ",
-        b"\r\nx-ratelimit-reset-tokens: ",
+    const TOKEN_LINES: [Text; 3] = [
+        Text::of(b"x-ratelimit-limit-tokens: "),
+        Text::of(b"\r\nx-ratelimit-remaining-tokens: "),
+        Text::of(b"\r\nx-ratelimit-reset-tokens: "),
     ];
 
     /// One function for both, not one inside each who calls it: what runs once in a request costs by its size.
     #[inline(never)]
-    fn write(&self, texts: &[&[u8]; 3], lines: &mut Lines) {
+    fn write(&self, texts: &[Text; 3], lines: &mut Lines) {
         let mut digits = itoa::Buffer::new();
         for (text, value) in texts.iter().zip(self.values()) {
-            lines.push(text);
+            lines.put(text);
             lines.push(digits.format(value).as_bytes());
         }
         lines.push(b"\r\n");
@@ -146,8 +146,28 @@ impl Standings {
     }
 }
 
-/// As many bytes as the lines of two standings have at most, and the empty line after a head.
-const LONGEST: usize = 2 * 3 * 56 + 2;
+/// As many bytes as the lines of two standings have at most, and the empty line after a head; and what a text is longer than it says.
+const LONGEST: usize = 2 * 3 * 56 + 2 + Text::ROOM;
+
+/// A text that is copied with what is left of its room: that many bytes at once, without a look at how many it has.
+struct Text {
+    bytes: [u8; Text::ROOM],
+    len: usize,
+}
+
+impl Text {
+    const ROOM: usize = 40;
+
+    const fn of(text: &[u8]) -> Text {
+        let mut bytes = [0; Text::ROOM];
+        let (room, _) = bytes.split_at_mut(text.len());
+        room.copy_from_slice(text);
+        Text {
+            bytes,
+            len: text.len(),
+        }
+    }
+}
 
 /// Lines of an HTTP/1 head. On the stack: memory that was freed by another request is not in the cache any more, and would cost more than writing them does.
 pub struct Lines {
@@ -168,6 +188,14 @@ impl Lines {
     /// The head's end.
     pub fn end(&mut self) {
         self.push(b"\r\n");
+    }
+
+    fn put(&mut self, text: &Text) {
+        let room = { self.bytes.get_mut(self.len..) }.and_then(<[u8]>::first_chunk_mut);
+        if let Some(room) = room {
+            *room = text.bytes;
+            self.len += text.len;
+        }
     }
 
     /// There is room for all that is ever pushed.
