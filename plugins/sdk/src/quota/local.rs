@@ -201,7 +201,7 @@ impl Quota for Local {
     fn adjust(&self, held: &Held, by: i64) {
         if held.start == held.period.start(self.clock.unix().as_secs()) {
             let adjust = |counter: &Arc<Counter>| counter.adjust(held.start, by);
-            let who = Who::new(&*held.who);
+            let who = Who::new(&held.who);
             self.counter(&by_calendar(held), &who, self.clock.now(), adjust);
         }
     }
@@ -234,7 +234,7 @@ impl Quota for Local {
             };
             let id = one.limit.clone().into();
             let resume = |counter: &Arc<Counter>| counter.resume(now, &one.recent);
-            self.counter(&Limit { id, rule }, &Who::new(&*one.who), now, resume);
+            self.counter(&Limit { id, rule }, &Who::new(&one.who), now, resume);
         }
     }
 }
