@@ -268,6 +268,33 @@ fn of_parallel_plugins_the_first_refusal_counts() {
     assert!(upstream.requests().is_empty());
 }
 
+/// What only counts is no call, and yet one of those that run together.
+#[test]
+fn limits_count_beside_their_neighbours() {
+    let upstream = Upstream::obliging();
+    let limiter = |name: &str, limits: &str| {
+        let limits = format!("limits = {{ {limits} }}");
+        plugin(name, "parallel = true,", &limits)
+    };
+    let mark = plugin(
+        "headers",
+        "parallel = true,",
+        "response = { set = { X-Seen = \"yes\" } }",
+    );
+    let plugins = limiter("concurrency_limiter", "global = 1")
+        + &mark
+        + &limiter("rate_limiter", "global = { limit = 2, window = \"1h\" }");
+    let toml = gateway(&plugins) + &service("m", "m", &upstream.url());
+    let gateway = Gateway::start(&toml);
+    for (status, left) in [(200, "1"), (200, "0"), (429, "0")] {
+        let reply = gateway.client().chat("m", "");
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.header("x-ratelimit-remaining-requests"), Some(left));
+        assert_eq!(reply.header("x-seen"), Some("yes"));
+    }
+    assert_eq!(upstream.requests().len(), 2);
+}
+
 /// A plugin that takes too long is cut short, and what it wanted is forgotten.
 #[test]
 fn a_plugin_has_so_much_time() {

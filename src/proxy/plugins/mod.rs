@@ -270,6 +270,13 @@ async fn run_together(
     if reads {
         in_one_piece(&mut x.body);
     }
+    // Who counts waits for nobody, and changes nothing that the others see.
+    let counted: Vec<Option<Result<(), Rejection>>> = { links.iter() }
+        .map(|link| {
+            let counts = !link.charges.is_empty();
+            counts.then(|| count(head, x, link, &mut Instant::now()))
+        })
+        .collect();
     let mut kept: Vec<(Edits, State)> = links.iter().map(|_| Default::default()).collect();
     let began = Instant::now();
     let ended = {
@@ -297,18 +304,16 @@ async fn run_together(
         join(calls.collect()).await
     };
     let mut verdict = Ok(());
-    for (((edits, state), ended), (place, link)) in
-        kept.into_iter().zip(ended).zip(group.zip(links))
+    for ((((edits, state), ended), counted), (place, link)) in { kept.into_iter() }
+        .zip(ended)
+        .zip(counted)
+        .zip(group.zip(links))
     {
         if let Ended::Verdict(_) = ended {
             take_edits(x, edits);
         }
         enlist(x, chain, place, link, state);
-        let one = match link.charges.is_empty() {
-            true => judge(x, link, ended),
-            // It waits for nobody, and sees what the others saw: who they are counted by is not for plugins to change.
-            false => count(head, x, link, &mut Instant::now()),
-        };
+        let one = counted.unwrap_or_else(|| judge(x, link, ended));
         verdict = verdict.and(one);
     }
     verdict
