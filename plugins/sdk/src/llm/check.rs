@@ -210,8 +210,11 @@ fn lax(body: &[u8], error: &serde_json::Error) -> bool {
         .take(error.line() - 1)
         .map(<[u8]>::len)
         .sum::<usize>();
-    let at = (start + error.column()).saturating_sub(1);
-    inside.iter().any(|word| text.contains(word)) && depth(&body[..at.min(body.len())]) >= 2
+    let at = (start + error.column()).saturating_sub(1).min(body.len());
+    // Of an escape it tells the end as it should be, which may lie behind the string.
+    let escape = body[..at].iter().rposition(|b| *b == b'\\');
+    let at = escape.filter(|_| text.contains("escape")).unwrap_or(at);
+    inside.iter().any(|word| text.contains(word)) && depth(&body[..at]) >= 2
 }
 
 /// How many containers are open after these bytes.

@@ -198,6 +198,8 @@ fn what_fuzzing_kept() {
     kept("sse").iter().for_each(|stream| check_sse(stream));
     // What serde_json rounds otherwise.
     check_peek(b"{\"max_output_tokens\":8992215272424193.0}");
+    // An escape that it misses behind the string.
+    check_peek(br#"{"":{"a":"\u2"} } "#);
 }
 
 proptest! {
