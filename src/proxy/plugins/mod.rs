@@ -86,6 +86,7 @@ macro_rules! request {
     }};
 }
 
+// After the macro, which it uses.
 mod count;
 
 /// Runs the `pre_request` stage of a chain in which nobody waits and each runs by itself: nothing is kept for later.

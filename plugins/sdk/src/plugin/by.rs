@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use http::HeaderName;
+
 use super::{Host, Principal, Request};
 use crate::document;
 use crate::document::{At, Document, FromNode, Json, Node, Reading, json};
 use crate::quota::{Limit, Rule, User};
-use http::HeaderName;
 
 /// What a limit counts by. In a document a word, or a table that names a header.
 #[derive(Clone, Debug, PartialEq)]
