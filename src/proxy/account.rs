@@ -65,9 +65,6 @@ impl Account {
             return;
         }
         self.open.fetch_sub(1, Ordering::AcqRel);
-        // Load is given back before anything is told: who sees the answer sees it gone.
-        x.attempt = None;
-        x.in_flight = None;
         disaggregate::release(x);
         x.status = x.final_status();
         if let Some(alarm) = &x.alarm {
@@ -78,7 +75,7 @@ impl Account {
             self.metrics.client_disconnects.inc();
         }
         let now = Instant::now();
-        plugins::finish(x, now);
+        give_back(x, now);
         plugins::after(x, &self.afterwards);
         let gateway = x.gateway.as_ref();
         let gateway = gateway.map_or(&self.stray, |gateway| &gateway.metrics);
@@ -114,6 +111,14 @@ impl Account {
             handles.output.inc_by(usage.output);
         }
     }
+}
+
+/// Nobody has anything more to do for it, as of `now`: what it held is given back. As early as that is known, and before the client
+/// can see it: who has its answer finds room.
+pub(super) fn give_back(x: &mut Exchange, now: Instant) {
+    x.attempt = None;
+    x.in_flight = None;
+    plugins::finish(x, now);
 }
 
 fn record(x: &Exchange, now: Instant) -> UsageRecord {

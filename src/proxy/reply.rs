@@ -17,6 +17,7 @@ use tollgate_sdk::codes::{self, Code};
 use tollgate_sdk::llm::dialect::{Dialect, error_body, error_event};
 use tollgate_sdk::plugin::{HeaderEdit, Refusal};
 
+use super::account;
 use super::exchange::Exchange;
 use super::plugins;
 
@@ -286,7 +287,7 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<()> {
     x.status = head.status.as_u16();
-    plugins::finish(x, Instant::now());
+    account::give_back(x, Instant::now());
     let bodiless =
         session.req_header().method == http::Method::HEAD || head.status == StatusCode::NO_CONTENT;
     if head.status != StatusCode::NO_CONTENT {
@@ -334,7 +335,7 @@ pub(super) fn insists(x: &Exchange) -> Option<&HeaderValue> {
 
 /// gRPC's own way to fail: status 200 and trailers only, which here are the header block.
 async fn reject_grpc(session: &mut Session, x: &mut Exchange, rejection: &Rejection) -> Result<()> {
-    plugins::finish(x, Instant::now());
+    account::give_back(x, Instant::now());
     let status = match rejection.status().as_u16() {
         400 => 13,
         401 => 16,

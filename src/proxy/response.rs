@@ -10,6 +10,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
+use super::account;
 use super::alarm::Deadline;
 use super::exchange::Exchange;
 use super::forward::REQUEST_ID;
@@ -145,7 +146,7 @@ pub(super) fn head(
     let empty = { head.headers.get(CONTENT_LENGTH) }.is_some_and(|length| length == "0");
     if empty || bodiless(session, head) {
         // The client has its answer with the head, and may ask again before the end of the body is told.
-        plugins::finish(x, now);
+        account::give_back(x, now);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tollgate_sdk::llm::stream::{StreamMode, StreamUsage};
 use tollgate_sdk::llm::usage::{JsonUsage, Usage};
 
+use super::account;
 use super::alarm::Deadline;
 use super::exchange::Exchange;
 use super::plugins;
@@ -169,7 +170,7 @@ pub(super) fn end(x: &mut Exchange, rest: Option<Bytes>, now: Instant) -> Result
     }
     x.learn();
     let rest = plugins::last_chunk(x, rest)?;
-    plugins::finish(x, now);
+    account::give_back(x, now);
     Ok(rest)
 }
 

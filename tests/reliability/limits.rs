@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Script, assert_fell_back, depth, offer, ok, wait_for_depth, within};
 use crate::harness::{
-    CHAT, Client, Footprint, Gateway, Upstream, chat, engine, engine_state, post, until,
+    CHAT, Client, Footprint, Gateway, Upstream, chat, engine, engine_state, get, post, streamed,
+    until,
 };
 
 const TWO: &str = "max_in_flight = 2\n";
@@ -339,6 +340,33 @@ fn each_target_has_its_own_limit() {
         .assert_refused(503, "overloaded");
     for client in &mut clients {
         client.reply().assert_ok();
+    }
+    gateway.assert_gauges_zero();
+}
+
+/// With the last byte of its answer a client has everything: whoever asks next finds room, on whichever connection, and whichever
+/// road the request takes.
+#[test]
+fn who_has_its_answer_holds_no_place() {
+    const ROUNDS: usize = 1_000;
+    let engine = engine();
+    let one = "max_in_flight = 1\n";
+    let prefix = "path_prefix = \"/m\"\nstrip_prefix = true\n";
+    let gateway = Gateway::start(&offer("m", prefix, one, &[engine.url()]));
+    let kinds = [
+        post(CHAT, "", chat("m")),
+        post(CHAT, "", streamed("m", 3)),
+        get("/m/v1/models", ""),
+    ];
+    for request in kinds {
+        let mut clients = [gateway.client(), gateway.client()];
+        for round in 0..ROUNDS {
+            for client in &mut clients {
+                client.send(&request);
+                let reply = client.reply();
+                assert_eq!(reply.status, 200, "round {round}: {}", reply.text());
+            }
+        }
     }
     gateway.assert_gauges_zero();
 }
