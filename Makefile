@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build install deb test check fmt bench bench-replay bench-upgrade bench-idle bench-slow storm soak fuzz schema docs
+.PHONY: help setup demo build install deb test check fmt bench bench-pair bench-replay bench-upgrade bench-idle bench-slow storm soak fuzz schema docs
 
 CARGO ?= cargo
 
@@ -26,8 +26,8 @@ setup: ## a C compiler and cmake, if they are missing (zlib-ng and the allocator
 demo: setup ## a gateway with simulated engines on 127.0.0.1:8080
 	$(CARGO) run --quiet --locked -- demo
 
-build: setup ## the release binary, target/release/tollgate (minutes: link-time optimisation)
-	$(CARGO) build --release --locked
+build: setup ## the release binary, target/release/tollgate (a quarter of an hour)
+	python3 bench/measure/layout.py
 
 # Where `make install` puts things. DESTDIR goes before all of it.
 PREFIX ?= /usr/local
@@ -76,6 +76,9 @@ docs: ## write the pages of docs/ that are made from the code anew
 
 bench: setup ## Tollgate beside bare Pingora, nginx, HAProxy and Envoy; ARGS="--quick"
 	python3 bench/measure/run.py $(ARGS)
+
+bench-pair: setup ## what keys and limits cost, or another build, to a percent; ARGS="--peers open,tollgate,other=FILE"
+	python3 bench/measure/pair.py $(ARGS)
 
 bench-replay: setup ## a trace of requests onto engines with prefix caches, policy after policy; ARGS="--rate 1.0,1.3 --peers sglang"
 	python3 bench/measure/replay.py $(ARGS)

@@ -129,4 +129,4 @@ def annotate(path, inclusive):
 
 
 if __name__ == "__main__":
-    sys.exit(build.program("callgrind", arguments(), main))
+    sys.exit(build.program("callgrind", arguments(), main, as_linked=True))

@@ -94,10 +94,7 @@ class Gateway:
 
     def __init__(self, options, binaries, engine, scratch):
         self.port, self.secure, self.admin = (system.free_port() for _ in range(3))
-        cert, key = (os.path.join(scratch, name) for name in ("cert.pem", "key.pem"))
-        if not os.path.exists(cert):
-            system.output_of(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                              "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert], 30)
+        cert, key = system.certificate(scratch)
         conf = os.path.join(scratch, "tollgate.toml")
         with open(conf, "w", encoding="utf-8") as file:
             file.write(CONF.format(most=options.connections + 100, admin=self.admin, port=self.port, secure=self.secure,

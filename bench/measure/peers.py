@@ -33,12 +33,13 @@ def title(name):
 class Peer:
     """A proxy that runs, or the engine itself, which is measured beside them."""
 
-    def __init__(self, name, port, process, version="", admin=None):
+    def __init__(self, name, port, process, version="", admin=None, secure=None):
         self.name = name
         self.port = port
         self.process = process
         self.version = version
         self.admin = admin
+        self.secure = secure
 
     @property
     def pid(self):
@@ -74,6 +75,8 @@ class Starter:
         """Starts one; None, after a line that says why, when it cannot be had here. `wrap` goes before
         the program: a profiler."""
         kind, _, binary = name.partition("=")
+        if kind == "bare":
+            return self.bare(wrap, binary or self.binary("tollgate-bare"))
         if binary:
             return self.tollgate(kind, binary, wrap)
         if name in ("tollgate", "open", "aware"):
@@ -82,21 +85,26 @@ class Starter:
 
     def tollgate(self, name, binary, wrap):
         port, admin = system.free_port(), system.free_port()
-        template = "open.toml" if name.startswith("open") else "tollgate.toml"
+        template = next((f"{kind}.toml" for kind in ("open", "layout") if name.startswith(kind)), "tollgate.toml")
         state = os.path.join(self.scratch, f"{name}.db")
         for part in ("", "-wal", "-shm"):
             if os.path.exists(state + part):
                 os.remove(state + part)
         values = {"admin": f"127.0.0.1:{admin}", "state": state, "key": cases.KEY}
         values["policy"] = "cache_aware" if name.startswith("aware") else "least_connections"
+        secure = None
+        if template == "layout.toml":
+            secure = system.free_port()
+            values["certificate"], values["certificate_key"] = system.certificate(self.scratch)
+            values["secure"] = f"127.0.0.1:{secure}"
         path = self.configuration(template, name, port, **values)
         command = self.cores.command(self.cores.proxy, [*wrap, binary, "run", "-c", path])
         peer = self.launch(name, port, command, version_of([binary, "--version"]))
-        peer.admin = admin
+        peer.admin, peer.secure = admin, secure
         return peer
 
-    def bare(self, wrap):
-        port, binary = system.free_port(), self.binary("tollgate-bare")
+    def bare(self, wrap, binary):
+        port = system.free_port()
         command = [*wrap, binary, "--address", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{self.engine_port}"]
         return self.launch("bare", port, self.cores.command(self.cores.proxy, command), "0.9.1")
 

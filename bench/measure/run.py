@@ -94,7 +94,7 @@ def measure(options):
     machine = system.machine()
     result = report.summarise(runs)
     setting = report.setting(
-        machine, options.rounds, options.seconds, cores.describe(), options.profile, others)
+        machine, options.rounds, options.seconds, cores.describe(), build.told(options.profile), others)
     text = f"{setting}\n\n{report.table(options.cases, result, memory, versions)}"
     print(f"\n{text}\n")
     path = options.json or os.path.join(os.path.dirname(scratch), "latest.json")

@@ -115,6 +115,15 @@ def output_of(command, patience, env=None):
     return out
 
 
+def certificate(scratch):
+    """A certificate for localhost, and its key: files, made the first time."""
+    cert, key = (os.path.join(scratch, name) for name in ("cert.pem", "key.pem"))
+    if not os.path.exists(cert):
+        output_of(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650",
+                   "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert], 30)
+    return cert, key
+
+
 def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

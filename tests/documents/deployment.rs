@@ -214,6 +214,8 @@ fn the_build_in_a_container_sees_the_workspace() {
     }
     let dockerfile = text("Dockerfile");
     for program in ["tollgate", "tollgate-engine"] {
-        assert!(dockerfile.contains(&format!("--bin {program}")));
+        assert!(dockerfile.contains(&format!("target/release/{program} ")));
     }
+    let script = dockerfile.split_whitespace().find(|w| w.ends_with(".py"));
+    assert!(script.is_some_and(|script| repository(script).exists()));
 }

@@ -241,6 +241,11 @@ impl Connection {
         })
     }
 
+    /// How many bytes have come that nobody has taken yet.
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
     /// One chunk of a chunked body; empty at its end.
     pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
         let size = self.line()?;

@@ -49,6 +49,9 @@ pub(super) use present::while_present;
 /// A request that is sent this soon after it came is sent without another look at its client.
 const HASTE: Duration = Duration::from_millis(1);
 
+/// What is copied rather than written for itself: a system call costs more.
+const COPIED: usize = 8 << 10;
+
 /// The road, with its connections.
 pub(super) struct Road {
     pool: Arc<Pool>,
@@ -314,12 +317,16 @@ fn is_stale(error: &Error) -> bool {
         )
 }
 
+/// Writes the body behind its head. What came with the client's head is short: it is copied to leave with what follows it.
 async fn send_body(upstream: &mut Upstream, body: Vec<Bytes>) -> Result<()> {
-    for piece in body {
+    let last = body.iter().rposition(|piece| !piece.is_empty());
+    for (n, piece) in body.into_iter().enumerate() {
+        hold(upstream, n == 0 && last > Some(n) && piece.len() <= COPIED);
         if !piece.is_empty() {
             upstream.write_request_body(piece, false).await?;
         }
     }
+    hold(upstream, false);
     upstream.finish_request_body().await
 }
 
@@ -362,7 +369,6 @@ async fn send(
 ) -> Result<Box<ResponseHeader>> {
     hold(upstream, !body.is_empty());
     upstream.write_request_header(head).await?;
-    hold(upstream, false);
     // An upstream that answers early may stop reading; its answer still counts.
     let sent = send_body(upstream, body).await;
     match read_head(upstream).await {
