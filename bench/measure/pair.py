@@ -46,23 +46,28 @@ def arguments():
 
 def measure(options):
     cores, binaries, scratch = system.Cores(True), build.binaries(options.profile), build.scratch()
-    starter, load = peers.Starter(scratch, binaries, cores), cases.Load(binaries, cores, 0)
     print(f"{options.starts} starts of {options.turns} turns; {cores.describe()}; {build.told(options.profile)}", flush=True)
-    engine = starter.engine()
-    try:
-        for case in options.cases:
-            case.write(scratch)
-            starts = [one_start(options, starter, load, case) for _ in range(options.starts)]
-            print(f"\n**{case.title}**, {case.connections} connections\n\n{table(starts)}", flush=True)
-    finally:
-        engine.stop()
+    starter, load = peers.Starter(scratch, binaries, cores), cases.Load(binaries, cores, 0)
+    for case in options.cases:
+        print(f"\n{compare(case, options.peers, options.starts, options.turns, starter, load)}", flush=True)
     return 0
 
 
-def one_start(options, starter, load, case):
+def compare(case, names, starts, turns, starter, load):
+    """A case on peers, the first of them twice; a table in Markdown."""
+    engine = starter.engine()
+    try:
+        case.write(starter.scratch)
+        seen = [one_start(case, names, turns, starter, load) for _ in range(starts)]
+    finally:
+        engine.stop()
+    return f"**{case.title}**, {case.connections} connections\n\n{table(seen)}"
+
+
+def one_start(case, names, turns, starter, load):
     """All peers, started anew; of each turn the nanoseconds of processor time that each took for a request."""
-    names = [*options.peers, options.peers[0] + AGAIN]
-    running, turns = {}, []
+    names = [*names, names[0] + AGAIN]
+    running, seen = {}, []
     try:
         for name in random.sample(names, len(names)):
             peer = starter.start(name.removesuffix(AGAIN))
@@ -71,13 +76,13 @@ def one_start(options, starter, load, case):
             running[name] = peer
             peers.check_forwarding(peer, case)
         # The first turn is for warming up.
-        for turn in range(options.turns + 1):
+        for turn in range(turns + 1):
             took = {name: one_turn(load, case, running[name]) for name in random.sample(names, len(names))}
-            turns += [{name: took[name] for name in names}] if turn else []
+            seen += [{name: took[name] for name in names}] if turn else []
     finally:
         for peer in running.values():
             peer.stop(20)
-    return turns
+    return seen
 
 
 def one_turn(load, case, peer):
@@ -101,15 +106,15 @@ def nanoseconds(root):
 
 def table(starts):
     names = list(starts[0][0])
-    rows = [["proxy", "CPU µs/request", f"CPU ÷ {peers.title(names[0])}"]]
+    title = lambda name: peers.title(name.partition("=")[0].removesuffix(AGAIN)) + (", once more" if name.endswith(AGAIN) else "")
+    rows = [["proxy", "CPU µs/request", f"CPU ÷ {title(names[0])}"]]
     for name in names:
         times = [turn[name] / 1e3 for turns in starts for turn in turns]
         logs = [statistics.median(math.log(turn[name] / turn[names[0]]) for turn in turns) for turns in starts]
         means = sorted(statistics.mean(random.choices(logs, k=len(logs))) for _ in range(2000))
         ratio, low, high = (math.exp(value) for value in (statistics.mean(logs), means[50], means[-50]))
         shown = "1" if name == names[0] else f"{ratio:.3f} ({low:.3f}–{high:.3f})"
-        title = peers.title(name.partition("=")[0].removesuffix(AGAIN)) + (", once more" if name.endswith(AGAIN) else "")
-        rows.append([title, f"{statistics.median(times):.1f}", shown])
+        rows.append([title(name), f"{statistics.median(times):.1f}", shown])
     return report.aligned(rows)
 
 

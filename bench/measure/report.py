@@ -52,21 +52,13 @@ def summarise(runs):
         }
         # Per chunk, because a proxy need not pass on as many events as another: Tollgate asks for usage.
         cpu = "cpu_us_per_chunk" if "chunks" in mine[0] else "cpu_us"
-        pairs = paired(mine, by_key.get((case, BASE), []))
+        bases = {run["round"]: run for run in by_key.get((case, BASE), [])}
+        pairs = [(run, bases[run["round"]]) for run in mine if run["round"] in bases]
         if pairs and peer != "engine":
             summary["cpu_ratio"] = spread([run[cpu] / base[cpu] for run, base in pairs])
             summary["throughput_ratio"] = spread([run["per_second"] / base["per_second"] for run, base in pairs])
-        pairs = paired(mine, by_key.get((case, "open"), []))
-        if pairs and peer == "tollgate":
-            summary["governed_ratio"] = spread([run[cpu] / base[cpu] for run, base in pairs])
         result.setdefault(case, {})[peer] = summary
     return result
-
-
-def paired(runs, others):
-    """Each with the other of the same round."""
-    others = {run["round"]: run for run in others}
-    return [(run, others[run["round"]]) for run in runs if run["round"] in others]
 
 
 def spread(values):
@@ -86,10 +78,6 @@ def table(cases, result, memory, versions):
             rows.append([named if cell is None else cell(summary) for _, cell in columns])
         clients = "streams at a time" if case.stream else "connections"
         parts.append(f"**{case.title}**, {case.connections} {clients}\n\n{aligned(rows)}")
-    governed = [(case.title, result.get(case.name, {}).get("tollgate", {}).get("governed_ratio")) for case in cases]
-    if any(ratio for _, ratio in governed):
-        told = ", ".join(f"{case} {ranged({'r': ratio}, 'r', 2)}" for case, ratio in governed if ratio)
-        parts.append(f"{title('tollgate')} ÷ {title('open')}: {told}. `make bench-pair` measures that more exactly.")
     if memory:
         rows = [["peak memory", "MiB"]] + [[title(peer), f"{size / (1 << 20):.1f}"] for peer, size in memory.items()]
         parts.append(f"Over the whole run:\n\n{aligned(rows)}")

@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 
 import build
 import cases
+import pair
 import peers
 import report
 import system
@@ -27,7 +28,9 @@ def arguments():
     parser = argparse.ArgumentParser(description="Measures Tollgate beside bare Pingora, nginx, HAProxy and Envoy.")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds for each case of each proxy (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 seconds")
+    parser.add_argument("--starts", type=int, default=8, help="how often to start Tollgate with and without everything on for the "
+                        "closer look at what that costs (default: 8; 0: no closer look)")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 seconds, no closer look")
     parser.add_argument("--cases", default=",".join(names), help=f"which of {', '.join(names)}")
     parser.add_argument(
         "--peers", default=",".join(["engine", *peers.NAMES]),
@@ -42,7 +45,7 @@ def arguments():
                         "(default: bench/latest.json in cargo's target folder)")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.seconds = 2, 2
+        options.rounds, options.seconds, options.starts = 2, 2, 0
     options.cases = [case for case in cases.all_cases() if case.name in options.cases.split(",")]
     options.peers = options.peers.split(",")
     unknown = [name for name in options.peers if "=" not in name and name not in ["engine", *peers.NAMES]]
@@ -96,7 +99,9 @@ def measure(options):
     setting = report.setting(
         machine, options.rounds, options.seconds, cores.describe(), build.told(options.profile), others)
     text = f"{setting}\n\n{report.table(options.cases, result, memory, versions)}"
-    print(f"\n{text}\n")
+    print(f"\n{text}\n", flush=True)
+    if options.starts and {"tollgate", "open"} <= set(options.peers):
+        text += f"\n\n{closer(options, starter, load)}"
     path = options.json or os.path.join(os.path.dirname(scratch), "latest.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"started": int(started), "machine": machine, "setting": setting, "others": others, "versions": versions,
@@ -110,6 +115,18 @@ def measure(options):
             print(f"over budget: {line}", file=sys.stderr)
         return 1 if over else 0
     return 0
+
+
+def closer(options, starter, load):
+    """What governance costs, which is less than a round of seconds can tell."""
+    told = f"Everything on beside nothing governed, {options.starts} starts of 8 turns (`make bench-pair`):"
+    print(told, flush=True)
+    for case in options.cases:
+        if not case.stream:
+            seen = pair.compare(case, ["open", "tollgate"], options.starts, 8, starter, load)
+            print(f"\n{seen}", flush=True)
+            told += f"\n\n{seen}"
+    return told
 
 
 def one_round(number, chosen, measured, load):
