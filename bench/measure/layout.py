@@ -38,13 +38,23 @@ def find():
         return None
     found = _installed()
     if not found and shutil.which("apt-cache"):
-        names = subprocess.run(["apt-cache", "pkgnames", "bolt-"], capture_output=True, text=True, check=False).stdout.split()
-        versions = [int(match[1]) for match in map(re.compile(r"bolt-(\d+)").fullmatch, names) if match]
-        if versions and max(versions) >= OLDEST and system.install_packages([f"bolt-{max(versions)}"]):
+        newest = _newest()
+        if newest >= OLDEST and system.install_packages([f"bolt-{newest}"]):
             found = _installed()
     if not found:
         print("llvm-bolt is not here: the programs stay as the linker leaves them, which takes about a fifth more CPU a request", flush=True)
     return found
+
+
+def _newest():
+    """The newest version among Debian's packages; 0: none."""
+    asked = ["apt-cache", "pkgnames", "bolt-"]
+    names = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    if not names and os.geteuid() == 0:
+        # A new machine knows of no packages at all.
+        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+        names = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    return max((int(match[1]) for match in map(re.compile(r"bolt-(\d+)").fullmatch, names) if match), default=0)
 
 
 def _installed():
