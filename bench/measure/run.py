@@ -22,14 +22,17 @@ import report
 import system
 from system import Failure
 
+# Of each start in the closer look.
+TURNS = 10
+
 
 def arguments():
     names = [case.name for case in cases.all_cases()]
     parser = argparse.ArgumentParser(description="Measures Tollgate beside bare Pingora, nginx, HAProxy and Envoy.")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds for each case of each proxy (default: 5)")
-    parser.add_argument("--starts", type=int, default=8, help="how often to start Tollgate with and without everything on for the "
-                        "closer look at what that costs (default: 8; 0: no closer look)")
+    parser.add_argument("--starts", type=int, default=16, help="how often to start Tollgate with and without everything on for the "
+                        "closer look at what that costs (default: 16; 0: no closer look)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 seconds, no closer look")
     parser.add_argument("--cases", default=",".join(names), help=f"which of {', '.join(names)}")
     parser.add_argument(
@@ -119,11 +122,11 @@ def measure(options):
 
 def closer(options, starter, load):
     """What governance costs, which is less than a round of seconds can tell."""
-    told = f"Everything on beside nothing governed, {options.starts} starts of 8 turns (`make bench-pair`):"
+    told = f"Everything on beside nothing governed, {options.starts} starts of {TURNS} turns (`make bench-pair`):"
     print(told, flush=True)
     for case in options.cases:
         if not case.stream:
-            seen = pair.compare(case, ["open", "tollgate"], options.starts, 8, starter, load)
+            seen = pair.compare(case, ["open", "tollgate"], options.starts, TURNS, starter, load)
             print(f"\n{seen}", flush=True)
             told += f"\n\n{seen}"
     return told
