@@ -50,10 +50,10 @@ def summarise(runs):
             figure: spread([run[figure] for run in mine])
             for figure in mine[0] if figure not in ("round", "case", "peer")
         }
-        # Per chunk, because a proxy need not pass on as many events as another: Tollgate asks for usage.
-        cpu = "cpu_us_per_chunk" if "chunks" in mine[0] else "cpu_us"
         bases = {run["round"]: run for run in by_key.get((case, BASE), [])}
         pairs = [(run, bases[run["round"]]) for run in mine if run["round"] in bases]
+        # Per chunk, because a proxy need not pass on as many events as another: Tollgate asks for usage.
+        cpu = "cpu_us_per_chunk" if "chunks" in mine[0] else "cpu_us"
         if pairs and peer != "engine":
             summary["cpu_ratio"] = spread([run[cpu] / base[cpu] for run, base in pairs])
             summary["throughput_ratio"] = spread([run["per_second"] / base["per_second"] for run, base in pairs])
